@@ -1,0 +1,42 @@
+"""cliplab: the laboratory for gradient clipping."""
+
+from cliplab.attachment import Attachment
+from cliplab.clipper import Clipper, NonFiniteGradientError
+from cliplab.functional import clip_grad_norm_, clip_grad_value_
+from cliplab.history import ClipReport, History
+from cliplab.methods import Method, create, list_methods
+from cliplab.norms import member_norms, tensor_norms, total_norm
+from cliplab.thresholds import (
+    Context,
+    Decay,
+    Fixed,
+    MovingAverage,
+    Percentile,
+    Switch,
+    Threshold,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Attachment",
+    "ClipReport",
+    "Clipper",
+    "Context",
+    "Decay",
+    "Fixed",
+    "History",
+    "Method",
+    "MovingAverage",
+    "NonFiniteGradientError",
+    "Percentile",
+    "Switch",
+    "Threshold",
+    "clip_grad_norm_",
+    "clip_grad_value_",
+    "create",
+    "list_methods",
+    "member_norms",
+    "tensor_norms",
+    "total_norm",
+]

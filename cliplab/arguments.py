@@ -1,0 +1,181 @@
+"""The command line's arguments, checked; an error is one line and exit status 2."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import math
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+REFUSED = 2
+
+
+def fail(status: int, error: object) -> int:
+    """Say on one line of stderr what is wrong; returns the exit status."""
+    print("cliplab: error: " + " ".join(str(error).split()), file=sys.stderr)
+    return status
+
+
+def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
+    """The options of a command; exits with status 2 on bad ones."""
+    options = _parser().parse_args(_join_assignments(argv))
+    if options.command == "run":
+        try:
+            _read_values(options)
+        except ValueError as error:
+            sys.exit(fail(REFUSED, error))
+    return options
+
+
+def _join_assignments(argv: Sequence[str]) -> list[str]:
+    """``-p lr 0.1`` and ``-p lr=0.1`` as ``-p=lr=0.1``, also for ``--grid``."""
+    joined: list[str] = []
+    for word in argv:
+        last = joined[-1] if joined else ""
+        waits = last in ("-p", "--grid") or re.fullmatch(r"(-p|--grid)=\w+", last)
+        if waits and not word.startswith("--"):
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
+
+
+def _read_values(options: argparse.Namespace) -> None:
+    """Turn -f, -p, --grid and --seeds into ``params``, ``grid`` and ``seeds``."""
+    from cliplab.lab.parameters import Text
+
+    typed = _assignments("-p", options.params)
+    grid = _assignments("--grid", options.grid)
+    fixed = {"first_seed", "n_seeds"} if options.seeds else set()
+    for name in grid:
+        if name in typed or name in fixed:
+            raise ValueError(f"parameter {name} is given twice, by --grid and otherwise")
+    for name in fixed & typed.keys():
+        raise ValueError(f"parameter {name} is given twice, by -p and --seeds")
+    values = _read_file(options.file) if options.file else {}
+    options.params = values | {name: Text(text) for name, text in typed.items()}
+    options.grid = {name: _split(text) for name, text in grid.items()}
+
+
+def _split(text: str) -> list[Any]:
+    """Grid values: between commas, but not those inside a list's brackets."""
+    from cliplab.lab.parameters import Text
+
+    items = [Text(item.strip()) for item in re.split(r",(?![^\[]*\])", text)]
+    if not all(items):
+        raise ValueError(f"--grid {text!r}: expected values separated by commas")
+    return items
+
+
+def _assignments(flag: str, words: Sequence[str]) -> dict[str, str]:
+    values: dict[str, str] = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        if not equals or not name.isidentifier():
+            raise ValueError(f"{flag} {word}: expected NAME=VALUE or NAME VALUE")
+        if name in values:
+            raise ValueError(f"{flag} {word}: {name} is given twice")
+        values[name] = text
+    return values
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    import tomllib
+
+    import yaml
+
+    readers: dict[str, Any] = {".toml": tomllib.loads, ".yaml": yaml.safe_load}
+    reader = readers.get(path.suffix.replace(".yml", ".yaml"))
+    if reader is None:
+        raise ValueError(f"-f {path}: expected a .toml, .yaml or .yml file")
+    try:
+        values = reader(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ValueError(f"cannot read {path}: {error}") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: expected parameters as NAME: VALUE, got {values!r}")
+    return values
+
+
+def _seed_range(text: str) -> range:
+    match = re.fullmatch(r"(\d+)(?:-(\d+))?", text)
+    seeds = range(int(match[1]), int(match[2] or match[1]) + 1) if match else range(0)
+    if not seeds:
+        raise argparse.ArgumentTypeError(f"{text!r} is not like 0-31 or 7")
+    return seeds
+
+
+def _positive_int(text: str) -> int:
+    if not re.fullmatch(r"0*[1-9]\d*", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def _minutes(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) < math.inf:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a positive number of minutes")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        sys.exit(fail(REFUSED, message))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="cliplab", description="The laboratory for gradient clipping.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    shared = _Parser(add_help=False)
+    for name, text in {
+        "notebooks": "where the notebooks are",
+        "results": "records and executed notebooks",
+        "reports": "the HTML report and claims.json",
+    }.items():
+        text += " (%(default)s)"
+        shared.add_argument(f"--{name}", type=Path, default=Path(name), metavar="DIR", help=text)
+
+    run = commands.add_parser("run", parents=[shared], help="run notebooks, judge, report")
+    add = run.add_argument
+    add("notebook", nargs="*", metavar="NOTEBOOK", help="stem, unique prefix or path; none: all")
+    add("--preset", default="quick", help="table of presets.toml (%(default)s)")
+    add(
+        "-p",
+        dest="params",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a parameter of every notebook selected",
+    )
+    add("-f", dest="file", type=Path, metavar="FILE", help="parameters from .toml or .yaml")
+    add(
+        "--grid",
+        action="append",
+        default=[],
+        metavar="NAME=V1,V2",
+        help="one run a value; repeated: the product",
+    )
+    add("--seeds", type=_seed_range, metavar="A-B", help="seeds A to B, both included")
+    add("--split-seeds", type=_positive_int, metavar="K", help="at most K seeds in one run")
+    add("--jobs", type=_positive_int, default=1, metavar="N", help="runs at once (%(default)s)")
+    add(
+        "--budget",
+        type=_minutes,
+        default=60.0,
+        metavar="MINUTES",
+        help="for one run (%(default)g)",
+    )
+    add("--executor", choices=["local"], default="local", help="where (%(default)s)")
+
+    list_ = commands.add_parser("list", parents=[shared], help="notebooks and their records")
+    list_.add_argument("--json", action="store_true", help="for programs")
+    list_.add_argument("--preset", help="only this preset")
+
+    report = commands.add_parser("report", parents=[shared], help="judge and report again")
+    report.add_argument("--preset", help="all current records of it (default: the last run)")
+    report.add_argument("--publish", action="store_true", help="write records/ and RESULTS.md")
+    return parser

@@ -1,0 +1,150 @@
+"""Arms x seeds trained as one batched program, each member clipped by its own norm and policy.
+
+Arms of one seed are paired: they start from the same weights and see the same data.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from cliplab import Clipper, ClipReport, Fixed, Switch, Threshold
+
+
+class Ensemble(nn.Module):
+    """``len(arms) x len(seeds)`` copies of a model, stacked on a leading axis of members.
+
+    ``build(seed)`` makes one model; ``arms`` maps a label to its threshold: a number, a policy,
+    or None for no clipping. Members go arm by arm, within an arm seed by seed. One whose loss or
+    gradient is not finite is frozen at its last finite weights and recorded; no other notices.
+
+    ``vectorize`` runs all members as one ``torch.vmap``; False takes them one after the other,
+    for modules that vmap cannot take and whose own kernel is faster anyway (``nn.LSTM``).
+    """
+
+    def __init__(
+        self,
+        build: Callable[[int], nn.Module],
+        arms: Mapping[str, float | Threshold | None],
+        seeds: Sequence[int],
+        *,
+        vectorize: bool = True,
+    ) -> None:
+        super().__init__()
+        if not arms or not seeds:
+            raise ValueError(f"an ensemble needs arms and seeds, got {len(arms)} and {len(seeds)}")
+        self.arms, self.seeds, self.vectorize = dict(arms), list(seeds), vectorize
+        models = [build(seed) for seed in self.seeds]
+        self._template = [copy.deepcopy(models[0]).to("meta")]  # in a list: not a submodule
+        self._names = [name for name, _ in models[0].named_parameters()]
+        for name in self._names:
+            seeds_stacked = torch.stack([m.get_parameter(name).detach() for m in models])
+            stacked = seeds_stacked.repeat(len(self.arms), *[1] * (seeds_stacked.ndim - 1))
+            self.register_parameter(name.replace(".", "/"), nn.Parameter(stacked))
+        members = len(self.arms) * len(self.seeds)
+        self.alive = torch.ones(members, dtype=torch.bool)
+        self.died_at = torch.full((members,), -1)
+        self.steps = 0
+        self.clipper = Clipper(
+            list(self.parameters()), self._policies(), scope="member", nonfinite="zero"
+        )
+
+    def __len__(self) -> int:
+        return len(self.arms) * len(self.seeds)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Give every member the data of its seed: ``[seeds, ...] -> [members, ...]``."""
+        stacked = dict(zip(self._names, self.parameters(), strict=True))
+        model, index = self._template[0], self.seed_index
+        if self.vectorize:
+            run = torch.vmap(lambda weights, one: functional_call(model, weights, (one,)))
+            return run(stacked, x[index])
+        columns = {name: weights.unbind() for name, weights in stacked.items()}
+        outputs = [
+            functional_call(model, {name: column[m] for name, column in columns.items()}, (x[s],))
+            for m, s in enumerate(index.tolist())
+        ]
+        return torch.stack(outputs)
+
+    @property
+    def seed_index(self) -> Tensor:
+        """Position of every member's seed: ``[members]``."""
+        return torch.arange(len(self.seeds)).repeat(len(self.arms))
+
+    def for_members(self, per_seed: Tensor) -> Tensor:
+        """Repeat a tensor ``[seeds, ...]`` for every arm: ``[members, ...]``."""
+        return per_seed[self.seed_index]
+
+    def clip(self) -> ClipReport:
+        """Clip each member by its own norm and its own arm's policy."""
+        return self.clipper.clip()
+
+    def step(self, optimizer: torch.optim.Optimizer, losses: Tensor) -> None:
+        """Take the optimizer's step; members that are or become non-finite stay where they were."""
+        finite = (
+            losses.detach().isfinite() & self.clipper.history.reports[-1].norm_before.isfinite()
+        )
+        self.died_at[self.alive & ~finite] = self.steps
+        self.alive &= finite
+        self.steps += 1
+        dead = (~self.alive).nonzero()[:, 0]
+        kept = [p.detach()[dead] for p in self.parameters()] if len(dead) else []
+        optimizer.step()
+        with torch.no_grad():
+            for p, rows in zip(self.parameters(), kept, strict=False):
+                p[dead] = rows
+
+    def rows(self, **columns: Any) -> list[dict[str, Any]]:
+        """One tidy row per member with its clipping telemetry; ``columns`` hold lists or scalars.
+
+        A column given as a tensor or list has one entry per member; anything else is repeated.
+        Norms are of the raw gradient over the steps before divergence.
+        """
+        history = self.clipper.history
+        norms, limits = history.norm_before, history.threshold
+        lived = torch.arange(self.steps)[:, None] < torch.where(
+            self.died_at < 0, self.steps, self.died_at
+        )
+        seen = norms.where(lived, math.nan)
+        telemetry = {
+            "diverged": ~self.alive,
+            "died_at": [None if d < 0 else d for d in self.died_at.tolist()],
+            "norm_mean": seen.nanmean(dim=0),
+            "norm_median": seen.nanquantile(0.5, dim=0),
+            "norm_p99": seen.nanquantile(0.99, dim=0),
+            "norm_max": seen.nan_to_num(nan=-math.inf).amax(dim=0),
+            "clip_fraction": ((norms > limits) & lived).sum(dim=0) / lived.sum(dim=0),
+            "excess": (seen - limits).clamp(min=0).nanmean(dim=0),
+            "factor_mean": history.factor.where(lived, math.nan).nanmean(dim=0),
+        }
+        arms = [label for label in self.arms for _ in self.seeds]
+        seeds = self.seeds * len(self.arms)
+        thresholds = [_number(self.arms[label]) for label in arms]
+        table = {"arm": arms, "seed": seeds, "threshold": thresholds, **columns, **telemetry}
+        return [{key: _entry(value, m) for key, value in table.items()} for m in range(len(self))]
+
+    def _policies(self) -> Switch:
+        cases = []
+        for position, threshold in enumerate(self.arms.values()):
+            mask = torch.arange(len(self)) // len(self.seeds) == position
+            limit = math.inf if threshold is None else threshold
+            policy = copy.deepcopy(limit) if isinstance(limit, Threshold) else Fixed(limit)
+            cases.append((mask, policy))
+        return Switch(cases)
+
+
+def _number(threshold: float | Threshold | None) -> float | None:
+    return None if threshold is None or isinstance(threshold, Threshold) else float(threshold)
+
+
+def _entry(value: Any, member: int) -> Any:
+    if isinstance(value, Tensor):
+        number = value[member].item()
+        return None if isinstance(number, float) and not math.isfinite(number) else number
+    return value[member] if isinstance(value, list) else value

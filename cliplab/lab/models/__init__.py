@@ -1,0 +1,1 @@
+"""The notebooks' models, one file a family."""

@@ -1,0 +1,295 @@
+"""Policies that say how large a size may be now.
+
+A policy is ``init(n_parts, device)`` and ``policy(sizes, context) -> limits``. A part that is
+inactive or not finite at a step neither changes nor advances the policy's state.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a policy may know beside the sizes: the mask of active parts, the step, lr and loss."""
+
+    active: Tensor
+    step: int = 0
+    lr: float | None = None
+    loss: Tensor | None = None
+
+
+def check_positive(name: str, value: object, *, zero: bool = False) -> float:
+    """Return ``value`` as a float; ``ValueError`` for NaN, a bool, text, and numbers below 0."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    is_scalar = isinstance(value, Tensor) and value.numel() == 1
+    number = float(value) if is_number or is_scalar else math.nan  # type: ignore[arg-type]
+    if not (number > 0 or (zero and number == 0)):
+        raise ValueError(f"{name} must be a number {'>= 0' if zero else '> 0'}, got {value!r}")
+    return number
+
+
+def check_count(name: str, value: object) -> int:
+    """Return ``value`` if it is an int >= 1; ``ValueError`` otherwise."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
+    return value
+
+
+class Threshold:
+    """Base of the policies: holds the state, and keeps it from what must not enter it.
+
+    A subclass gives ``start`` (its first state, every tensor ``[n_parts, ...]``) and ``step``
+    (a pure function: sizes ``[n_parts]`` and state to limits ``[n_parts]`` and the next state).
+    """
+
+    stateless = False
+
+    def __init__(self) -> None:
+        self.state: State = {}
+
+    def init(self, n_parts: int, device: torch.device | str = "cpu") -> None:
+        """Start afresh for ``n_parts`` parts."""
+        self.state = self.start(n_parts, torch.device(device))
+
+    def __call__(self, sizes: Tensor, context: Context) -> Tensor:
+        """Return limits ``[n_parts]`` for sizes ``[n_parts]``, and learn from the active parts."""
+        active = context.active & sizes.isfinite()
+        sizes = torch.where(active, sizes, torch.zeros_like(sizes))
+        limits, after = self.step(sizes, self.state, context)
+        for name, new in after.items():
+            mask = active.reshape(-1, *[1] * (new.ndim - 1))
+            self.state[name] = torch.where(mask, new, self.state[name])
+        return limits
+
+    def start(self, n_parts: int, device: torch.device) -> State:
+        """Return the first state."""
+        return {}
+
+    def step(self, sizes: Tensor, state: State, context: Context) -> tuple[Tensor, State]:
+        """Return the limits for these sizes, and the next state."""
+        raise NotImplementedError
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return a copy of the state: tensors and numbers only."""
+        return {name: tensor.clone() for name, tensor in self.state.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over a saved state; ``ValueError`` if its names or shapes are another policy's."""
+        have = {name: tuple(tensor.shape) for name, tensor in self.state.items()}
+        given = {name: tuple(tensor.shape) for name, tensor in state.items()}
+        if have != given:
+            raise ValueError(f"{type(self).__name__}: expected state {have}, got {given}")
+        for name, tensor in state.items():
+            self.state[name] = tensor.to(self.state[name]).clone()
+
+    def __repr__(self) -> str:
+        own = {k: v for k, v in vars(self).items() if k != "state"}
+        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in own.items())})"
+
+
+class Fixed(Threshold):
+    """The same limit at every step: ``limit = c``. ``inf`` means never.
+
+    >>> Fixed(1.0)
+    Fixed(value=1.0)
+    """
+
+    stateless = True
+
+    def __init__(self, value: float = 1.0) -> None:
+        super().__init__()
+        self.value = check_positive("threshold", value, zero=True)
+
+    def step(self, sizes: Tensor, state: State, context: Context) -> tuple[Tensor, State]:
+        """Return ``c`` for every part."""
+        return torch.full_like(sizes, self.value), {}
+
+
+class Decay(Threshold):
+    """Lower the limit while steps keep hitting it.
+
+    After ``patience`` hits in a row ``c <- max(alpha * c, floor)`` and the count starts again;
+    a step below the limit sets the count to zero.
+    """
+
+    def __init__(
+        self, initial: float = 1.0, alpha: float = 0.9, patience: int = 5, floor: float = 1e-3
+    ) -> None:
+        super().__init__()
+        self.initial = check_positive("initial", initial)
+        self.alpha = check_positive("alpha", alpha)
+        if self.alpha >= 1:
+            raise ValueError(f"alpha must be between 0 and 1, got {alpha!r}")
+        self.patience = check_count("patience", patience)
+        self.floor = check_positive("floor", floor)
+
+    def start(self, n_parts: int, device: torch.device) -> State:
+        """Begin at the initial limit with no hits."""
+        return {
+            "limit": torch.full((n_parts,), self.initial, device=device),
+            "hits": torch.zeros(n_parts, dtype=torch.long, device=device),
+        }
+
+    def step(self, sizes: Tensor, state: State, context: Context) -> tuple[Tensor, State]:
+        """Answer with the limit as it stands, then count the hit."""
+        limit = state["limit"]
+        hits = torch.where(sizes > limit, state["hits"] + 1, 0)
+        lower = hits >= self.patience
+        after = torch.where(
+            lower, (limit * self.alpha).clamp(min=min(self.floor, self.initial)), limit
+        )
+        return limit, {"limit": after, "hits": torch.where(lower, 0, hits)}
+
+
+class MovingAverage(Threshold):
+    """A multiple of the mean of the last raw sizes: ``limit = multiplier * mean(window)``.
+
+    The current size is not part of its own limit; no limit (``inf``) before ``warmup`` sizes.
+    Like every purely relative rule it follows an explosion: measured sizes are learnt unclipped.
+    """
+
+    def __init__(self, multiplier: float = 2.0, window: int = 100, warmup: int = 10) -> None:
+        super().__init__()
+        self.multiplier = check_positive("multiplier", multiplier)
+        self.window = check_count("window", window)
+        self.warmup = check_count("warmup", warmup)
+        if self.warmup > self.window:
+            raise ValueError(f"warmup must be at most window={window}, got {warmup!r}")
+
+    def start(self, n_parts: int, device: torch.device) -> State:
+        """Begin with an empty window."""
+        return {
+            "sizes": torch.zeros(n_parts, self.window, device=device),
+            "count": torch.zeros(n_parts, dtype=torch.long, device=device),
+        }
+
+    def step(self, sizes: Tensor, state: State, context: Context) -> tuple[Tensor, State]:
+        """Answer from the window, then put the size into it."""
+        count = state["count"]
+        mean = state["sizes"].sum(dim=1) / count.clamp(min=1, max=self.window)
+        limit = torch.where(count >= self.warmup, self.multiplier * mean, math.inf)
+        return limit, {
+            "sizes": _put(state["sizes"], count % self.window, sizes),
+            "count": count + 1,
+        }
+
+
+class Percentile(Threshold):
+    """A percentile of the sizes seen so far, the current one included (AutoClip).
+
+    ``limit = percentile_p(n_1..n_t)`` with linear interpolation, exact for the first 4,096 steps;
+    beyond that from a log-histogram whose answer is within 0.5 %. With ``window`` the last
+    ``window`` sizes only, always exact. Source: Seetharaman et al. 2020.
+    """
+
+    exact_steps = 4096
+    _low, _ratio, _bins = 1e-20, 1.0099, 9400  # bin edges low * ratio^k reach 1.6e20
+
+    def __init__(self, percentile: float = 10.0, window: int | None = None) -> None:
+        super().__init__()
+        self.percentile = check_positive("percentile", percentile, zero=True)
+        if self.percentile > 100:
+            raise ValueError(f"percentile must be between 0 and 100, got {percentile!r}")
+        self.window = None if window is None else check_count("window", window)
+
+    def start(self, n_parts: int, device: torch.device) -> State:
+        """Begin with nothing seen."""
+        columns = self.window or self.exact_steps
+        state = {
+            "sizes": torch.full((n_parts, columns), math.inf, device=device),
+            "count": torch.zeros(n_parts, dtype=torch.long, device=device),
+        }
+        if self.window is None:
+            shape = (n_parts, self._bins)
+            state["histogram"] = torch.zeros(shape, dtype=torch.int32, device=device)
+        return state
+
+    def step(self, sizes: Tensor, state: State, context: Context) -> tuple[Tensor, State]:
+        """Put the size in, then answer."""
+        count, columns = state["count"], state["sizes"].shape[1]
+        after = {"sizes": _put(state["sizes"], count % columns, sizes), "count": count + 1}
+        if self.window is None:
+            bins = (sizes.clamp(min=self._low) / self._low).log() / math.log(self._ratio)
+            index = bins.long().clamp(max=self._bins - 1)
+            added = state["histogram"].gather(1, index[:, None])[:, 0] + 1
+            after["histogram"] = _put(state["histogram"], index, added)
+        if self.window is not None or context.step < self.exact_steps:
+            return self._from_sizes(after["sizes"], (count + 1).clamp(max=columns)), after
+        return self._from_histogram(after["histogram"], count + 1), after
+
+    def _from_sizes(self, sizes: Tensor, count: Tensor) -> Tensor:
+        ordered = sizes.sort(dim=1).values
+        rank = (count - 1) * (self.percentile / 100)
+        below = rank.floor().long()[:, None]
+        above = torch.minimum(below + 1, (count - 1)[:, None])
+        low, high = ordered.gather(1, below)[:, 0], ordered.gather(1, above)[:, 0]
+        return torch.lerp(low, high, (rank - rank.floor()).to(low))
+
+    def _from_histogram(self, histogram: Tensor, count: Tensor) -> Tensor:
+        rank = (count - 1) * (self.percentile / 100)
+        bins = (histogram.cumsum(dim=1) <= rank[:, None]).sum(dim=1)
+        return self._low * torch.exp((bins + 0.5) * math.log(self._ratio))
+
+
+class Switch(Threshold):
+    """Different policies for different parts: ``Switch([(mask, policy), ...])``.
+
+    Every part must be in exactly one mask (a sequence of bools, ``[n_parts]``).
+
+    >>> policy = Switch([([True, False], Fixed(1.0)), ([False, True], Fixed(9.0))])
+    >>> policy.init(2)
+    >>> policy(torch.tensor([5.0, 5.0]), Context(active=torch.tensor([True, True])))
+    tensor([1., 9.])
+    """
+
+    def __init__(self, cases: Sequence[tuple[Sequence[bool] | Tensor, Threshold]]) -> None:
+        super().__init__()
+        self.cases = [(torch.as_tensor(mask, dtype=torch.bool), policy) for mask, policy in cases]
+        if not self.cases:
+            raise ValueError("Switch needs at least one (mask, policy)")
+        covered = torch.stack([mask.long() for mask, _ in self.cases]).sum(dim=0)
+        if not bool((covered == 1).all()):
+            raise ValueError(
+                f"every part must be in exactly one mask, got counts {covered.tolist()}"
+            )
+
+    def init(self, n_parts: int, device: torch.device | str = "cpu") -> None:
+        """Start every policy afresh."""
+        if len(self.cases[0][0]) != n_parts:
+            raise ValueError(f"masks have {len(self.cases[0][0])} parts, the clipper has {n_parts}")
+        self.cases = [(mask.to(device), policy) for mask, policy in self.cases]
+        for _, policy in self.cases:
+            policy.init(n_parts, device)
+
+    def __call__(self, sizes: Tensor, context: Context) -> Tensor:
+        """Ask every policy about its own parts."""
+        limits = torch.empty_like(sizes)
+        for mask, policy in self.cases:
+            own = Context(context.active & mask, context.step, context.lr, context.loss)
+            limits = torch.where(mask, policy(sizes, own).to(limits), limits)
+        return limits
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the states of all cases by position."""
+        return {str(i): policy.state_dict() for i, (_, policy) in enumerate(self.cases)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over the states of all cases."""
+        if set(state) != {str(i) for i in range(len(self.cases))}:
+            raise ValueError(f"Switch: expected {len(self.cases)} cases, got {sorted(state)}")
+        for i, (_, policy) in enumerate(self.cases):
+            policy.load_state_dict(state[str(i)])
+
+
+def _put(buffer: Tensor, index: Tensor, values: Tensor) -> Tensor:
+    """Copy of ``buffer [n, k]`` with ``buffer[i, index[i]] = values[i]``."""
+    return buffer.scatter(1, index[:, None], values[:, None].to(buffer))

@@ -1,0 +1,150 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from cliplab import Clipper, Decay
+from cliplab.lab.ensemble import Ensemble
+from cliplab.lab.models.rnn import CharLSTM, LastStepLSTM, TanhRNN
+
+SEEDS = [3, 4, 5]
+ARMS = {"none": None, "norm 0.05": 0.05, "decay": Decay(0.2, alpha=0.8, patience=2)}
+MODELS = {
+    "tanh": (lambda seed: TanhRNN(6, 8, 4, init="tanh", seed=seed).double(), True),
+    "smart": (lambda seed: TanhRNN(6, 20, 4, init="smart", seed=seed).double(), True),
+    "sigmoid": (lambda seed: TanhRNN(6, 8, 4, init="sigmoid", seed=seed).double(), True),
+    "lstm": (lambda seed: LastStepLSTM(6, 8, 4, seed=seed).double(), False),
+}
+OPTIMIZERS = {
+    "momentum": lambda params: torch.optim.SGD(params, lr=0.1, momentum=0.9),
+    "adam": lambda params: torch.optim.Adam(params, lr=0.01),
+}
+
+
+def batch(seed, step):
+    generator = torch.Generator().manual_seed(1000 * seed + step)
+    x = torch.randn(5, 7, 6, generator=generator, dtype=torch.float64)
+    return x, torch.randint(0, 4, (5,), generator=generator)
+
+
+def losses_together(build, vectorize, make_optimizer, steps):
+    ensemble = Ensemble(build, ARMS, SEEDS, vectorize=vectorize)
+    optimizer = make_optimizer(ensemble.parameters())
+    curves = []
+    for step in range(steps):
+        pairs = [batch(seed, step) for seed in SEEDS]
+        x, y = (torch.stack(column) for column in zip(*pairs, strict=True))
+        out = ensemble(x)
+        targets = ensemble.for_members(y)
+        loss = F.cross_entropy(out.flatten(0, 1), targets.flatten(), reduction="none")
+        loss = loss.view(targets.shape).mean(1)
+        optimizer.zero_grad()
+        loss.sum().backward()
+        ensemble.clip()
+        ensemble.step(optimizer, loss)
+        curves.append(loss.detach())
+    return torch.stack(curves, dim=1), ensemble
+
+
+def losses_alone(build, threshold, make_optimizer, seed, steps):
+    model = build(seed)
+    optimizer = make_optimizer(model.parameters())
+    clipper = Clipper(model, math.inf if threshold is None else threshold)
+    curve = []
+    for step in range(steps):
+        x, y = batch(seed, step)
+        loss = F.cross_entropy(model(x), y)
+        optimizer.zero_grad()
+        loss.backward()
+        clipper.clip()
+        optimizer.step()
+        curve.append(loss.detach())
+    return torch.stack(curve)
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_member_has_the_losses_of_the_same_model_trained_alone(model, optimizer):
+    build, vectorize = MODELS[model]
+    together, ensemble = losses_together(build, vectorize, OPTIMIZERS[optimizer], steps=25)
+    assert ensemble.clipper.history.clipped.any()
+    for a, threshold in enumerate(ARMS.values()):
+        for s, seed in enumerate(SEEDS):
+            alone = losses_alone(build, threshold, OPTIMIZERS[optimizer], seed, steps=25)
+            member = together[a * len(SEEDS) + s]
+            torch.testing.assert_close(member, alone, rtol=1e-9, atol=1e-9)
+
+
+def test_tanh_rnn_is_torchs_rnn():
+    model = TanhRNN(6, 8, 4, init="tanh", seed=1).double()
+    twin = nn.RNN(6, 8, batch_first=True).double()
+    with torch.no_grad():
+        twin.weight_ih_l0.copy_(model.w_in.T)
+        twin.weight_hh_l0.copy_(model.w_rec.T)
+        twin.bias_ih_l0.copy_(model.bias)
+        twin.bias_hh_l0.zero_()
+    x, _ = batch(1, 1)
+    expected = twin(x)[0][:, -1] @ model.w_out + model.bias_out
+    torch.testing.assert_close(model(x), expected)
+
+
+def test_smart_init_is_sparse_with_spectral_radius_095():
+    weight = TanhRNN(6, 50, 4, init="smart", seed=2).w_rec.detach()
+    assert ((weight != 0).sum(dim=0) == 15).all()
+    assert torch.linalg.eigvals(weight).abs().max().item() == pytest.approx(0.95, rel=1e-4)
+
+
+@pytest.mark.parametrize("make_optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS.keys())
+def test_a_member_that_diverges_is_frozen_recorded_and_harms_no_other(make_optimizer):
+    class Scalar(nn.Module):
+        def __init__(self, seed):
+            super().__init__()
+            self.weight = nn.Parameter(torch.tensor([1.0 + seed]))
+
+        def forward(self, x):
+            return self.weight * x
+
+    def train(poison):
+        ensemble = Ensemble(Scalar, {"a": None, "b": 1.0}, [0, 1])
+        optimizer = make_optimizer(ensemble.parameters())
+        seen = []
+        for step in range(6):
+            x = torch.ones(2, 1)
+            loss = ensemble(x).square().sum(1)
+            if poison and step >= 3:
+                loss = loss * torch.tensor([1.0, math.inf, 1.0, 1.0])
+            optimizer.zero_grad()
+            loss.sum().backward()
+            ensemble.clip()
+            ensemble.step(optimizer, loss)
+            seen.append(ensemble.weight.detach().clone())
+        return torch.stack(seen), ensemble
+
+    (clean, _), (poisoned, ensemble) = train(False), train(True)
+    others = torch.tensor([0, 2, 3])
+    assert torch.equal(clean[:, others], poisoned[:, others])
+    assert torch.equal(poisoned[2, 1], poisoned[5, 1])
+    assert ensemble.alive.tolist() == [True, False, True, True]
+    rows = ensemble.rows(lr=0.5, score=torch.arange(4.0))
+    assert [row["died_at"] for row in rows] == [None, 3, None, None]
+    assert [row["diverged"] for row in rows] == [False, True, False, False]
+    assert [(row["arm"], row["seed"]) for row in rows] == [("a", 0), ("a", 1), ("b", 0), ("b", 1)]
+    assert [row["score"] for row in rows] == [0.0, 1.0, 2.0, 3.0]
+    assert all(math.isfinite(row["norm_max"]) for row in rows)
+
+
+def test_arms_of_a_seed_start_from_the_same_weights():
+    ensemble = Ensemble(
+        lambda s: CharLSTM(9, 4, seed=s), {"a": None, "b": 1.0}, [7, 8], vectorize=False
+    )
+    for p in ensemble.parameters():
+        assert torch.equal(p[:2], p[2:])
+        assert p.numel() == 1 or not torch.equal(p[0], p[1])
+    assert ensemble(torch.zeros(2, 3, 5, dtype=torch.long)).shape == (4, 3, 5, 9)
+
+
+def test_an_empty_ensemble_is_refused():
+    with pytest.raises(ValueError, match="needs arms and seeds, got 0 and 1"):
+        Ensemble(lambda s: CharLSTM(9, 4, seed=s), {}, [1])

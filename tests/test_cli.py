@@ -1,0 +1,223 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from cliplab.arguments import parse_arguments
+from cliplab.cli import main
+
+SLOW = """
+import time
+from cliplab.lab.runs import record
+time.sleep(wait)
+record([{"arm": f"wait={wait}", "seed": s} for s in range(first_seed, first_seed + n_seeds)])
+"""
+
+
+@pytest.fixture
+def project(tmp_path, make_notebook, monkeypatch) -> Path:
+    """Two notebooks and presets, in the current directory."""
+    parameters = "wait: float = 0.1  # pause (s) [>= 0]\nsizes: list[int] = [1]\nname: str = 'x'"
+    make_notebook(tmp_path / "notebooks" / "01_slow.ipynb", SLOW, parameters=parameters)
+    make_notebook(tmp_path / "notebooks" / "02_fail.ipynb", "1 / 0", title="# Why?\n# not me")
+    (tmp_path / "notebooks" / "presets.toml").write_text("[01_slow.smoke]\nwait = 0\n")
+    (tmp_path / "values.yaml").write_text("wait: 1e-3\n")
+    (tmp_path / "list.yaml").write_text("- 1\n")
+    (tmp_path / "nan.toml").write_text("wait = nan\n")
+    (tmp_path / "broken.toml").write_text("wait = [\n\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def status_of(command: str) -> int:
+    try:
+        return main(command.split())
+    except SystemExit as stop:
+        return int(stop.code or 0)
+
+
+@pytest.mark.parametrize(
+    ("command", "complaint"),
+    [
+        ("run 01 --jobs 0", "--jobs: '0' is not a whole number"),
+        ("run 01 --jobs two", "'two' is not a whole number"),
+        ("run 01 --budget 0", "'0' is not a positive number"),
+        ("run 01 --budget nan", "'nan' is not a positive number"),
+        ("run 01 --executor cloud", "invalid choice: 'cloud'"),
+        ("run 01 --verbose", "unrecognized arguments: --verbose"),
+        ("fly", "invalid choice: 'fly'"),
+        ("", "command"),
+        ("run 03", "'03' matches no notebook: 01_slow, 02_fail"),
+        ("run 0", "'0' matches 2 notebooks"),
+        ("run none.ipynb", "no notebook none.ipynb"),
+        ("run 01 --notebooks nowhere", "matches no notebook"),
+        ("run 01 --preset fast", "01_slow has no preset 'fast': quick, smoke"),
+        ("run 01 -p lr=1", "unknown parameter 'lr'; declared: wait, sizes"),
+        ("run -p wait=1", "02_fail: unknown parameter 'wait'"),
+        ("run 01 -p wait=abc", "'abc' is not of type float"),
+        ("run 01 -p wait abc", "'abc' is not of type float"),
+        ("run 01 -p n_seeds=1.5", "'1.5' is not of type int"),
+        ("run 01 -p n_seeds=0", "0 violates its bound [>= 1]"),
+        ("run 01 -p wait nan", "nan is not a number"),
+        ("run 01 -p wait -1", "-1.0 violates its bound [>= 0]"),
+        ("run 01 -p sizes=[]", "[] is not a non-empty list[int]"),
+        ("run 01 -p wait", "expected NAME=VALUE"),
+        ("run 01 -p wait --jobs 2", "expected NAME=VALUE"),
+        ("run 01 -p wait=1 -p wait=2", "wait is given twice"),
+        ("run 01 -p wait=1 --grid wait=1,2", "wait is given twice"),
+        ("run 01 -p first_seed=1 --seeds 0-3", "first_seed is given twice"),
+        ("run 01 --grid wait=1,,2", "expected values separated by commas"),
+        ("run 01 --grid wait=1,1.0", "expected distinct values"),
+        ("run 01 --grid wait=1,x", "'x' is not of type float"),
+        ("run 01 --seeds 5-2", "'5-2' is not like 0-31"),
+        ("run 01 --split-seeds 0", "'0' is not a whole number"),
+        ("run 01 -f values.yaml", "write 0.001 without quotes"),
+        ("run 01 -f list.yaml", "expected parameters as NAME: VALUE"),
+        ("run 01 -f nan.toml", "nan is not a number"),
+        ("run 01 -f broken.toml", "cannot read broken.toml"),
+        ("run 01 -f none.toml", "cannot read none.toml"),
+        ("run 01 -f presets.ini", "expected a .toml, .yaml or .yml file"),
+        ("report", "`cliplab run` first"),
+        ("report --preset quick", "no current records of preset 'quick'"),
+    ],
+)
+def test_bad_input_is_one_line_status_2_and_starts_nothing(command, complaint, project, capsys):
+    before = sorted(project.rglob("*"))
+    assert status_of(command) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("cliplab: error: ")
+    assert err.count("\n") == 1
+    assert complaint in err
+    assert sorted(project.rglob("*")) == before
+
+
+def test_assignments_are_read_in_both_spellings():
+    words = "run 01 -p lr 0.1 -p=a=1 -p x=y=z --grid lr2 1,5 --grid sizes=[1,2],[3] 02 -p b -1 --seeds 3-5"
+    options = parse_arguments(words.split())
+    assert options.notebook == ["01", "02"]
+    assert options.params == {"lr": "0.1", "a": "1", "x": "y=z", "b": "-1"}
+    assert options.grid == {"lr2": ["1", "5"], "sizes": ["[1,2]", "[3]"]}
+    assert options.seeds == range(3, 6)
+
+
+def test_list_shows_notebooks_parameters_and_records(project, capsys):
+    assert status_of("list") == 0
+    text = capsys.readouterr().out
+    assert "01_slow: A question?" in text
+    assert "wait: float = 0.1  pause (s) [>= 0]" in text
+    bad = project / "results" / "01_slow" / "smoke" / "0" / "record.json"
+    bad.parent.mkdir(parents=True)
+    bad.write_text("{")
+    assert status_of("list --json") == 0
+    one, two = json.loads(capsys.readouterr().out)
+    assert (one["notebook"], one["presets"]) == ("01_slow", ["quick", "smoke"])
+    assert one["records"]["smoke"] == {"current": 0, "stale": 0, "corrupt": 1}
+    assert two["question"] == "Why?"
+    assert two["parameters"][0]["name"] == "first_seed"
+    assert status_of("list --json --preset smoke") == 0
+    assert [entry["notebook"] for entry in json.loads(capsys.readouterr().out)] == ["01_slow"]
+
+
+def start(command: str) -> subprocess.Popen[str]:
+    def listen_to_ctrl_c() -> None:  # also where the tests run in the background
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    return subprocess.Popen(
+        [sys.executable, "-m", "cliplab.cli", *command.split()],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=listen_to_ctrl_c,
+    )
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def cells_running(results: Path) -> list[str]:
+    return [path.read_text() for path in results.rglob("progress")]
+
+
+def test_kill_9_leaves_no_process_and_loses_only_what_was_in_flight(project):
+    command = "run 01 --grid wait=0,2.5,3,3.5 --jobs 2"
+    batch = start(command)
+    wait_until(lambda: list(project.rglob("record.json")))
+    (done,) = project.rglob("record.json")
+    before = done.read_bytes(), done.stat().st_mtime_ns
+    wait_until(lambda: "cell 4/4" in cells_running(project))
+    family = psutil.Process(batch.pid).children(recursive=True)
+    assert len(family) >= 4  # two workers and their kernels
+    os.kill(batch.pid, signal.SIGKILL)
+    batch.communicate()
+    _, alive = psutil.wait_procs(family, timeout=10)
+    assert alive == []
+    assert list(project.rglob("record.json")) == [done]
+
+    again = start(command)
+    out, err = again.communicate(timeout=90)
+    assert again.returncode == 0, err
+    assert "1 done, 3 to run" in err
+    assert err.count("\nstart ") == err.count("\ndone ") == 3
+    assert (done.read_bytes(), done.stat().st_mtime_ns) == before
+    files = {path.name for path in (project / "results" / "01_slow").rglob("*") if path.is_file()}
+    assert files == {"record.json", "notebook.ipynb"}
+    check_report(project, out)
+
+
+def check_report(project: Path, out: str) -> None:
+    """What a batch ends with, and `cliplab report` repeats."""
+    assert f"report: {Path('reports') / 'index.html'}" in out
+    assert json.loads((project / "reports" / "claims.json").read_text()) == []
+    assert len(json.loads((project / "results" / "last_run.json").read_text())) == 4
+    for path in (project / "reports").rglob("*.*"):
+        path.unlink()
+    assert status_of("report") == status_of("report --preset quick") == 0
+    assert (project / "reports" / "index.html").exists()
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_stopped_batch_ends_at_once_and_says_how_to_go_on(number, status, project):
+    batch = start("run 01 -p wait 60")
+    wait_until(lambda: "cell 4/4" in cells_running(project))
+    family = psutil.Process(batch.pid).children(recursive=True)
+    batch.send_signal(number)
+    _, err = batch.communicate(timeout=10)
+    assert batch.returncode == status
+    assert err.splitlines()[-1] == "stopped: 0 of 1 runs are done; the same command does the rest"
+    assert "Traceback" not in err
+    assert psutil.wait_procs(family, timeout=5)[1] == []
+
+
+def test_a_failure_is_named_and_sets_the_status_and_damage_is_refused(project, capsys):
+    assert status_of("run --preset quick --jobs 2") == 1
+    err = capsys.readouterr().err
+    assert "0 done, 2 to run" in err
+    last = err.splitlines()[-1]
+    assert last.startswith("failed: 02_fail: ZeroDivisionError: division by zero (")
+    assert Path(last.split("(")[1].rstrip(")")).read_text().startswith("02_fail\n")
+
+    (record,) = project.rglob("record.json")
+    record.write_text(record.read_text()[:-20])
+    assert status_of("run 01") == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert f"corrupt record {record}: " in err
+    assert "delete it to run again" in err
+
+
+def test_overlapping_runs_are_kept_but_not_judged(project, capsys):
+    assert status_of("run 01 --preset smoke --grid name=a,b --jobs 2") == 1
+    assert "cannot judge: arm 'wait=0.0', seed 0 is in two records" in capsys.readouterr().err
+    assert len(list(project.rglob("record.json"))) == 2

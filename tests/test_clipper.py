@@ -1,0 +1,361 @@
+import io
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+import cliplab
+from cliplab import Clipper, Decay, Fixed, MovingAverage, NonFiniteGradientError, Percentile, Switch
+
+
+def parameters(*grads):
+    params = [nn.Parameter(torch.ones(torch.as_tensor(g).shape)) for g in grads]
+    for p, g in zip(params, grads, strict=True):
+        p.grad = torch.as_tensor(g).clone().float()
+    return params
+
+
+def grads(params):
+    return [p.grad.tolist() for p in params]
+
+
+# --- scopes -----------------------------------------------------------------------------------
+
+
+@given(st.lists(st.floats(-1e3, 1e3, width=32), min_size=2, max_size=8), st.floats(1e-3, 1e3))
+def test_global_norm_is_at_most_the_threshold_and_keeps_the_direction(values, threshold):
+    params = parameters(values)
+    before = params[0].grad.clone()
+    report = Clipper(params, threshold).clip()
+    after = params[0].grad
+    assert after.norm() <= threshold * (1 + 1e-5)
+    if before.norm() <= threshold:
+        assert torch.equal(after, before)
+    torch.testing.assert_close(after, before * report.factor)
+    torch.testing.assert_close(report.norm_after, after.norm(), rtol=1e-5, atol=1e-30)
+
+
+def test_no_eps_a_norm_at_the_threshold_is_untouched():
+    params = parameters([3.0, 4.0])
+    report = Clipper(params, 5.0).clip()
+    assert grads(params) == [[3.0, 4.0]]
+    assert not report.clipped
+
+
+def test_tensor_scope_clips_each_tensor_by_its_own_norm():
+    params = parameters([3.0, 4.0], [0.3, 0.4])
+    report = Clipper(params, 1.0, scope="tensor").clip()
+    assert grads(params)[0] == pytest.approx([0.6, 0.8])
+    assert grads(params)[1] == pytest.approx([0.3, 0.4])
+    assert report.clipped.tolist() == [True, False]
+
+
+def test_tensor_scope_with_a_gradient_missing_on_some_steps():
+    params = parameters([3.0, 4.0], [6.0, 8.0])
+    clipper = Clipper(params, MovingAverage(1.0, window=2, warmup=1), scope="tensor")
+    clipper.clip()
+    params[0].grad = None
+    report = clipper.clip()
+    assert report.norm_before.tolist() == [0.0, 10.0]
+    assert clipper.policy.state["count"].tolist() == [1, 2]
+
+
+@given(st.lists(st.floats(-10, 10, width=32), min_size=1, max_size=6), st.floats(0.01, 5))
+def test_element_scope_is_clamp(values, limit):
+    params = parameters(values)
+    expected = params[0].grad.clamp(-limit, limit)
+    report = Clipper(params, limit, scope="element").clip()
+    assert torch.equal(params[0].grad, expected)
+    assert bool(report.clipped) == (expected.norm() < torch.tensor(values).norm())
+
+
+def test_member_scope_equals_a_global_clipper_per_member():
+    generator = torch.Generator().manual_seed(3)
+    stacked = [torch.randn(4, *s, generator=generator) * 3 for s in [(2, 3), (5,)]]
+    params = parameters(*stacked)
+    Clipper(params, 2.0, scope="member").clip()
+    for m in range(4):
+        alone = parameters(*[s[m] for s in stacked])
+        Clipper(alone, 2.0).clip()
+        for p, q in zip(params, alone, strict=True):
+            torch.testing.assert_close(p.grad[m], q.grad)
+
+
+def test_switch_gives_members_their_own_policies():
+    params = parameters([[3.0, 4.0], [3.0, 4.0]])
+    policy = Switch([([True, False], Fixed(1.0)), ([False, True], Fixed(math.inf))])
+    Clipper(params, policy, scope="member").clip()
+    assert params[0].grad[0].norm().item() == pytest.approx(1.0)
+    assert params[0].grad[1].tolist() == [3.0, 4.0]
+
+
+def test_only_lr_times_threshold_matters_when_every_step_is_clipped_bit_for_bit():
+    def train(lr, threshold):
+        torch.manual_seed(1)
+        model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
+        optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9)
+        clipper = Clipper(model, threshold)
+        clipper.attach(optimizer)
+        for _ in range(30):
+            optimizer.zero_grad()
+            (model(torch.randn(16, 4)) * 100).square().mean().backward()
+            optimizer.step()
+        assert clipper.history.clipped.all()
+        return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+    assert torch.equal(train(0.1, 0.5), train(0.2, 0.25))
+
+
+# --- which parameters -------------------------------------------------------------------------
+
+
+def test_modules_groups_names_and_duplicates():
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    assert len(Clipper(model).params) == 4
+    assert len(Clipper(model, exclude="*.bias").params) == 2
+    assert len(Clipper(model.named_parameters(), exclude=["1.*"]).params) == 2
+    assert len(Clipper([model[0].weight, model[0].weight]).params) == 1
+    groups = [{"params": [model[0].weight]}, {"params": [model[1].weight], "clip": False}]
+    assert len(Clipper(groups).params) == 1
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda p: Clipper(p, -1.0), "got -1.0"),
+        (lambda p: Clipper(p, math.nan), "got nan"),
+        (lambda p: Clipper(p, True), "got True"),
+        (lambda p: Clipper(p, "1.0"), "got '1.0'"),
+        (lambda p: Clipper(p, scope="layer"), "scope must be one of global, .*, got 'layer'"),
+        (lambda p: Clipper(p, mode="half"), "mode must be one of rescale, skip, got 'half'"),
+        (lambda p: Clipper(p, nonfinite="ignore"), "got 'ignore'"),
+        (lambda p: Clipper(p, norm_type=-1), "norm_type must be a number > 0 or inf, got -1"),
+        (lambda p: Clipper([]), "no parameters to clip"),
+        (lambda p: Clipper([1.0]), "parameters must be tensors, got float"),
+        (lambda p: Clipper(p, exclude="a*"), "needs a module or named parameters"),
+        (lambda p: Clipper(p, Decay(), scope="element"), "needs a fixed threshold"),
+        (lambda p: Clipper(p, scope="element", mode="skip"), 'mode "skip" needs scope'),
+        (lambda p: Clipper([{"params": p, "threshold": 2.0}]), "one clipper each"),
+        (lambda p: Clipper([*p, nn.Parameter(torch.zeros(3))], scope="member"), "leading axis"),
+    ],
+)
+def test_bad_arguments_name_the_value(make, message):
+    with pytest.raises(ValueError, match=message):
+        make(parameters([1.0, 2.0]))
+
+
+# --- non-finite gradients ---------------------------------------------------------------------
+
+BAD = [math.nan, math.inf, -math.inf]
+
+
+@pytest.mark.parametrize("bad", BAD)
+@pytest.mark.parametrize("scope", ["global", "tensor", "element"])
+def test_raise_names_the_step_and_leaves_everything(bad, scope):
+    params = parameters([1.0, 2.0], [bad, 4.0])
+    clipper = Clipper(params, 1.0, scope=scope)
+    with pytest.raises(NonFiniteGradientError, match="at step 0"):
+        clipper.clip()
+    assert params[0].grad.tolist() == [1.0, 2.0]
+    assert len(clipper.history) == 0
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_zero_zeroes_only_the_parts_concerned(bad):
+    params = parameters([3.0, 4.0], [bad, 4.0])
+    Clipper(params, 1.0, scope="tensor", nonfinite="zero").clip()
+    assert grads(params) == [pytest.approx([0.6, 0.8]), [0.0, 0.0]]
+    params = parameters([[3.0, 4.0], [bad, 4.0]])
+    Clipper(params, 1.0, scope="member", nonfinite="zero").clip()
+    assert grads(params) == [[pytest.approx([0.6, 0.8]), [0.0, 0.0]]]
+    for scope in ("global", "element"):
+        params = parameters([3.0, 4.0], [bad, 4.0])
+        Clipper(params, 1.0, scope=scope, nonfinite="zero").clip()
+        assert grads(params) == [[0.0, 0.0], [0.0, 0.0]]
+
+
+@pytest.mark.parametrize("bad", BAD)
+@pytest.mark.parametrize("nonfinite", ["skip", "zero", "propagate"])
+@pytest.mark.parametrize("policy", [Decay, MovingAverage, Percentile])
+def test_a_nonfinite_size_never_enters_the_policy(bad, nonfinite, policy):
+    params = parameters([3.0, 4.0])
+    clipper = Clipper(params, policy(), nonfinite=nonfinite)
+    clipper.clip()
+    before = clipper.policy.state_dict()
+    params[0].grad = torch.tensor([bad, 1.0])
+    clipper.clip()
+    assert all(torch.equal(before[k], v) for k, v in clipper.policy.state_dict().items())
+
+
+def test_propagate_is_what_the_arithmetic_gives():
+    params = parameters([math.nan, 1.0])
+    Clipper(params, 1.0, nonfinite="propagate").clip()
+    assert params[0].grad.isnan().all()
+
+
+# --- attached to an optimizer -----------------------------------------------------------------
+
+OPTIMIZERS = {
+    "sgd": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9),
+    "sgd fused": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, fused=True),
+    "adamw": lambda p: torch.optim.AdamW(p, lr=0.1),
+    "adamw fused": lambda p: torch.optim.AdamW(p, lr=0.1, fused=True),
+}
+
+
+def snapshot(params, optimizer):
+    tensors = [p.detach().clone() for p in params]
+    for p in params:
+        tensors += [
+            torch.as_tensor(v).clone() for v in optimizer.state[p].values() if v is not None
+        ]
+    return tensors
+
+
+@pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS.keys())
+@pytest.mark.parametrize("cause", ["mode", "nonfinite"])
+def test_a_skipped_step_moves_nothing(make, cause):
+    params = parameters([0.3, 0.4], [0.1])
+    optimizer = make(params)
+    settings = {"mode": "skip"} if cause == "mode" else {"nonfinite": "skip"}
+    clipper = Clipper(params, 1.0, **settings)
+    clipper.attach(optimizer)
+    optimizer.step()
+    before = snapshot(params, optimizer)
+    spike = torch.tensor([30.0 if cause == "mode" else math.nan, 40.0])
+    params[0].grad = spike.clone()
+    optimizer.step()
+    after = snapshot(params, optimizer)
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    assert torch.equal(params[0].grad.nan_to_num(), spike.nan_to_num())
+    assert clipper.history.skipped.tolist() == [False, True]
+    assert clipper.history.effective_lr.tolist() == pytest.approx([0.1, 0.0])
+    params[0].grad = torch.tensor([0.3, 0.4])
+    optimizer.step()
+    assert not torch.equal(params[0], before[0])
+
+
+def test_attach_clips_before_the_step_and_remove_stops_it():
+    params = parameters([30.0, 40.0])
+    optimizer = torch.optim.SGD(params, lr=1.0)
+    clipper = Clipper(params, 1.0)
+    with clipper.attach(optimizer):
+        optimizer.step()
+    assert params[0].tolist() == pytest.approx([0.4, 0.2])
+    assert clipper.history.effective_lr.tolist() == pytest.approx([0.02])
+    optimizer.step()
+    assert len(clipper.history) == 1
+
+
+def test_attach_refuses_what_would_go_wrong():
+    params = parameters([1.0], [2.0])
+    with pytest.raises(ValueError, match="1 of 2 are missing"):
+        Clipper(params).attach(torch.optim.SGD(params[:1], lr=0.1))
+    optimizer = torch.optim.LBFGS(params)
+    Clipper(params).attach(optimizer)
+    with pytest.raises(RuntimeError, match="closure"):
+        optimizer.step(lambda: torch.tensor(0.0))
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("unscale", [False, True])
+def test_grad_scaler_gives_the_updates_of_the_unscaled_run(fused, unscale):
+    def train(scale):
+        torch.manual_seed(0)
+        model = nn.Linear(3, 1)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, fused=fused)
+        clipper = Clipper(model, Percentile(50))
+        clipper.attach(optimizer)
+        scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, enabled=scale)
+        for step in range(6):
+            optimizer.zero_grad()
+            loss = model(torch.randn(4, 3)).square().mean() * (math.inf if step == 3 else 1.0)
+            if step == 3 and not scale:
+                continue
+            scaler.scale(loss).backward()
+            if unscale and scale:
+                scaler.unscale_(optimizer)
+            scaler.step(optimizer)
+            scaler.update()
+        state = clipper.policy.state_dict()
+        return torch.cat([p.detach().flatten() for p in model.parameters()]), state["count"]
+
+    (scaled, seen), (plain, expected) = train(True), train(False)
+    torch.testing.assert_close(scaled, plain)
+    assert seen.tolist() == expected.tolist() == [5]
+
+
+# --- state and history ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", [m.name for m in cliplab.list_methods()])
+@given(cut=st.integers(0, 11))
+def test_a_resumed_run_is_bit_identical(method, cut):
+    def run(steps, saved=None):
+        torch.manual_seed(5)
+        model = nn.Linear(4, 2)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.9)
+        clipper = cliplab.create(method, model)
+        clipper.attach(optimizer)
+        first = 0
+        if saved is not None:
+            state = torch.load(io.BytesIO(saved), weights_only=True)
+            model.load_state_dict(state["model"])
+            optimizer.load_state_dict(state["optimizer"])
+            clipper.load_state_dict(state["clipper"])
+            first = state["clipper"]["steps"]
+        for step in range(first, steps):
+            data = torch.randn(8, 4, generator=torch.Generator().manual_seed(step))
+            optimizer.zero_grad()
+            (model(data) * (1 + step)).square().mean().backward()
+            optimizer.step()
+        buffer = io.BytesIO()
+        parts = {"model": model, "optimizer": optimizer, "clipper": clipper}
+        torch.save({name: part.state_dict() for name, part in parts.items()}, buffer)
+        return model.weight.detach(), buffer.getvalue()
+
+    whole, _ = run(12)
+    _, saved = run(cut)
+    assert torch.equal(run(12, saved)[0], whole)
+
+
+def test_history_to_frame():
+    pytest.importorskip("pandas")
+    params = parameters([3.0, 4.0], [0.0])
+    clipper = Clipper(params, 1.0, scope="tensor")
+    clipper.attach(torch.optim.SGD(params, lr=0.5))
+    for _ in range(3):
+        params[0].grad = torch.tensor([3.0, 4.0])
+        clipper.clip()
+    frame = clipper.history.to_frame()
+    assert list(frame["step"]) == [0, 0, 1, 1, 2, 2]
+    assert list(frame["norm_before"]) == [5.0, 0.0] * 3
+    assert clipper.history.clip_fraction.tolist() == [1.0, 0.0]
+    assert clipper.history.excess.tolist() == [4.0, 0.0]
+
+
+def test_the_threshold_object_is_copied():
+    policy = Decay()
+    first, second = Clipper(parameters([1.0]), policy), Clipper(parameters([9.0]), policy)
+    second.clip()
+    assert first.policy is not second.policy
+    assert first.policy.state["hits"].tolist() == [0]
+
+
+# --- methods by name --------------------------------------------------------------------------
+
+
+def test_methods_have_sources_and_take_clipper_settings():
+    names = {m.name for m in cliplab.list_methods()}
+    assert names >= {"none", "value", "norm", "tensor_norm", "decay", "moving_average", "autoclip"}
+    assert all(m.summary and m.source for m in cliplab.list_methods())
+    params = parameters([3.0, 4.0])
+    clipper = cliplab.create("norm", params, threshold=2.0, mode="skip")
+    assert clipper.clip().skipped
+    with pytest.raises(ValueError, match="unknown method 'clip'; known: autoclip, decay"):
+        cliplab.create("clip", params)
+    with pytest.raises(ValueError, match="norm has no parameter 'percentile'"):
+        cliplab.create("norm", params, percentile=3)
