@@ -130,10 +130,11 @@ def list_(options: argparse.Namespace) -> int:
     for notebook in notebooks:
         print(f"{notebook['notebook']}: {notebook['question']}")
         for preset, state in notebook["records"].items():
-            print(f"  {preset}: " + ", ".join(f"{n} {name}" for name, n in state.items()))
+            counts = [f"{count} {name}" for name, count in state.items() if count]
+            print(f"  {preset}: {', '.join(counts) or 'no records'}")
         for p in notebook["parameters"]:
             bound = f" [{p['bound']}]" if p["bound"] else ""
-            print(f"    {p['name']}: {p['type']} = {p['default']!r}  {p['help']}{bound}")
+            print(f"    {p['name']}: {p['type']} = {p['default']!r}  {p['help']}{bound}".rstrip())
     return 0
 
 

@@ -45,7 +45,7 @@ class TanhRNN(nn.Module):
 
 
 class LastStepLSTM(nn.Module):
-    """An ``nn.LSTM`` read out at the last step: ``[B,T,I] -> [B,O]``; initialised by torch."""
+    """An ``nn.LSTM`` read out at the last step: ``[B,T,I] -> [B,O]``; forget-gate bias 1."""
 
     def __init__(self, inputs: int, hidden: int, outputs: int, *, seed: int) -> None:
         super().__init__()
@@ -53,6 +53,8 @@ class LastStepLSTM(nn.Module):
             torch.manual_seed(seed)
             self.lstm = nn.LSTM(inputs, hidden, batch_first=True)
             self.readout = nn.Linear(hidden, outputs)
+        with torch.no_grad():
+            self.lstm.bias_ih_l0[hidden : 2 * hidden] += 1.0
 
     def forward(self, x: Tensor) -> Tensor:
         """Run over all T steps and read out the last hidden state."""

@@ -1,0 +1,8 @@
+"""What the notebooks share; needs ``cliplab[lab]``."""
+
+from cliplab.lab.claims import judge
+from cliplab.lab.ensemble import Ensemble
+from cliplab.lab.parameters import check_parameters
+from cliplab.lab.runs import record
+
+__all__ = ["Ensemble", "check_parameters", "judge", "record"]

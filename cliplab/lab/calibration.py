@@ -1,0 +1,135 @@
+"""How far the verdicts can be trusted: whole simulated ledgers through the code that judges."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from cliplab.lab.claims import Claim, judge_all
+
+__all__ = ["Calibration", "calibrate"]
+
+CLAIMS = 10
+# Each claim's differences have a spread of one margin, and one kind of noise. A quarter of the
+# diverging runs score as chance, 10 margins away, in either arm.
+KINDS = ("gaussian", "heavy-tailed", "diverging", "success share")
+SHARE_MARGIN = 0.25
+CHANCE = 10.0
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Rates over simulated ledgers; those by kind of noise are per claim (see KINDS)."""
+
+    n: int
+    ledgers: int
+    false_verdict: Mapping[str, float]  # no effect, yet supported or refuted
+    false_verdict_ledger: float  # at least one such claim among the 10 of a ledger
+    false_equivalent: Mapping[str, float]  # an effect of exactly the margin, yet equivalent
+    wrong_sign: Mapping[str, float]  # an effect of twice the margin, yet refuted
+    power: Mapping[str, float]  # an effect of twice the margin: supported
+    power_equivalent: Mapping[str, float]  # no effect: equivalent
+
+    def lines(self) -> list[str]:
+        """One sentence a rate."""
+
+        def by_kind(rates: Mapping[str, float]) -> str:
+            return ", ".join(f"{kind} {rate:.1%}" for kind, rate in rates.items())
+
+        return [
+            f"Simulated ledgers of {CLAIMS} claims at n = {self.n}, noise of one margin, "
+            f"{self.ledgers} ledgers for each size of the effect.",
+            f"No effect, yet supported or refuted: {by_kind(self.false_verdict)} of claims; "
+            f"at least one in {self.false_verdict_ledger:.1%} of ledgers.",
+            "An effect of exactly the margin, yet equivalent: "
+            f"{by_kind(self.false_equivalent)} of claims.",
+            f"An effect of twice the margin, yet refuted: {by_kind(self.wrong_sign)} of claims.",
+            f"Power to support an effect of twice the margin: {by_kind(self.power)}.",
+            f"Power to find no effect equivalent: {by_kind(self.power_equivalent)}.",
+        ]
+
+
+@lru_cache
+def calibrate(n: int = 12, simulations: int = 400, seed: int = 0) -> Calibration:
+    """Simulate A/A ledgers and ledgers with planted effects of one and two margins, and judge them.
+
+    Seeded and cached; a few seconds. Where `simulations` is N, a rate r over the roughly 2.5 N
+    claims of a kind has a standard error of sqrt(r (1 - r) / 2.5 N).
+    """
+    rng = np.random.default_rng(seed)
+    ledger = {f"{i}": _claim(f"{i}", KINDS[i % len(KINDS)], n) for i in range(CLAIMS)}
+    none, once, twice = (
+        [_verdicts(ledger, margins, n, rng) for _ in range(simulations)] for margins in (0, 1, 2)
+    )
+    false = {"supported", "refuted"}
+    return Calibration(
+        n=n,
+        ledgers=simulations,
+        false_verdict=_rates(none, false),
+        false_verdict_ledger=float(np.mean([not false.isdisjoint(v) for v in none])),
+        false_equivalent=_rates(once, {"equivalent"}),
+        wrong_sign=_rates(twice, {"refuted"}),
+        power=_rates(twice, {"supported"}),
+        power_equivalent=_rates(none, {"equivalent"}),
+    )
+
+
+def _claim(claim_id: str, kind: str, n: int) -> Claim:
+    share = kind == "success share"
+    return Claim(
+        id=claim_id,
+        statement=kind,
+        notebook=claim_id,
+        kind="statistical",
+        test="mcnemar" if share else "paired",
+        metric="score",
+        better="higher",
+        contrast={"a": 1, "b": -1},
+        margin=SHARE_MARGIN if share else 1.0,
+        margin_reason="simulated",
+        unit="share" if share else "margins",
+        n=n,
+        source="simulated",
+        counter="simulated",
+        expected="supported",
+        baseline=0.0 if share else -CHANCE,
+        control={"control": 1, "control / 100": -1},
+    )
+
+
+def _verdicts(
+    ledger: Mapping[str, Claim], margins: int, n: int, rng: np.random.Generator
+) -> list[str]:
+    rows = {claim.notebook: _rows(claim, margins, n, rng) for claim in ledger.values()}
+    return [verdict.verdict for verdict in judge_all(rows, "verdict", ledger)]
+
+
+def _rows(claim: Claim, margins: int, n: int, rng: np.random.Generator) -> list[dict[str, Any]]:
+    """Two arms that share what a seed shares, and the arms of a control that is always detected."""
+    if claim.test == "mcnemar":  # each seed: one draw for both arms, or one each
+        draws = rng.random(n)
+        other = np.where(rng.random(n) < 0.5, draws, rng.random(n))
+        a, b = draws < 0.4 + margins * SHARE_MARGIN, other < 0.4
+        control = np.ones(n, dtype=bool)
+    else:
+        noise = rng.standard_t(3, (2, n)) if claim.statement == "heavy-tailed" else None
+        noise = rng.normal(size=(2, n)) if noise is None else noise / np.sqrt(3)
+        a, b = noise / np.sqrt(2) + rng.normal(size=n)
+        a, control = a + margins, np.full(n, 5.0)
+        if claim.statement == "diverging":
+            a, b = np.where(rng.random((2, n)) < 0.25, -CHANCE, [a, b])
+    scores = {"a": a, "b": b, "control": control, "control / 100": np.zeros_like(control)}
+    return [
+        {"arm": arm, "seed": seed, "score": score}
+        for arm, column in scores.items()
+        for seed, score in enumerate(column.tolist())
+    ]
+
+
+def _rates(ledgers: list[list[str]], wanted: set[str]) -> dict[str, float]:
+    hits = np.array([[verdict in wanted for verdict in verdicts] for verdicts in ledgers])
+    return {kind: float(hits[:, i :: len(KINDS)].mean()) for i, kind in enumerate(KINDS)}

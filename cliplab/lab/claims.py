@@ -1,0 +1,254 @@
+"""The rule that turns the rows of a run into the verdict of a claim."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from cliplab.lab.ledger import Claim, load_ledger
+from cliplab.lab.stats import Estimate, holm, mcnemar, paired
+
+__all__ = ["Claim", "Verdict", "judge", "judge_all", "load_ledger"]
+
+Row = Mapping[str, Any]
+Arms = dict[str, list[Row]]  # the rows of every arm of a contrast, seed by seed
+ALPHA = 0.05
+COLOURS = {"supported": "#0072B2", "equivalent": "#009E73", "refuted": "#D55E00"}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the rows say about one claim; None where a field does not apply."""
+
+    id: str
+    statement: str
+    notebook: str
+    kind: str
+    verdict: str
+    effect: float | None = None
+    low: float | None = None
+    high: float | None = None
+    n: int | None = None
+    p: float | None = None
+    p_holm: float | None = None
+    margin: float | None = None
+    unit: str | None = None
+    note: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields published in claims.json."""
+        keys = ("id", "statement", "notebook", "kind", "verdict", "effect", "low", "high", "n", "p")
+        return {key: getattr(self, key) for key in keys}
+
+    def __str__(self) -> str:
+        measured = self._measured()
+        return f"{self.id} {self.verdict}: {self.statement}" + (
+            f" [{measured}]" if measured else ""
+        )
+
+    def _repr_html_(self) -> str:
+        colour = COLOURS.get(self.verdict, "#888888")
+        return (
+            f'<div style="border-left:4px solid {colour};padding:.2em .8em;line-height:1.5">'
+            f"<b>{html.escape(self.id)} · {html.escape(self.verdict)}</b><br>"
+            f"{html.escape(self.statement)}<br>"
+            f'<span style="opacity:.75">{html.escape(self._measured())}</span></div>'
+        )
+
+    def _measured(self) -> str:
+        parts = []
+        if self.effect is not None:
+            parts.append(f"effect {self.effect:+.3g} {self.unit}, margin {self.margin:g}")
+        if self.low is not None and self.high is not None:
+            parts.append(f"90 % interval {self.low:+.3g} to {self.high:+.3g}")
+        if self.n is not None:
+            parts.append(f"n = {self.n}")
+        if self.p is not None:
+            holm_p = "before Holm" if self.p_holm is None else f"Holm {self.p_holm:.2g}"
+            parts.append(f"p = {self.p:.2g} ({holm_p})")
+        return "; ".join([*parts, self.note] if self.note else parts)
+
+
+def judge(claim: str | Claim, rows: Iterable[Row]) -> Verdict:
+    """The verdict of one claim on `rows` (dicts or a DataFrame): a preview, without Holm.
+
+    Rows of other arms are ignored. ValueError: an arm is missing, a seed is missing in one arm or
+    there twice, or a metric is not a finite number (score a diverged run as chance).
+    """
+    if isinstance(claim, str):
+        ledger = load_ledger()
+        if claim not in ledger:
+            raise ValueError(f"claim {claim!r}, expected one of {', '.join(ledger)}")
+        claim = ledger[claim]
+    measured = _measure(claim, rows)
+    return _verdict(claim, measured, measured.estimate.p if measured.estimate else None)
+
+
+def judge_all(
+    rows_by_notebook: Mapping[str, Iterable[Row]],
+    preset: str,
+    ledger: Mapping[str, Claim] | None = None,
+) -> list[Verdict]:
+    """The verdicts of record: every claim whose notebook is there, with Holm over all their tests.
+
+    A claim that its rows cannot answer (an arm is missing, seeds are not paired, ...) is
+    "not run", with the reason as its note. The smoke preset measures, but gives no verdict.
+    """
+    ledger = load_ledger() if ledger is None else ledger
+    claims = [claim for claim in ledger.values() if claim.notebook in rows_by_notebook]
+    measured: dict[str, _Measured] = {}
+    not_run: dict[str, str] = {}
+    for claim in claims:
+        try:
+            measured[claim.id] = _measure(claim, rows_by_notebook[claim.notebook])
+        except ValueError as error:
+            not_run[claim.id] = str(error)
+    p_values = [m.estimate.p if m.estimate else None for m in measured.values()]
+    p_holm = dict(zip(measured, holm(p_values), strict=True))
+    verdicts = []
+    for claim in claims:
+        if claim.id in not_run:
+            verdicts.append(_base(claim, "not run", note=not_run[claim.id]))
+            continue
+        verdict = _verdict(claim, measured[claim.id], p_holm[claim.id])
+        name = "no verdict (smoke)" if preset == "smoke" else verdict.verdict
+        verdicts.append(replace(verdict, verdict=name, p_holm=p_holm[claim.id]))
+    return verdicts
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What the rows of one claim hold, before any verdict."""
+
+    n: int
+    estimate: Estimate | None = None  # None: an exact claim
+    failures: tuple[str, ...] = ()  # rows in which an exact claim does not hold
+    not_equivalent: str = ""  # why no interval may earn `equivalent`
+    notes: tuple[str, ...] = ()
+
+
+def _measure(claim: Claim, rows: Any) -> _Measured:
+    rows = rows.to_dict("records") if hasattr(rows, "to_dict") else list(rows)
+    arms = _arms(claim, claim.contrast, rows)
+    n = len(next(iter(arms.values())))
+    lost = {arm: sum(row.get("diverged") in (True,) for row in arms[arm]) for arm in arms}
+    notes = tuple(f"diverged {k}/{n} in {arm}" for arm, k in lost.items() if k)
+    if claim.kind == "exact":
+        failures = [
+            f"{arm} (seed {row['seed']})"
+            for arm in arms
+            for row in arms[arm]
+            if not _value(claim, row)
+        ]
+        return _Measured(n, failures=tuple(failures), notes=notes)
+    estimate = _estimate(claim, claim.contrast, arms)
+    return _Measured(n, estimate, (), _why_not_equivalent(claim, arms, rows), notes)
+
+
+def _arms(claim: Claim, contrast: Mapping[str, float], rows: list[Row]) -> Arms:
+    by_seed: dict[str, dict[int, Row]] = {arm: {} for arm in contrast}
+    for row in rows:
+        arm, seed = row["arm"], row["seed"]
+        if arm in by_seed:
+            if seed in by_seed[arm]:
+                raise ValueError(f"claim {claim.id}: arm {arm!r} has seed {seed} twice")
+            by_seed[arm][seed] = row
+    missing = [arm for arm, found in by_seed.items() if not found]
+    if missing:
+        raise ValueError(f"claim {claim.id}: no rows of {', '.join(map(repr, missing))}")
+    seeds = sorted(set().union(*by_seed.values()))
+    for arm, found in by_seed.items():
+        lacking = [seed for seed in seeds if seed not in found]
+        if lacking:
+            raise ValueError(f"claim {claim.id}: arm {arm!r} lacks seeds {lacking} of other arms")
+    return {arm: [found[seed] for seed in seeds] for arm, found in by_seed.items()}
+
+
+def _value(claim: Claim, row: Row) -> float:
+    value: Any = row.get(claim.metric)
+    boolean = isinstance(value, (bool, np.bool_))
+    ok = boolean or (claim.test == "paired" and _is_finite(value))
+    if not ok:
+        expected = "a finite number" if claim.test == "paired" else "true or false"
+        where = f"arm {row['arm']!r}, seed {row['seed']}"
+        raise ValueError(f"claim {claim.id}: {claim.metric} = {value!r} ({where}), want {expected}")
+    return float(value)
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, (int, float, np.number)) and math.isfinite(value)
+
+
+def _estimate(claim: Claim, contrast: Mapping[str, float], arms: Arms) -> Estimate:
+    sign = -1 if claim.better == "lower" else 1
+    values = {arm: np.array([_value(claim, row) for row in arms[arm]]) for arm in contrast}
+    if claim.test == "mcnemar":
+        second, first = sorted(contrast, key=lambda arm: sign * contrast[arm])
+        return mcnemar(values[first] > 0, values[second] > 0)
+    weighted = zip(*(sign * weight * values[arm] for arm, weight in contrast.items()), strict=True)
+    return paired([math.fsum(terms) for terms in weighted])  # fsum: equal arms give exactly 0
+
+
+def _why_not_equivalent(claim: Claim, arms: Arms, rows: list[Row]) -> str:
+    """Finding no difference means something only if these arms learned and a difference shows."""
+    if claim.baseline is None or claim.control is None or claim.margin is None:
+        return "no baseline and positive control are registered"
+    sign = -1 if claim.better == "lower" else 1
+    for arm in arms:
+        mean = float(np.mean([_value(claim, row) for row in arms[arm]]))
+        if sign * mean <= sign * claim.baseline:
+            return f"{arm} ({mean:.3g}) does not beat the baseline {claim.baseline:g}"
+    missing = claim.control.keys() - {row["arm"] for row in rows}
+    if missing:
+        return f"the positive control was not run ({', '.join(sorted(missing))})"
+    control = _estimate(claim, claim.control, _arms(claim, claim.control, rows))
+    if control.p >= ALPHA or abs(control.effect) < claim.margin:
+        return f"positive control not detected ({control.effect:+.3g}, p = {control.p:.2g})"
+    return ""
+
+
+def _verdict(claim: Claim, measured: _Measured, p: float | None) -> Verdict:
+    verdict, why = _rule(claim, measured, p)
+    note = "; ".join([*why, *measured.notes])
+    if (e := measured.estimate) is None:
+        return _base(claim, verdict, n=measured.n, note=note)
+    low, high = (end if math.isfinite(end) else None for end in (e.low, e.high))
+    return _base(claim, verdict, effect=e.effect, low=low, high=high, n=e.n, p=e.p, note=note)
+
+
+def _rule(claim: Claim, measured: _Measured, p: float | None) -> tuple[str, list[str]]:
+    """The verdict, and what to say about it."""
+    if measured.failures:
+        return "refuted", [f"{len(measured.failures)} false: {', '.join(measured.failures)}"]
+    if measured.n < claim.n:
+        return f"inconclusive (n={measured.n})", [f"{claim.n} seeds are registered"]
+    e, margin = measured.estimate, claim.margin
+    if e is None or margin is None or p is None:
+        return "supported", []
+    if -margin < e.low and e.high < margin:
+        if measured.not_equivalent:
+            return "inconclusive", [f"not equivalent: {measured.not_equivalent}"]
+        return "equivalent", []
+    if e.low > 0 and e.effect >= margin and p < ALPHA:
+        return "supported", []
+    if e.high < 0 and e.effect <= -margin and p < ALPHA:
+        return "refuted", []
+    return "inconclusive", []
+
+
+def _base(claim: Claim, verdict: str, **measured: Any) -> Verdict:
+    return Verdict(
+        id=claim.id,
+        statement=claim.statement,
+        notebook=claim.notebook,
+        kind=claim.kind,
+        verdict=verdict,
+        margin=claim.margin,
+        unit=claim.unit,
+        **measured,
+    )

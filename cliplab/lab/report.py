@@ -1,0 +1,224 @@
+"""One HTML site from all records: the claims with their verdicts, and every executed notebook."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from math import ceil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cliplab.lab import tables
+from cliplab.lab.claims import Claim, Verdict, load_ledger
+
+if TYPE_CHECKING:
+    import jinja2
+
+    from cliplab.lab.batch import Failure
+    from cliplab.lab.runs import RunRecord
+
+_VERDICTS = ("supported", "equivalent", "refuted", "inconclusive")
+
+
+def write_report(
+    records: Sequence[RunRecord],
+    verdicts: Sequence[Verdict],
+    out_dir: Path,
+    failures: Iterable[Failure] = (),
+    ledger: Mapping[str, Claim] | None = None,
+) -> Path:
+    """Write ``index.html`` and one page a run under ``pages/``, all of it free of network loads."""
+    templates = _environment()
+    pages = Path(out_dir) / "pages"
+    pages.mkdir(parents=True, exist_ok=True)
+    for old in pages.glob("*.html"):
+        old.unlink()
+    ledger = load_ledger() if ledger is None else ledger
+    notebooks = [
+        _notebook([r for r in records if (r.notebook, r.preset) == group], ledger, pages, templates)
+        for group in sorted({(record.notebook, record.preset) for record in records})
+    ]
+    index = Path(out_dir) / "index.html"
+    html = templates.get_template("index.html.j2").render(
+        presets=sorted({record.preset for record in records}),
+        date=max((str(r.provenance.get("finished", ""))[:10] for r in records), default=""),
+        n_rows=sum(len(record.rows) for record in records),
+        verdicts=verdicts,
+        tally=_tally(verdicts),
+        forest=_forest(verdicts),
+        calibration=_calibration(verdicts),
+        notebooks=notebooks,
+        noise=[row for notebook in notebooks for row in notebook["noise"]],
+        first_page={n["name"]: n["pages"][0]["href"] for n in notebooks},
+        failures=[_failure(failure, pages, templates) for failure in failures],
+    )
+    index.write_text(html, encoding="utf-8")
+    return index
+
+
+def _environment() -> jinja2.Environment:
+    import jinja2
+    from markupsafe import Markup, escape
+
+    from cliplab.lab.pages import mathml
+
+    loader = jinja2.FileSystemLoader(Path(__file__).with_name("templates"))
+    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True)
+    environment.filters.update(
+        number=tables.number,
+        p_value=tables.p_value,
+        effect=tables.effect,
+        json=lambda value: json.dumps(value, ensure_ascii=False),
+        tex=lambda text: Markup(mathml(str(escape(text)))),
+    )
+    return environment
+
+
+def _notebook(
+    records: list[RunRecord],
+    ledger: Mapping[str, Claim],
+    pages: Path,
+    templates: jinja2.Environment,
+) -> dict[str, Any]:
+    """What the index says about one notebook and preset; writes the pages of its runs."""
+    from cliplab.lab.pages import read_notebook, title_and_question
+
+    name = records[0].notebook
+    rows = [row for record in records for row in record.rows]
+    metric, margin = _metric_and_margin(name, rows, ledger)
+    first = records[0].params
+    varied = [key for key in first if any(r.params.get(key) != first[key] for r in records)]
+    title, question = title_and_question(read_notebook(records[0].directory))
+    return {
+        "name": name,
+        "title": title or name,
+        "question": question or name,
+        "metric": metric,
+        "models": tables.across_models(rows, metric),
+        "noise": [
+            row | {"notebook": name, "margin": margin} for row in tables.noise_floor(rows, metric)
+        ],
+        "n_rows": len(rows),
+        "wall": _total(records, "wall_s"),
+        "cpu": _total(records, "cpu_s"),
+        "pages": [_page(record, varied, pages, templates) for record in records],
+    }
+
+
+def _failure(failure: Failure, pages: Path, templates: jinja2.Environment) -> dict[str, str]:
+    """The page of a failed run: its notebook as far as it got, or what is known without one."""
+    from cliplab.lab.pages import notebook_body, read_notebook
+
+    spec, log = failure.spec, failure.spec.directory / "error.txt"
+    got_somewhere = (spec.directory / "notebook.ipynb").exists()
+    name = f"failed-{spec.notebook.stem}-{spec.preset}-{spec.key[:8]}.html"
+    _write_page(
+        pages / name,
+        templates,
+        title=f"{spec.notebook.stem} failed",
+        subtitle=f"{spec.notebook.stem}, preset {spec.preset}, run {spec.key[:8]}",
+        params=spec.params,
+        error=log.read_text(encoding="utf-8") if log.exists() else failure.error,
+        body=notebook_body(read_notebook(spec.directory)) if got_somewhere else "",
+    )
+    return {"href": f"pages/{name}", "label": spec.label, "error": failure.error}
+
+
+def _metric_and_margin(
+    notebook: str, rows: list[dict[str, Any]], ledger: Mapping[str, Claim]
+) -> tuple[str | None, float | None]:
+    """The metric (and margin) of the first claim the notebook owns that its rows can show."""
+    columns = {column for row in rows for column in row}
+    for claim in ledger.values():
+        if claim.notebook == notebook and claim.metric in columns:
+            return claim.metric, claim.margin
+    return next((m for m in ("val_loss", "error", "solved") if m in columns), None), None
+
+
+def _total(records: list[RunRecord], key: str) -> str:
+    return tables.duration(sum(record.provenance.get(key) or 0 for record in records))
+
+
+def _page(
+    record: RunRecord, varied: Sequence[str], pages: Path, templates: jinja2.Environment
+) -> dict[str, Any]:
+    from cliplab.lab.pages import notebook_body, read_notebook
+
+    name = f"{record.notebook}-{record.preset}-{record.key[:8]}.html"
+    _write_page(
+        pages / name,
+        templates,
+        title=record.notebook,
+        subtitle=f"{record.notebook}, preset {record.preset}, run {record.key[:8]}",
+        params=record.params,
+        body=notebook_body(read_notebook(record.directory)),
+    )
+    settings = ", ".join(f"{key}={record.params.get(key)}" for key in varied)
+    provenance = {**tables.flat(record.provenance), "code key": record.code_key, "key": record.key}
+    choices = {f"chosen {key}": value for key, value in tables.flat(record.choices).items()}
+    return {
+        "href": f"pages/{name}",
+        "label": " ".join(filter(None, [record.preset, settings])),
+        "provenance": provenance | choices,
+    }
+
+
+def _write_page(path: Path, templates: jinja2.Environment, **content: Any) -> None:
+    path.write_text(templates.get_template("page.html.j2").render(content), encoding="utf-8")
+
+
+def _calibration(verdicts: Sequence[Verdict]) -> list[str]:
+    """What is known of the verdict rule, where it gave a verdict."""
+    from cliplab.lab.calibration import calibrate
+
+    given = [v for v in verdicts if not v.verdict.startswith(("no verdict", "not run"))]
+    return calibrate().lines() if given else []
+
+
+def _tally(verdicts: Sequence[Verdict]) -> dict[str, int]:
+    """How many claims got each verdict, the decided ones first."""
+    counts = Counter(verdict.verdict.split(" (n=")[0] for verdict in verdicts)
+    return {v: counts.pop(v) for v in _VERDICTS if v in counts} | dict(sorted(counts.items()))
+
+
+def _forest(verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    """Coordinates of the forest plot: effects over their margins, at most 6 margins either way."""
+    shown = [
+        (v, v.low / v.margin, v.effect / v.margin, v.high / v.margin)
+        for v in verdicts
+        if v.margin and v.effect is not None and v.low is not None and v.high is not None
+    ]
+    widest = max((max(-low, high) for _, low, _, high in shown), default=2.0)
+    limit = ceil(min(6.0, max(2.0, widest)))
+    left, right = 190, 700
+
+    def x(margins: float) -> float:
+        inside = max(-limit, min(limit, margins))
+        return round(left + (right - left) * (inside + limit) / (2 * limit), 1)
+
+    rows = [
+        {
+            "id": v.id,
+            "y": 24 + 22 * i,
+            "x": x(effect),
+            "low": x(low),
+            "high": x(high),
+            "cut_low": low < -limit,
+            "cut_high": high > limit,
+            "kind": v.verdict.split()[0],
+            "verdict": v.verdict,
+            "effect": tables.effect(v),
+        }
+        for i, (v, low, effect, high) in enumerate(shown)
+    ]
+    bottom = 24 + 22 * len(rows)
+    return {
+        "rows": rows,
+        "left_out": [v.id for v in verdicts if v.id not in {row["id"] for row in rows}],
+        "bottom": bottom,
+        "height": bottom + 44,
+        "margin": (x(-1), x(1)),
+        "centre": x(0),
+        "ticks": [{"x": x(t), "label": tables.number(t)} for t in range(-limit, limit + 1)],
+    }

@@ -1,0 +1,145 @@
+"""Figures of a history, of arms against each other, and of a map; needs ``cliplab[lab]``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import matplotlib.pyplot as plt
+import seaborn as sns
+import torch
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from pandas import DataFrame
+
+    from cliplab.history import History
+
+# Okabe and Ito's colours: distinct for colour-blind readers. Black is always "no clipping".
+COLOURS = ["#000000", "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442"]
+
+
+def theme() -> None:
+    """Set the style of all figures."""
+    style = {
+        "axes.titleweight": "bold",
+        "axes.titlesize": "medium",
+        "figure.constrained_layout.use": True,
+    }
+    sns.set_theme("notebook", style="whitegrid", palette=COLOURS, rc={**style, "figure.dpi": 110})
+
+
+def history(history: History, *, title: str = "", ax: Axes | None = None) -> Axes:
+    """Draw raw norms, the threshold in force, and clipped steps of a scalar history (log scale)."""
+    ax = ax or plt.gca()
+    norms = history.norm_before
+    steps = torch.arange(len(norms))
+    finite, clipped = norms.isfinite(), history.clipped & norms.isfinite()
+    ax.plot(steps[finite], norms[finite], color=COLOURS[0], lw=0.8, label="raw norm")
+    ax.plot(steps[clipped], norms[clipped], ".", color=COLOURS[6], ms=4, label="clipped")
+    limits = history.threshold
+    if limits.isfinite().any():
+        ax.plot(steps, limits, color=COLOURS[1], ls="--", label="threshold")
+    for step in steps[~finite].tolist()[:1]:
+        ax.axvline(step, color=COLOURS[6], ls=":", label="not finite")
+    ax.set(yscale="log", xlabel="update", ylabel="gradient norm (L2)", title=title)
+    ax.legend(frameon=False)
+    return ax
+
+
+def shares(
+    rows: Iterable[Mapping[str, Any]],
+    *,
+    x: str,
+    hue: str,
+    value: str,
+    ax: Axes,
+    order: Sequence[str],
+) -> Axes:
+    """Draw the share of runs with ``value`` true, one bar per ``x`` and ``hue``, labelled k/n."""
+    frame = _frame(rows)
+    keys = sorted(frame[x].unique())
+    width = 0.8 / len(order)
+    for i, label in enumerate(order):
+        for j, key in enumerate(keys):
+            own = frame[(frame[hue] == label) & (frame[x] == key)][value]
+            place = j + (i - (len(order) - 1) / 2) * width
+            if len(own):
+                bar = own.mean()
+                name = label if j == 0 else None
+                ax.bar(place, bar, width * 0.92, color=_colour(label, i), label=name)
+                ax.text(place, bar + 0.02, f"{int(own.sum())}/{len(own)}", ha="center", size=9)
+    ax.set_xticks(range(len(keys)), [f"{key:g}" for key in keys])
+    ax.set(ylim=(0, 1.18), yticks=[0, 0.5, 1])
+    ax.legend(frameon=False, ncols=len(order), loc="upper center", bbox_to_anchor=(0.5, -0.22))
+    return ax
+
+
+def runs(
+    rows: Iterable[Mapping[str, Any]],
+    *,
+    x: str,
+    y: str,
+    ax: Axes,
+    order: Sequence[str],
+    chance: float | None = None,
+) -> Axes:
+    """Draw every run as a dot beside its arm's mean; diverged runs are crosses at chance."""
+    frame = _frame(rows)
+    for i, label in enumerate(order):
+        own = frame[frame[x] == label]
+        fine, lost = own[~own["diverged"]], own[own["diverged"]]
+        colour = _colour(label, i)
+        spread = [i + 0.28 * (k / max(len(own) - 1, 1) - 0.5) for k in range(len(own))]
+        ax.plot(spread[: len(fine)], fine[y], "o", color=colour, ms=5, alpha=0.75)
+        ax.plot(spread[len(fine) :], lost[y], "X", color=COLOURS[6], ms=8)
+        ax.hlines(own[y].mean(), i - 0.3, i + 0.3, color=colour, lw=2.5)
+    if chance is not None:
+        ax.axhline(chance, color="0.5", ls=":")
+        ax.text(
+            len(order) - 0.5, chance, " chance (and diverged ✕)", va="bottom", ha="right", size=9
+        )
+    ax.set_xticks(range(len(order)), order)
+    return ax
+
+
+def heatmap(
+    table: DataFrame,
+    *,
+    label: str,
+    ax: Axes,
+    marked: Sequence[Any] = (),
+    best: bool = True,
+    fmt: str = ".2f",
+    cmap: str = "viridis_r",
+    **limits: Any,
+) -> Axes:
+    """Draw a table as a map; ``marked`` columns are framed, the lowest cell gets a star."""
+    sns.heatmap(
+        table,
+        annot=True,
+        fmt=fmt,
+        cmap=cmap,
+        cbar_kws={"label": label},
+        linewidths=0.5,
+        ax=ax,
+        **limits,
+    )
+    for column in marked:
+        at = list(table.columns).index(column)
+        ax.add_patch(plt.Rectangle((at, 0), 1, len(table), fill=False, ec=COLOURS[6], lw=2.5))
+    if best:
+        row, column = divmod(int(table.to_numpy().argmin()), table.shape[1])
+        ax.plot(column + 0.5, row + 0.14, "*", color=COLOURS[6], ms=12, mec="white")
+    ax.tick_params(axis="y", rotation=0)
+    return ax
+
+
+def _frame(rows: Iterable[Mapping[str, Any]]) -> DataFrame:
+    import pandas
+
+    return pandas.DataFrame(list(rows))
+
+
+def _colour(label: str, position: int) -> str:
+    return COLOURS[0] if label == "none" else COLOURS[1 + position % (len(COLOURS) - 1)]

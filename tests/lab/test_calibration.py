@@ -1,0 +1,30 @@
+import pytest
+
+from cliplab.lab.calibration import KINDS, calibrate
+
+
+@pytest.fixture(scope="module")
+def calibration():
+    return calibrate(simulations=100, seed=1)
+
+
+def test_verdicts_are_rarely_false(calibration):
+    assert calibration.false_verdict_ledger <= 0.05
+    for kind in KINDS:
+        assert calibration.false_verdict[kind] <= 0.02
+        assert calibration.false_equivalent[kind] <= 0.09  # 5 % and chance, of 200 or 300 claims
+        assert calibration.wrong_sign[kind] == 0
+
+
+def test_verdicts_find_what_is_there(calibration):
+    assert calibration.power["gaussian"] > 0.95
+    assert calibration.power["heavy-tailed"] > 0.9
+    assert calibration.power["success share"] > 0.1
+    assert calibration.power_equivalent["gaussian"] > 0.7
+
+
+def test_calibration_is_seeded_and_reads_as_sentences(calibration):
+    again = calibrate.__wrapped__(simulations=100, seed=1)
+    assert again == calibration
+    assert any("equivalent: gaussian" in line for line in calibration.lines())
+    assert all(line.endswith(".") for line in calibration.lines())

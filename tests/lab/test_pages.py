@@ -1,0 +1,42 @@
+"""Mathematics and titles of notebook pages; what a page as a whole must be is in test_report."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from nbformat.v4 import new_markdown_cell, new_notebook
+
+from cliplab.lab.pages import mathml, notebook_body, title_and_question
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("it costs $5, or $10", "it costs &#36;5, or &#36;10"),
+        ("`$a$` and ``x ` $b$``", "`$a$` and ``x ` $b$``"),
+        ("```python\n$a$\n```\n", "```python\n$a$\n```\n"),
+        ("~~~\n$a$", "~~~\n$a$"),
+        (r"\$5 and $ 6 $", "&#36;5 and &#36; 6 &#36;"),
+    ],
+)
+def test_dollars_that_are_no_mathematics(source: str, expected: str) -> None:
+    assert mathml(source) == expected
+
+
+def test_broken_tex_is_shown_as_it_was_written() -> None:
+    body = notebook_body(new_notebook(cells=[new_markdown_cell(r"so $a_b_c < \frac{1}$ *then*")]))
+    assert "<code>a_b_c &lt; \\frac{1}</code> <em>then</em>" in body
+
+
+@given(st.text("ab $\\`{}_^*<>&|\n~[]()0", max_size=30))
+def test_mathml_never_fails_and_leaves_markdown_without_dollars_alone(text: str) -> None:
+    converted = mathml(text)
+    if "$" not in text and "\\begin" not in text:
+        assert converted == text
+
+
+def test_title_and_question() -> None:
+    cells = [new_markdown_cell("# A title, $c$\n\n**Question:** Does\nit *help*? Yes: it may.")]
+    assert title_and_question(new_notebook(cells=cells)) == ("A title, $c$", "Does it help?")
+    plain = new_notebook(cells=[new_markdown_cell("# Only a title\n\nProse.")])
+    assert title_and_question(plain) == ("Only a title", "Only a title")
+    assert title_and_question(new_notebook()) == ("", "")

@@ -1,0 +1,151 @@
+"""Published records: exact CSV, and README and RESULTS.md in step with it."""
+
+import importlib.util
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cliplab.lab.publish import markdown, publish, read_rows, regenerate, stale, write_rows
+
+_spec = importlib.util.spec_from_file_location("fakes", Path(__file__).with_name("test_report.py"))
+fakes = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(fakes)
+
+README = "# cliplab\n\n<!-- results:begin -->\nold\n<!-- results:end -->\n\nThe rest | stays.\r\n"
+scalars = (
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8)
+    | st.sampled_from(["", "true", "1", "1e5", "inf", "nan", '"', '"x"', " 1", "1_0", "\r\n"])
+)  # fmt: skip
+columns = st.sampled_from(["a", "b", "A b", "ä,", "", '"', "true"])
+
+
+@given(st.dictionaries(st.tuples(st.text(min_size=1, max_size=4), st.integers()),
+                       st.dictionaries(columns, scalars), min_size=1, max_size=6))  # fmt: skip
+def test_rows_come_back_exactly(table) -> None:
+    rows = [{"arm": arm, "seed": seed} | rest for (arm, seed), rest in table.items()]
+    back = read_rows(write_rows(rows))
+    assert write_rows(reversed(rows)) == write_rows(rows) == write_rows(back)
+    every = set().union(*rows)
+    restored = {(row["arm"], row["seed"]): row for row in back}
+    assert len(back) == len(restored) == len(rows)
+    for row in rows:
+        for column in every:
+            wanted, got = row.get(column), restored[row["arm"], row["seed"]][column]
+            assert type(got) is type(wanted)
+            assert repr(got) == repr(wanted)  # tells 0.0 from -0.0
+
+
+def test_a_row_is_one_line_of_readable_text() -> None:
+    text = write_rows([
+        {"arm": "b", "seed": 1, "loss": 0.1, "ok": True, "threshold": None, "model": "two\nlines"},
+        {"arm": "a", "seed": 2, "loss": 1e-05, "ok": False, "threshold": 1.0, "model": "RNN"},
+    ])  # fmt: skip
+    assert text == (
+        "arm,seed,loss,model,ok,threshold\n"
+        "a,2,1e-05,RNN,false,1.0\n"
+        'b,1,0.1,"""two\\nlines""",true,\n'
+    )
+
+
+def test_what_is_no_scalar_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"\[1\] in a row, expected text"):
+        write_rows([{"arm": "a", "seed": 0, "x": [1]}])
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "README.md").write_text(README, newline="")
+    return tmp_path
+
+
+def test_publishing_writes_records_results_and_only_the_table_of_the_readme(root: Path) -> None:
+    parts = [fakes.run_record(root / "r", first_seed=s, n=n) for s, n in ((2008, 4), (2000, 8))]
+    changed = publish(parts, root, fakes.LEDGER)
+    names = [f"records/{fakes.NAME}.csv", f"records/{fakes.NAME}.json", "RESULTS.md", "README.md"]
+    assert [path.relative_to(root).as_posix() for path in changed] == names
+
+    rows = read_rows((root / names[0]).read_text())
+    assert len(rows) == 60
+    assert {row["seed"] for row in rows} == set(range(2000, 2012))
+    about = json.loads((root / names[1]).read_text())
+    assert about["params"] == {"lr": 0.1, "first_seed": 2000, "n_seeds": 12}
+    assert about["choices"] == {"clip 1": {"lr": 0.1}}
+    assert about["provenance"]["wall_s"] == 250.0
+    assert about["provenance"]["finished"] == "2026-01-02"
+
+    results = (root / "RESULTS.md").read_text()
+    [line] = [line for line in results.splitlines() if line.startswith("| C1 ")]
+    assert "| supported |" in line
+    assert "nats | 12 |" in line
+    assert "x &lt; y" in line
+    assert "another \\| paper" in line
+    assert "do not edit" in results
+    assert "2.13.0" in results
+    assert "yet supported or refuted" in results  # the calibration
+
+    readme = (root / "README.md").read_bytes().decode()
+    head, tail = README.split("old")
+    assert readme.startswith(head)
+    assert readme.endswith(tail)
+    assert f"[{fakes.NAME}](notebooks/{fakes.NAME}.ipynb)" in readme
+    assert "Does clipping at $c = 1$ prevent explosion?" in readme
+    assert "C1 supported, C2 refuted, C3 inconclusive, C4 not run" in readme
+
+
+def test_regenerating_changes_nothing_until_something_changed(root: Path) -> None:
+    record = fakes.run_record(root / "r")
+    publish([record], root, fakes.LEDGER)
+    assert stale(root, fakes.LEDGER) == []
+    assert regenerate(root, fakes.LEDGER) == []
+    assert publish([record], root, fakes.LEDGER) == []
+
+    (root / "RESULTS.md").write_text("edited")
+    assert stale(root, fakes.LEDGER) == ["RESULTS.md"]
+    csv = root / "records" / f"{fakes.NAME}.csv"
+    better = [row | {"val_loss": 9.0 if row["arm"] == "none" else 1.0} for row in record.rows]
+    csv.write_text(write_rows(better))
+    assert stale(root, fakes.LEDGER) == ["RESULTS.md", "README.md"]
+    assert regenerate(root, fakes.LEDGER) == [root / "RESULTS.md", root / "README.md"]
+    assert "C2 supported" in (root / "README.md").read_text()
+
+
+def test_only_verdict_records_are_published(root: Path) -> None:
+    quick = fakes.run_record(root / "r", preset="quick")
+    with pytest.raises(ValueError, match=r"presets = \['quick'\], expected records of the verdict"):
+        publish([quick], root)
+    assert not (root / "records").exists()
+
+
+def test_parts_with_other_choices_or_the_same_seeds_are_refused(root: Path) -> None:
+    one, two = (fakes.run_record(root / "r", first_seed=s, n=4) for s in (2000, 2004))
+    with pytest.raises(ValueError, match="differ in code or in frozen choices"):
+        publish([one, replace(two, choices={"clip 1": {"lr": 1.0}})], root)
+    with pytest.raises(ValueError, match="seed 2000"):
+        publish([one, one], root)
+
+
+@pytest.mark.parametrize("text", ["no markers", README + README, README.replace("begin", "x")])
+def test_a_readme_without_one_pair_of_markers_is_refused(root: Path, text: str) -> None:
+    (root / "README.md").write_text(text, newline="")
+    with pytest.raises(ValueError, match="expected one <!-- results:begin -->"):
+        regenerate(root)
+
+
+def test_without_records_the_files_say_so(root: Path) -> None:
+    regenerate(root)
+    assert "No results yet." in (root / "README.md").read_text()
+    assert "None yet." in (root / "RESULTS.md").read_text()
+
+
+def test_the_published_files_of_this_project_are_in_step() -> None:
+    assert stale(Path(__file__).parents[2]) == []  # else: python -m cliplab.lab.publish
+
+
+def test_a_markdown_table_keeps_its_columns() -> None:
+    lines = markdown([{"a": "x | y\nz", "b": None}, {"b": "<i>", "c": 3}]).splitlines()
+    assert lines[0] == "| a | b | c |"
+    assert lines[2:] == ["| x \\| y z |  | – |", "| – | &lt;i> | 3 |"]

@@ -1,0 +1,299 @@
+"""The HTML report: complete, escaped, self-contained, and right about the numbers."""
+
+import base64
+import io
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from cliplab.lab.batch import Failure, RunSpec
+from cliplab.lab.claims import Claim, judge_all
+from cliplab.lab.report import write_report
+from cliplab.lab.runs import RunRecord
+
+NAME = "01_exploding_gradients"
+VOID = {"meta", "img", "br", "hr", "input", "link", "wbr", "rect", "line", "path", "circle"}
+
+
+class Page(HTMLParser):
+    """Text, tags and attributes of a page; refuses tags that are not closed in order."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.source = path.read_text(encoding="utf-8")
+        self.feed(self.source)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open.pop() == tag, f"</{tag}> closes something else"
+
+    def handle_data(self, data):
+        if not {"style", "script"} & set(self.open):
+            self.text += data
+
+    def loads(self) -> list[str]:
+        """Whatever the browser would fetch."""
+        found = re.findall(r"@import[^;]*|url\([^)]*\)", self.source)
+        for tag, attributes in self.tags:
+            names = ["src", "srcset", "poster", "data"] + ["href"] * (
+                tag in {"link", "image", "use"}
+            )
+            found += [str(attributes[n]) for n in names if n in attributes]
+        return [address for address in found if not address.startswith("data:")]
+
+
+def png() -> str:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 2.5))
+    axes = figure.subplots()
+    axes.plot([1, 3, 2, 5], label="norm before clipping")
+    axes.legend()
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=80)
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def executed_notebook() -> nbformat.NotebookNode:
+    frame = "<table border='1' class='dataframe'><tr><th>arm</th></tr><tr><td>a</td></tr></table>"
+    remote = "<script src='https://example.org/x.js'></script><img src='//example.org/a.png'>"
+    return new_notebook(
+        cells=[
+            new_markdown_cell(
+                "# Exploding gradients, $\\lVert g \\rVert > c$\n\n"
+                "**Question:** Does clipping at $c = 1$ *prevent* explosion?\n\n"
+                "Paper: [here](https://example.org/p). ![badge](https://example.org/b.svg)\n\n"
+                "$$\ng \\leftarrow g \\min\\left(1, \\frac{c}{\\lVert g \\rVert_2}\\right)\n$$\n\n"
+                "A run costs $5 to $10, `$x$` is code, $\\undefinedcommand{y}$ is unknown.\n\n"
+                "| a | b |\n|---|---|\n| $|x|$ | $a_i * b_i * c$ |"
+            ),
+            new_code_cell(
+                "import torch\nlr: float = 0.1\nfor step in range(3):\n    loss = f'{lr}'",
+                outputs=[
+                    new_output("stream", name="stdout", text="step 1\n" * 80 + "long line " * 60),
+                    new_output("display_data", {"image/png": png(), "text/plain": "<Figure>"}),
+                    new_output("display_data", {"text/html": frame + remote}),
+                    new_output("display_data", {"text/markdown": "norm $n^2$"}),
+                    new_output(
+                        "error",
+                        ename="ValueError",
+                        evalue="lr <= 0",
+                        traceback=["\x1b[31mValueError\x1b[0m: lr <= 0"],
+                    ),
+                ],
+            ),
+        ]
+    )
+
+
+def claim(claim_id: str, arm: str, **changes: object) -> Claim:
+    text = {
+        "statement": f"{arm} has a lower loss than none where x < y & z",
+        "notebook": NAME,
+        "metric": "val_loss",
+        "source": "a paper",
+        "counter": "another | paper",
+        "expected": "supported",
+        "margin_reason": "because",
+        "unit": "nats",
+        "better": "lower",
+    }
+    numbers = {"n": 12, "margin": 0.05, "contrast": {arm: 1, "none": -1}}
+    rule = {"kind": "statistical", "test": "paired"}
+    return Claim(id=claim_id, **(text | numbers | rule | changes))
+
+
+LEDGER = {
+    "C1": claim("C1", "clip 1"),
+    "C2": claim("C2", "clip 0.01"),
+    "C3": claim("C3", "clip 10"),
+    "C4": claim("C4", "absent"),
+}
+
+
+def rows(first_seed: int = 2000, n: int = 12) -> list[dict]:
+    shift = {"none": 0.0, "clip 1": -0.2, "clip 0.01": 0.9, "clip 10": 0.02}
+    made = []
+    for seed in range(first_seed, first_seed + n):
+        noise = ((seed * 37) % 11 - 5) / 100
+        for arm, by in shift.items():
+            own = ((seed * (3 + len(arm))) % 7 - 3) / 100
+            made.append(
+                {
+                    "arm": arm,
+                    "seed": seed,
+                    "model": "tanh RNN",
+                    "task": "temporal order, T = 20",
+                    "lr": 0.1,
+                    "threshold": None if arm == "none" else float(arm.split()[1]),
+                    "diverged": arm == "none" and seed % 2 == 0,
+                    "norm_median": 1234.5,
+                    "clip_fraction": 0.25 if arm != "none" else 0.0,
+                    "excess": 0.0123,
+                    "val_loss": 2 + by + noise + own,
+                }
+            )
+        again = {"arm": "A/A none", "of": "none", "val_loss": 2 + noise + 0.001}
+        made.append(made[-4] | again)
+    return made
+
+
+def run_record(folder: Path, preset: str = "verdict", first_seed: int = 2000, n: int = 12):
+    key = f"{first_seed:064x}"[::-1]
+    directory = folder / key[:8]
+    directory.mkdir(parents=True)
+    nbformat.write(executed_notebook(), directory / "notebook.ipynb")
+    provenance = {
+        "git_sha": "abc",
+        "git_dirty": False,
+        "versions": {"torch": "2.13.0", "python": "3.11.7"},
+        "hardware": {"cpu": "A processor", "cores": 2},
+        "finished": "2026-01-02T03:04:05Z",
+        "wall_s": 125.0,
+        "cpu_s": 120.5,
+    }
+    return RunRecord(
+        notebook=NAME,
+        preset=preset,
+        params={"lr": 0.1, "first_seed": first_seed, "n_seeds": n},
+        key=key,
+        code_key="c" * 64,
+        rows=rows(first_seed, n),
+        curves=[],
+        choices={"clip 1": {"lr": 0.1}},
+        provenance=provenance,
+        directory=directory,
+    )
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    records = [run_record(folder / "results")]
+    failed = folder / "results" / "failed"
+    failed.mkdir()
+    (failed / "error.txt").write_text("line 1\nZeroDivisionError: 1 < 2")
+    spec = RunSpec(
+        notebook=Path("notebooks/02_other.ipynb"),
+        preset="verdict",
+        params={"lr": 5.0},
+        key="f" * 64,
+        code_key="",
+        directory=failed,
+        budget_s=1.0,
+        label="02_other lr=5.0",
+    )
+    failures = [Failure(spec, "ZeroDivisionError: 1 < 2")]
+    verdicts = judge_all({NAME: records[0].rows}, "verdict", LEDGER)
+    index = write_report(records, verdicts, folder / "reports", failures, LEDGER)
+    assert index == folder / "reports" / "index.html"
+    return index.parent
+
+
+def test_the_site_is_whole_and_links_lead_somewhere(site: Path) -> None:
+    index = Page(site / "index.html")
+    linked = [a["href"] for tag, a in index.tags if tag == "a" and not a["href"].startswith("#")]
+    assert {site / href for href in linked} == set((site / "pages").iterdir())
+    for page in (site / "pages").iterdir():
+        assert ("a", {"href": "../index.html"}) in Page(page).tags
+    anchors = {a["href"][1:] for tag, a in index.tags if tag == "a" and a["href"].startswith("#")}
+    assert anchors <= {str(a["id"]) for _, a in index.tags if "id" in a}
+
+
+def test_nothing_is_loaded_from_anywhere(site: Path) -> None:
+    for path in [site / "index.html", *(site / "pages").iterdir()]:
+        page = Page(path)
+        assert page.loads() == []
+        assert "script" not in {tag for tag, _ in page.tags}
+        assert any(
+            "default-src 'none'" in str(a.get("content")) for t, a in page.tags if t == "meta"
+        )
+
+
+def test_the_index_states_each_claim_and_its_verdict(site: Path) -> None:
+    page = Page(site / "index.html")
+    text = " ".join(page.text.split())
+    for verdict in ("supported", "refuted", "inconclusive", "not run"):
+        assert verdict in text
+    assert "clip 1 has a lower loss than none where x < y & z" in text  # escaped, so text again
+    assert "where x &lt; y &amp; z" in page.source
+    assert "Does clipping at" in text
+    assert "6 of 12" in text  # diverged runs of the unclipped arm, in words
+    assert "Holm p" in text
+    assert "[90 % interval]" in text
+    assert "2 min 05 s" in text
+    assert "1,234" in text  # or it rounded
+    assert "ZeroDivisionError: 1 < 2" in text
+
+
+def test_the_forest_plot_marks_each_verdict_by_shape_and_by_word(site: Path) -> None:
+    page = Page(site / "index.html")
+    svg = page.source[page.source.index("<svg") : page.source.index("</svg>")]
+    supported, refuted, inconclusive = (
+        re.search(rf'<g class="row {kind}">.*?</g>', svg, re.DOTALL)[0]
+        for kind in ("supported", "refuted", "inconclusive")
+    )
+    assert "<circle cx" in supported
+    assert ">supported</text>" in supported
+    assert "<rect" in refuted
+    assert "<path" in refuted  # an arrow: 18 margins is off the scale
+    assert 'class="hollow"' in inconclusive
+    x = {arm: float(re.search(r'<circle[^>]* cx="([\d.]+)"', part)[1])
+         for arm, part in (("C1", supported), ("C3", inconclusive))}  # fmt: skip
+    zero = float(re.search(r'class="axis zero" x1="([\d.]+)"', svg)[1])
+    assert x["C3"] < zero < x["C1"]
+    assert "in margins: C4" in page.text
+
+
+def test_a_notebook_page_shows_its_cells_outputs_and_mathematics(site: Path) -> None:
+    page = Page(next((site / "pages").glob(f"{NAME}*")))
+    tags = [tag for tag, _ in page.tags]
+    assert tags.count("math") == 6
+    assert ("math", "block") in {(t, a.get("display")) for t, a in page.tags}
+    assert "$" not in page.text.replace("$5 to $10", "").replace("$x$", "")
+    assert "\\undefinedcommand{y}" in page.text
+    assert "em" in tags  # markdown still works beside the mathematics
+    pictures = [a for tag, a in page.tags if tag == "img"]
+    assert len(pictures) == 1
+    assert pictures[0]["src"].startswith("data:image/png;base64,")
+    assert pictures[0]["alt"] == "Figure 1"
+    assert "dataframe" in page.source
+    assert "lr <= 0" in page.text
+    assert "ansi-red-fg" in page.source
+    assert ("a", {"href": "https://example.org/b.svg"}) in page.tags  # a link, not a picture
+
+
+def test_a_failed_run_has_a_page_with_its_traceback(site: Path) -> None:
+    page = Page(site / "pages" / "failed-02_other-verdict-ffffffff.html")
+    assert "line 1\nZeroDivisionError: 1 < 2" in page.text
+
+
+def test_a_report_of_nothing_says_so_and_drops_older_pages(tmp_path: Path) -> None:
+    (tmp_path / "pages").mkdir()
+    (tmp_path / "pages" / "older.html").touch()
+    page = Page(write_report([], [], tmp_path, ledger={}))
+    assert "No claim belongs to the notebooks that ran." in page.text
+    assert list((tmp_path / "pages").iterdir()) == []
+
+
+def test_too_few_seeds_for_an_interval(tmp_path: Path) -> None:
+    record = run_record(tmp_path / "results", n=3)
+    verdicts = judge_all({NAME: record.rows}, "smoke", LEDGER)
+    page = Page(write_report([record], verdicts, tmp_path / "reports", ledger=LEDGER))
+    assert "[−∞, ∞]" in page.text
+    assert "no verdict (smoke)" in page.text
+    assert "simulated ledgers" not in page.text  # no verdict to be calibrated
