@@ -55,6 +55,7 @@ def shares(
     value: str,
     ax: Axes,
     order: Sequence[str],
+    colours: Mapping[str, str] | None = None,
 ) -> Axes:
     """Draw the share of runs with ``value`` true, one bar per ``x`` and ``hue``, labelled k/n."""
     frame = _frame(rows)
@@ -67,7 +68,7 @@ def shares(
             if len(own):
                 bar = own.mean()
                 name = label if j == 0 else None
-                ax.bar(place, bar, width * 0.92, color=_colour(label, i), label=name)
+                ax.bar(place, bar, width * 0.92, color=_colour(label, i, colours), label=name)
                 ax.text(place, bar + 0.02, f"{int(own.sum())}/{len(own)}", ha="center", size=9)
     ax.set_xticks(range(len(keys)), [f"{key:g}" for key in keys])
     ax.set(ylim=(0, 1.18), yticks=[0, 0.5, 1])
@@ -82,6 +83,7 @@ def runs(
     y: str,
     ax: Axes,
     order: Sequence[str],
+    colours: Mapping[str, str] | None = None,
     chance: float | None = None,
 ) -> Axes:
     """Draw every run as a dot beside its arm's mean; diverged runs are crosses at chance."""
@@ -89,16 +91,16 @@ def runs(
     for i, label in enumerate(order):
         own = frame[frame[x] == label]
         fine, lost = own[~own["diverged"]], own[own["diverged"]]
-        colour = _colour(label, i)
+        colour = _colour(label, i, colours)
         spread = [i + 0.28 * (k / max(len(own) - 1, 1) - 0.5) for k in range(len(own))]
         ax.plot(spread[: len(fine)], fine[y], "o", color=colour, ms=5, alpha=0.75)
         ax.plot(spread[len(fine) :], lost[y], "X", color=COLOURS[6], ms=8)
         ax.hlines(own[y].mean(), i - 0.3, i + 0.3, color=colour, lw=2.5)
     if chance is not None:
-        ax.axhline(chance, color="0.5", ls=":")
-        ax.text(
-            len(order) - 0.5, chance, " chance (and diverged ✕)", va="bottom", ha="right", size=9
+        ax.axhline(
+            chance, color="0.5", ls=":", label="chance (a cross: diverged, scored as chance)"
         )
+        ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.22))
     ax.set_xticks(range(len(order)), order)
     return ax
 
@@ -110,15 +112,20 @@ def heatmap(
     ax: Axes,
     marked: Sequence[Any] = (),
     best: bool = True,
+    chance: float | None = None,
     fmt: str = ".2f",
     cmap: str = "viridis_r",
     **limits: Any,
 ) -> Axes:
-    """Draw a table as a map; ``marked`` columns are framed, the lowest cell gets a star."""
+    """Draw a table as a map; ``marked`` columns are framed, the lowest cell gets a star.
+
+    Cells that are no better than ``chance`` say so instead of giving a number.
+    """
+    words = table.map(lambda v: "chance" if chance and v >= chance - 1e-3 else format(v, fmt))
     sns.heatmap(
         table,
-        annot=True,
-        fmt=fmt,
+        annot=words,
+        fmt="",
         cmap=cmap,
         cbar_kws={"label": label},
         linewidths=0.5,
@@ -141,5 +148,8 @@ def _frame(rows: Iterable[Mapping[str, Any]]) -> DataFrame:
     return pandas.DataFrame(list(rows))
 
 
-def _colour(label: str, position: int) -> str:
-    return COLOURS[0] if label == "none" else COLOURS[1 + position % (len(COLOURS) - 1)]
+def _colour(label: str, position: int, colours: Mapping[str, str] | None) -> str:
+    if colours and label in colours:
+        return colours[label]
+    unclipped = label.endswith(("none", "unclipped"))
+    return COLOURS[0] if unclipped else COLOURS[1 + position % (len(COLOURS) - 1)]

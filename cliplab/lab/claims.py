@@ -77,15 +77,19 @@ class Verdict:
 def judge(claim: str | Claim, rows: Iterable[Row]) -> Verdict:
     """The verdict of one claim on `rows` (dicts or a DataFrame): a preview, without Holm.
 
-    Rows of other arms are ignored. ValueError: an arm is missing, a seed is missing in one arm or
-    there twice, or a metric is not a finite number (score a diverged run as chance).
+    Rows of other arms are ignored; a missing arm (other parameters were asked for) is "not run".
+    ValueError: a seed is missing in one arm or there twice, or a metric is not a finite number
+    (score a diverged run as chance).
     """
     if isinstance(claim, str):
         ledger = load_ledger()
         if claim not in ledger:
             raise ValueError(f"claim {claim!r}, expected one of {', '.join(ledger)}")
         claim = ledger[claim]
-    measured = _measure(claim, rows)
+    try:
+        measured = _measure(claim, rows)
+    except MissingArmsError as error:
+        return _base(claim, "not run", note=str(error))
     return _verdict(claim, measured, measured.estimate.p if measured.estimate else None)
 
 
@@ -94,7 +98,7 @@ def judge_all(
     preset: str,
     ledger: Mapping[str, Claim] | None = None,
 ) -> list[Verdict]:
-    """The verdicts of record: every claim whose notebook is there, with Holm over all their tests.
+    """The verdicts of record: every claim whose notebook is there, with Holm over the ledger.
 
     A claim that its rows cannot answer (an arm is missing, seeds are not paired, ...) is
     "not run", with the reason as its note. The smoke preset measures, but gives no verdict.
@@ -109,7 +113,11 @@ def judge_all(
         except ValueError as error:
             not_run[claim.id] = str(error)
     p_values = [m.estimate.p if m.estimate else None for m in measured.values()]
-    p_holm = dict(zip(measured, holm(p_values), strict=True))
+    # The family is the whole ledger: what was not measured today counts as p = 1, so that a
+    # notebook judged alone is not judged more mildly.
+    statistical = sum(claim.kind == "statistical" for claim in ledger.values())
+    others = [1.0] * (statistical - sum(p is not None for p in p_values))
+    p_holm = dict(zip(measured, holm([*p_values, *others]), strict=False))
     verdicts = []
     for claim in claims:
         if claim.id in not_run:
@@ -119,6 +127,10 @@ def judge_all(
         name = "no verdict (smoke)" if preset == "smoke" else verdict.verdict
         verdicts.append(replace(verdict, verdict=name, p_holm=p_holm[claim.id]))
     return verdicts
+
+
+class MissingArmsError(ValueError):
+    """The rows hold none of some arm of the claim."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +172,7 @@ def _arms(claim: Claim, contrast: Mapping[str, float], rows: list[Row]) -> Arms:
             by_seed[arm][seed] = row
     missing = [arm for arm, found in by_seed.items() if not found]
     if missing:
-        raise ValueError(f"claim {claim.id}: no rows of {', '.join(map(repr, missing))}")
+        raise MissingArmsError(f"claim {claim.id}: no rows of {', '.join(map(repr, missing))}")
     seeds = sorted(set().union(*by_seed.values()))
     for arm, found in by_seed.items():
         lacking = [seed for seed in seeds if seed not in found]

@@ -214,7 +214,6 @@ def test_rows_may_be_a_dataframe_in_any_order_with_other_arms():
 @pytest.mark.parametrize(
     ("claim", "data", "message"),
     [
-        (PAIRED, rows(norm_1=SEED), "claim P: no rows of 'none'"),
         (PAIRED, losses(0)[1:], r"claim P: arm 'norm 1' lacks seeds \[2000\]"),
         (PAIRED, losses(0)[:1] + losses(0), "claim P: arm 'norm 1' has seed 2000 twice"),
         (PAIRED, losses(0, none=[np.nan] * 12), r"claim P: loss = nan \(arm 'none', seed 2000\)"),
@@ -240,7 +239,7 @@ def test_the_ledger_is_judged_with_holm_over_its_tests(sign, verdict):
     weak = rows(norm_1=SEED, none=SEED + sign * 0.3 * (NOISE[1] + 1.1), norm_01=SEED + 5)
     claims = [dataclasses.replace(PAIRED, id=f"P{i}", notebook=f"nb{i}") for i in range(10)]
     data = {claim.notebook: weak for claim in claims}
-    alone, *_ = judge_all({"nb0": weak}, "verdict", ledger(*claims))
+    [alone] = judge_all({"nb0": weak}, "verdict", ledger(claims[0]))
     assert 0.005 < alone.p == alone.p_holm < 0.05
     assert alone.verdict == verdict
     together = judge_all(data, "verdict", ledger(*claims))
@@ -248,6 +247,13 @@ def test_the_ledger_is_judged_with_holm_over_its_tests(sign, verdict):
     assert {found.verdict for found in together} == {"inconclusive"}
     assert together[0].p_holm == pytest.approx(10 * alone.p)
     assert f"(Holm {together[0].p_holm:.2g})" in str(together[0])
+    [one_of_ten] = judge_all({"nb0": weak}, "verdict", ledger(*claims))
+    assert one_of_ten == together[0]  # a notebook judged alone is not judged more mildly
+
+
+def test_the_preview_of_a_claim_whose_arms_were_not_run_says_so():
+    found = judge(PAIRED, rows(norm_1=SEED))
+    assert (found.verdict, found.note) == ("not run", "claim P: no rows of 'none'")
 
 
 def test_the_preview_has_no_holm():
@@ -266,7 +272,7 @@ def test_claims_without_their_rows_are_not_run_and_stop_no_other():
     ]
     assert (found[0].effect, found[0].n, found[0].p_holm) == (None, None, None)
     assert "'gone'" in found[0].note
-    assert found[1].p_holm == found[1].p  # no test was done on the other two
+    assert found[1].p_holm == 4 * found[1].p  # tests not done count in the ledger's family
 
 
 def test_smoke_measures_and_never_judges():

@@ -54,7 +54,7 @@ class LastStepLSTM(nn.Module):
             self.lstm = nn.LSTM(inputs, hidden, batch_first=True)
             self.readout = nn.Linear(hidden, outputs)
         with torch.no_grad():
-            self.lstm.bias_ih_l0[hidden : 2 * hidden] += 1.0
+            self.lstm.get_parameter("bias_ih_l0")[hidden : 2 * hidden] += 1.0
 
     def forward(self, x: Tensor) -> Tensor:
         """Run over all T steps and read out the last hidden state."""

@@ -1,0 +1,60 @@
+# VENV=active uses the current environment (conda, say) instead of making .venv.
+VENV ?= .venv
+PYTHON ?= python3
+PRESET ?= quick
+JOBS ?= 2
+PIP_ARGS ?=
+ARGS ?=
+
+export OMP_NUM_THREADS = 1
+
+ifeq ($(VENV),active)
+BIN :=
+READY :=
+else
+BIN := $(VENV)/bin/
+READY := $(VENV)/.ready
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help env lab reproduce report results test lint format clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1: /p' Makefile | awk -F': ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
+
+env: $(READY) ## set up .venv, pinned by requirements.lock
+
+lab: $(READY) ## open the notebooks in JupyterLab
+	$(BIN)jupyter lab notebooks
+
+reproduce: $(READY) ## run the collection and report every claim (PRESET=quick JOBS=2)
+	$(BIN)cliplab run --preset $(PRESET) --jobs $(JOBS) $(ARGS)
+
+report: $(READY) ## write the HTML report of the last batch again
+	$(BIN)cliplab report
+
+results: $(READY) ## run the verdict preset, publish its rows, regenerate RESULTS.md and README.md
+	$(BIN)cliplab run --preset verdict --jobs $(JOBS) $(ARGS)
+	$(BIN)cliplab report --preset verdict --publish
+
+test: lint ## lint, types, and all tests, the notebooks included
+	$(BIN)python -m pytest -q -n $(JOBS) --dist loadfile
+
+lint: $(READY) ## lint and types
+	$(BIN)ruff check .
+	$(BIN)ruff format --check .
+	$(BIN)mypy
+
+format: $(READY) ## format the code
+	$(BIN)ruff check --fix .
+	$(BIN)ruff format .
+
+clean: ## remove results, reports and caches (keeps .venv and fetched data)
+	rm -rf results reports .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(VENV)/.ready: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "cliplab needs Python 3.11 or newer; set PYTHON=/path/to/python3" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)python -m pip install --quiet $(PIP_ARGS) -c requirements.lock -e ".[lab,games,speech,dask,dev]"
+	@touch $@
