@@ -6,15 +6,8 @@ from cliplab.functional import clip_grad_norm_, clip_grad_value_
 from cliplab.history import ClipReport, History
 from cliplab.methods import Method, create, list_methods
 from cliplab.norms import member_norms, tensor_norms, total_norm
-from cliplab.thresholds import (
-    Context,
-    Decay,
-    Fixed,
-    MovingAverage,
-    Percentile,
-    Switch,
-    Threshold,
-)
+from cliplab.policy import Context, Threshold
+from cliplab.thresholds import Decay, Fixed, MovingAverage, Percentile, Switch
 
 __version__ = "0.1.0"
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from cliplab.norms import scale_
+
 if TYPE_CHECKING:
     from cliplab.clipper import Clipper
 
@@ -16,6 +18,8 @@ class Attachment:
     """A clipper at work on every step of one optimizer; a context manager, or ``remove()`` it."""
 
     def __init__(self, clipper: Clipper, optimizer: torch.optim.Optimizer) -> None:
+        if clipper.attached:
+            raise ValueError("the clipper is already attached to an optimizer: remove() that first")
         held = {id(p) for group in optimizer.param_groups for p in group["params"]}
         missing = sum(id(p) not in held for p in clipper.params)
         if missing:
@@ -24,6 +28,13 @@ class Attachment:
                 f"{len(clipper.params)} are missing"
             )
         self.clipper = clipper
+        clipper.attached = True
+        first = clipper.params[0]
+        self._group = next(
+            i
+            for i, group in enumerate(optimizer.param_groups)
+            if any(p is first for p in group["params"])
+        )
         self._hidden: list[tuple[Tensor, Tensor]] = []
         self._hooks = [
             optimizer.register_step_pre_hook(self._before),
@@ -34,6 +45,8 @@ class Attachment:
         """Stop clipping."""
         for hook in self._hooks:
             hook.remove()
+        self._restore()
+        self.clipper.attached = False
 
     def __enter__(self) -> Attachment:
         return self
@@ -54,7 +67,7 @@ class Attachment:
         self._restore()  # left over when the last step itself raised
         dropped = getattr(optimizer, "found_inf", None)
         self._unscale(optimizer)
-        lr = float(optimizer.param_groups[0]["lr"])
+        lr = float(optimizer.param_groups[self._group]["lr"])
         report = self.clipper._clip(None, lr, dropped)
         may_skip = self.clipper.mode == "skip" or self.clipper.nonfinite == "skip"
         if may_skip and bool(report.skipped.any()):
@@ -71,7 +84,8 @@ class Attachment:
 
     def _restore(self) -> None:
         for p, grad in self._hidden:
-            p.grad = grad
+            if p.grad is None:
+                p.grad = grad
         self._hidden.clear()
 
     def _unscale(self, optimizer: torch.optim.Optimizer) -> None:
@@ -80,5 +94,5 @@ class Attachment:
         if scale is not None:
             for group in optimizer.param_groups:
                 grads = [p.grad for p in group["params"] if p.grad is not None]
-                torch._foreach_mul_(grads, [1.0 / scale.to(g) for g in grads])
+                scale_(grads, 1.0 / scale)  # fp16 cannot hold the usual scale, its inverse may do
             optimizer.grad_scale = torch.ones_like(scale)  # type: ignore[attr-defined]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
@@ -11,9 +12,10 @@ from torch import Tensor
 
 from cliplab.attachment import Attachment
 from cliplab.history import ClipReport, History
-from cliplab.norms import check_norm_type, member_norms, tensor_norms, total_norm
+from cliplab.norms import check_norm_type, member_norms, scale_, tensor_norms, total_norm
 from cliplab.parameters import Parameters, select_parameters
-from cliplab.thresholds import Context, Fixed, Threshold
+from cliplab.policy import Context, Threshold
+from cliplab.thresholds import Fixed
 
 Scope = Literal["global", "tensor", "element", "member"]
 Mode = Literal["rescale", "skip"]
@@ -34,7 +36,8 @@ class Clipper:
 
     ``params``: a module, tensors, ``(name, tensor)`` pairs, or optimizer-style groups, of which
     one with ``clip=False`` is neither measured nor clipped. ``exclude``: name patterns
-    (``fnmatch``). ``nonfinite``: "raise", "skip" the step, "zero" the parts, or "propagate".
+    (``fnmatch``). ``nonfinite``: "raise" (which waits for the device at every step), "skip" the
+    step, "zero" the parts, or "propagate".
 
     Raises ``ValueError`` on a bad argument, ``NonFiniteGradientError`` at a non-finite gradient.
     Source: Pascanu, Mikolov, Bengio 2013.
@@ -66,12 +69,13 @@ class Clipper:
         self.policy = (
             copy.deepcopy(threshold) if isinstance(threshold, Threshold) else Fixed(threshold)
         )
-        if scope == "element" and not self.policy.stateless:
+        if scope == "element" and not isinstance(self.policy, Fixed):
             raise ValueError(f'scope "element" needs a fixed threshold, got {self.policy!r}')
         if mode == "skip" and scope not in ("global", "tensor"):
             raise ValueError(f'mode "skip" needs scope "global" or "tensor", got {scope!r}')
         self.policy.init(self._count_parts(), self.params[0].device)
         self.history = History()
+        self.attached = False
         self.steps = 0
 
     def clip(self, loss: Tensor | None = None) -> ClipReport:
@@ -81,8 +85,11 @@ class Clipper:
     def attach(self, optimizer: torch.optim.Optimizer) -> Attachment:
         """Clip at every ``optimizer.step()``; returns a handle with ``remove()``.
 
-        Right under ``torch.amp.GradScaler`` (clips in true units) and gradient accumulation.
-        An optimizer that holds only part of the clipper's parameters is a ``ValueError``.
+        Right under ``torch.amp.GradScaler`` (clips in true units) and gradient accumulation; the
+        recorded learning rate is that of the group with the clipper's first parameter. An
+        optimizer that holds only part of the clipper's parameters, or a second optimizer, is a
+        ``ValueError``; a closure given to ``step`` is a ``RuntimeError``. Of several clippers on
+        one optimizer each records what it did itself, not that another skipped the step.
         """
         return Attachment(self, optimizer)
 
@@ -97,6 +104,7 @@ class Clipper:
         self.policy.load_state_dict(state["policy"])
         self.steps = int(state["steps"])
 
+    @torch.no_grad()
     def _clip(self, loss: Tensor | None, lr: float | None, dropped: Tensor | None) -> ClipReport:
         """Do ``clip``; ``dropped`` is a GradScaler's flag that it will not take this step."""
         present = [p.grad is not None for p in self.params]
@@ -110,8 +118,10 @@ class Clipper:
             learns = learns & (dropped.to(sizes.device) == 0)
         self.steps += 1
         context = Context(learns, self.steps - 1, lr, loss)
-        limits = self.policy(sizes.detach(), context)
+        limits = self.policy(sizes, context)
         report = self._respond(grads, present, sizes, limits, finite)
+        if dropped is not None:
+            report = report._replace(skipped=report.skipped | (dropped.to(sizes.device) != 0).all())
         self.history.append(report, lr)
         return report
 
@@ -140,7 +150,8 @@ class Clipper:
         if self.scope == "member":
             sizes = member_norms(grads, self.norm_type)
         else:
-            sizes = total_norm(grads, self.norm_type).reshape(1)
+            order = math.inf if self.scope == "element" else self.norm_type
+            sizes = total_norm(grads, order).reshape(1)
         return sizes.to(device), torch.ones(n_parts, dtype=torch.bool, device=device)
 
     def _respond(
@@ -152,40 +163,46 @@ class Clipper:
         finite: Tensor,
     ) -> ClipReport:
         limits = limits.to(sizes)
-        bad = ~finite if self.nonfinite == "skip" else torch.zeros_like(finite)
         over = sizes > limits
-        if self.scope == "element":
-            after = self._clamp(grads, finite)
-            factor = torch.where(sizes > 0, after / sizes, 1.0)
-            # A norm above c does not mean that an entry is: only a shrunk one was clipped.
-            over = after < sizes
-        elif self.mode == "skip":
-            bad, factor = bad | over, torch.ones_like(sizes)
+        skipped = (~finite).any() if self.nonfinite == "skip" else over.new_zeros(())
+        if self.mode == "skip":
+            skipped = skipped | over.any()
+            factor, after = torch.ones_like(sizes), sizes
+        elif self.scope == "element":
+            factor = self._clamp(grads, finite, skipped)
+            after = torch.minimum(sizes, limits)
         else:
-            factor = torch.where(over | ~finite, limits / sizes, 1.0)
+            # No limit, no factor: inf / inf would turn one bad entry into a bad gradient.
+            acts = (over | ~finite) & limits.isfinite() & ~skipped
+            factor = torch.where(acts, limits / sizes, 1.0)
             if self.nonfinite == "zero":
                 factor = factor.where(finite, 0.0)
-            if self.nonfinite == "skip":
-                factor = factor.where(finite, 1.0)
             self._scale(grads, present, factor, finite)
-        after = torch.where(finite, sizes * factor, sizes if self.nonfinite != "zero" else 0.0)
+            after = sizes * factor
+        if self.nonfinite == "zero":
+            after = after.where(finite, 0.0)
+        columns = (sizes, after, limits, factor, over, skipped.expand_as(over))
         scalar = self.scope in ("global", "element")
-        columns = (sizes, after, limits, factor, over, bad.any().expand_as(over))
-        return ClipReport(*(column[0] if scalar else column.clone() for column in columns))
+        return ClipReport(*(column[0] if scalar else column for column in columns))
 
-    def _clamp(self, grads: list[Tensor], finite: Tensor) -> Tensor:
+    def _clamp(self, grads: list[Tensor], finite: Tensor, skipped: Tensor) -> Tensor:
+        """Clamp every entry; return the L2 norm after over the one before, ``[1]``."""
         assert isinstance(self.policy, Fixed)
+        before = total_norm(grads)
         if self.nonfinite == "zero":
             _zero_where(grads, [finite[0]] * len(grads))
-        if self.nonfinite != "skip" or bool(finite.all()):
+        if grads and not (self.nonfinite == "skip" and bool(skipped)):
             torch._foreach_clamp_min_(grads, -self.policy.value)
             torch._foreach_clamp_max_(grads, self.policy.value)
-        return total_norm(grads, self.norm_type).reshape(1).to(finite.device)
+        factor = torch.where(before > 0, total_norm(grads) / before, 1.0)
+        return factor.reshape(1).to(finite.device)
 
     def _scale(
         self, grads: list[Tensor], present: list[bool], factor: Tensor, finite: Tensor
     ) -> None:
         """Multiply every gradient by its part's factor."""
+        if not grads:
+            return
         if factor.device.type == "cpu" and bool((factor == 1).all()):
             return
         if self.scope == "tensor":
@@ -198,7 +215,11 @@ class Clipper:
             factors, fine = [factor[0]] * len(grads), [finite[0]] * len(grads)
         if self.nonfinite == "zero":
             _zero_where(grads, fine)
-        torch._foreach_mul_(grads, [f.to(g) for f, g in zip(factors, grads, strict=True)])
+        if self.scope == "global":
+            scale_(grads, factor[0])
+        else:
+            for grad, own in zip(grads, factors, strict=True):
+                grad.mul_(own.to(grad.device))  # the factor keeps its precision
 
     def _describe(self, sizes: Tensor, finite: Tensor) -> str:
         worst = int((~finite).nonzero()[0])

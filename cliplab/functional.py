@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from torch import Tensor
 
 from cliplab.clipper import NonFiniteGradientError
-from cliplab.norms import check_norm_type, total_norm
-from cliplab.thresholds import check_positive
+from cliplab.norms import check_norm_type, scale_, total_norm
+from cliplab.policy import check_positive
 
 
 def clip_grad_norm_(
@@ -20,12 +20,12 @@ def clip_grad_norm_(
 ) -> Tensor:
     """Scale all gradients by ``min(1, max_norm / (norm + 1e-6))`` and return the norm before.
 
-    Equal to ``torch.nn.utils.clip_grad_norm_`` bit for bit for finite fp32 and fp64 gradients.
-    It differs in this: half-precision norms are taken in fp32; norms that over- or underflow are
-    measured right; a tensor given twice is clipped once; an empty tensor is no error at
-    ``norm_type=inf``; ``max_norm`` must be a number >= 0 (not NaN, a bool or text), ``norm_type``
-    > 0; ``foreach`` is accepted and ignored. Raises ``ValueError``, and with
-    ``error_if_nonfinite`` a ``RuntimeError`` that leaves the gradients as they are.
+    Equal to ``torch.nn.utils.clip_grad_norm_`` bit for bit for finite gradients that are all fp32
+    or all fp64, on one device. It differs in this: half-precision norms are taken in fp32; norms
+    that overflow or are below about 1e-12 (fp32) are measured right; a tensor given twice is
+    clipped once; an empty tensor is no error at ``norm_type=inf``; ``max_norm`` must be a number
+    >= 0 (not NaN, a bool or text), ``norm_type`` > 0; ``foreach`` is accepted and ignored. Raises
+    ``ValueError``, and with ``error_if_nonfinite`` a ``RuntimeError`` that leaves the gradients.
 
     >>> import torch
     >>> weight = torch.nn.Parameter(torch.zeros(2))
@@ -40,8 +40,7 @@ def clip_grad_norm_(
     if error_if_nonfinite and not bool(norm.isfinite()):
         raise NonFiniteNormError(f"the total norm of order {order} is {float(norm)}")
     factor = (limit / (norm + 1e-6)).clamp(max=1.0)
-    for grad in grads:
-        grad.mul_(factor.to(grad.device))
+    scale_(grads, factor)
     return norm
 
 

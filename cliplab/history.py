@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 class ClipReport(NamedTuple):
     """What one ``clip()`` did: scalars for scope "global" and "element", else ``[n_parts]``.
 
-    ``factor`` is what the gradient was multiplied by (for "element": norm after / norm before);
+    ``factor`` is what the gradient was multiplied by. For "element" the norms are of the largest
+    entry (``inf``-norms), comparable with the threshold, and the factor is L2 after / L2 before.
     ``skipped`` says that the step should not be taken at all. Reading a value waits for the device.
     """
 
@@ -36,21 +37,22 @@ class History:
     """
 
     def __init__(self) -> None:
-        self.reports: list[ClipReport] = []
+        self._steps: list[Tensor] = []
         self._lr: list[float] = []
 
     def append(self, report: ClipReport, lr: float | None) -> None:
         """Record one step; ``lr`` is the optimizer's learning rate, None where it is not known."""
-        self.reports.append(report)
+        self._steps.append(torch.stack([column.to(report.norm_before) for column in report]))
         self._lr.append(math.nan if lr is None else lr)
 
     def __len__(self) -> int:
-        return len(self.reports)
+        return len(self._steps)
 
     def _column(self, name: str) -> Tensor:
-        if not self.reports:
+        if not self._steps:
             return torch.empty(0)
-        return torch.stack([getattr(report, name) for report in self.reports])
+        position = ClipReport._fields.index(name)
+        return torch.stack([step[position] for step in self._steps])
 
     @property
     def norm_before(self) -> Tensor:

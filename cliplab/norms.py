@@ -44,16 +44,15 @@ def total_norm(tensors: Sequence[Tensor], norm_type: float = 2.0) -> Tensor:
     """
     if not tensors:
         return torch.zeros(())
-    norms = _foreach_norm(tensors, norm_type)
-    # torch sums bucket by bucket (one per device and dtype); the same order gives the same bits.
-    order = [i for bucket in _buckets(tensors).values() for i in bucket]
-    fast: Tensor = torch.linalg.vector_norm(_stack(tensors, [norms[i] for i in order]), norm_type)
-    if norm_type == math.inf or _surely_fine(fast):
+    norms = _stack(tensors, _foreach_norm(tensors, norm_type))
+    fast: Tensor = torch.linalg.vector_norm(norms, norm_type)
+    safe = _is_safe(fast, tensors, norm_type)
+    if norm_type == math.inf or _surely(safe):
         return fast
-    sizes = _rescue(_stack(tensors, norms), tensors, norm_type)
+    sizes = _rescue(norms, tensors, norm_type)
     largest = sizes.amax()
     scaled = torch.linalg.vector_norm(sizes / largest, norm_type) * largest
-    return torch.where(_is_safe(fast) | ~_is_usable(largest), fast, scaled)
+    return torch.where(safe | ~_is_usable(largest), fast, scaled)
 
 
 def member_norms(tensors: Sequence[Tensor], norm_type: float = 2.0) -> Tensor:
@@ -64,16 +63,29 @@ def member_norms(tensors: Sequence[Tensor], norm_type: float = 2.0) -> Tensor:
     >>> member_norms([torch.tensor([[3.0], [0.0]]), torch.tensor([[4.0], [2.0]])])
     tensor([5., 2.])
     """
-    flat = [_widen(t).flatten(1) for t in tensors]
+    flat = [_widen(t).reshape(len(t), -1) for t in tensors if t.numel()]
     norms = [torch.linalg.vector_norm(t, norm_type, dim=1) for t in flat]
     fast: Tensor = torch.linalg.vector_norm(torch.stack(norms), norm_type, dim=0)
-    if norm_type == math.inf or _surely_fine(fast):
+    safe = _is_safe(fast, tensors, norm_type)
+    if norm_type == math.inf or _surely(safe):
         return fast
     largest = torch.stack([t.abs().amax(dim=1) for t in flat]).amax(dim=0)
     divisor = torch.where(_is_usable(largest), largest, torch.ones_like(largest))
     norms = [torch.linalg.vector_norm(t / divisor[:, None], norm_type, dim=1) for t in flat]
     scaled = torch.linalg.vector_norm(torch.stack(norms), norm_type, dim=0) * divisor
-    return torch.where(_is_safe(fast) | ~_is_usable(largest), fast, scaled)
+    return torch.where(safe | ~_is_usable(largest), fast, scaled)
+
+
+def scale_(tensors: Sequence[Tensor], factor: Tensor) -> None:
+    """Multiply all tensors in place by one scalar tensor, without a host sync.
+
+    >>> gradient = torch.tensor([3.0, 4.0])
+    >>> scale_([gradient], torch.tensor(0.5))
+    >>> gradient
+    tensor([1.5000, 2.0000])
+    """
+    for (device, _), bucket in _buckets(tensors).items():
+        torch._foreach_mul_([tensors[i] for i in bucket], factor.to(device))
 
 
 def _widen(tensor: Tensor) -> Tensor:
@@ -95,9 +107,10 @@ def _foreach_norm(tensors: Sequence[Tensor], norm_type: float) -> list[Tensor]:
         full = [i for i in bucket if tensors[i].numel()]
         for i in set(bucket).difference(full):
             norms[i] = torch.zeros((), device=device, dtype=wide or dtype)
-        values = torch._foreach_norm([tensors[i] for i in full], norm_type, dtype=wide)
-        for i, value in zip(full, values, strict=True):
-            norms[i] = value
+        if full:
+            values = torch._foreach_norm([tensors[i] for i in full], norm_type, dtype=wide)
+            for i, value in zip(full, values, strict=True):
+                norms[i] = value
     return norms
 
 
@@ -106,10 +119,12 @@ def _stack(tensors: Sequence[Tensor], norms: Sequence[Tensor]) -> Tensor:
     return torch.stack([norm.to(device) for norm in norms])
 
 
-def _is_safe(size: Tensor) -> Tensor:
-    """Neither overflowed nor so small that squares were lost (NaN counts as safe: it is final)."""
-    info = torch.finfo(size.dtype)
-    safe: Tensor = ((size >= info.tiny**0.5 / info.eps) & (size < math.inf)) | size.isnan()
+def _is_safe(size: Tensor, tensors: Sequence[Tensor], norm_type: float) -> Tensor:
+    """Neither overflowed nor so small that powers of entries were lost (NaN is final: safe)."""
+    double = all(t.dtype in (torch.float64, torch.complex128) for t in tensors)
+    info = torch.finfo(torch.float64 if double else torch.float32)
+    smallest = (info.tiny / info.eps**2) ** (1 / norm_type)
+    safe: Tensor = ((size >= smallest) & (size < math.inf)) | size.isnan()
     return safe
 
 
@@ -117,18 +132,19 @@ def _is_usable(largest: Tensor) -> Tensor:
     return (largest > 0) & (largest < math.inf)
 
 
-def _surely_fine(size: Tensor) -> bool:
+def _surely(safe: Tensor) -> bool:
     """On a CPU a look is free; elsewhere it would be a host sync, so both ways are computed."""
-    return size.device.type == "cpu" and bool(_is_safe(size).all())
+    return safe.device.type == "cpu" and bool(safe.all())
 
 
 def _rescue(fast: Tensor, tensors: Sequence[Tensor], norm_type: float) -> Tensor:
     """Measure again, on ``g / max|g|``, the tensors whose direct sum over- or underflowed."""
-    if _surely_fine(fast):
+    safe = _is_safe(fast, tensors, norm_type)
+    if _surely(safe):
         return fast
     largest = _stack(tensors, _foreach_norm(tensors, math.inf))
     usable = _is_usable(largest)
     divisors = torch.where(usable, largest, torch.ones_like(largest))
     scaled = [_widen(t) / d.to(t.device) for t, d in zip(tensors, divisors, strict=True)]
     sizes = _stack(tensors, _foreach_norm(scaled, norm_type)) * divisors
-    return torch.where(_is_safe(fast) | ~usable, fast, sizes)
+    return torch.where(safe | ~usable, fast, sizes)

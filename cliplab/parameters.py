@@ -32,7 +32,8 @@ def select_parameters(params: Parameters, exclude: str | Sequence[str] | None) -
                     'a group\'s own "threshold" is not supported: use one clipper each'
                 )
             if entry.get("clip", True):
-                named += [(None, p) for p in entry["params"]]
+                held = entry["params"]
+                named += [(None, p) for p in ([held] if isinstance(held, Tensor) else held)]
         else:
             named.append((entry[0], entry[1]) if isinstance(entry, tuple) else (None, entry))
     if exclude is not None:

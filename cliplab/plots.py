@@ -32,12 +32,12 @@ def theme() -> None:
 def history(history: History, *, title: str = "", ax: Axes | None = None) -> Axes:
     """Draw raw norms, the threshold in force, and clipped steps of a scalar history (log scale)."""
     ax = ax or plt.gca()
-    norms = history.norm_before
+    norms = history.norm_before.cpu()
     steps = torch.arange(len(norms))
-    finite, clipped = norms.isfinite(), history.clipped & norms.isfinite()
+    finite, clipped = norms.isfinite(), history.clipped.cpu() & norms.isfinite()
     ax.plot(steps[finite], norms[finite], color=COLOURS[0], lw=0.8, label="raw norm")
     ax.plot(steps[clipped], norms[clipped], ".", color=COLOURS[6], ms=4, label="clipped")
-    limits = history.threshold
+    limits = history.threshold.cpu()
     if limits.isfinite().any():
         ax.plot(steps, limits, color=COLOURS[1], ls="--", label="threshold")
     for step in steps[~finite].tolist()[:1]:

@@ -1,99 +1,16 @@
-"""Policies that say how large a size may be now.
-
-A policy is ``init(n_parts, device)`` and ``policy(sizes, context) -> limits``. A part that is
-inactive or not finite at a step neither changes nor advances the policy's state.
-"""
+"""The policies: fixed, decaying, relative to past sizes, or a different one for each part."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-State = dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Context:
-    """What a policy may know beside the sizes: the mask of active parts, the step, lr and loss."""
-
-    active: Tensor
-    step: int = 0
-    lr: float | None = None
-    loss: Tensor | None = None
-
-
-def check_positive(name: str, value: object, *, zero: bool = False) -> float:
-    """Return ``value`` as a float; ``ValueError`` for NaN, a bool, text, and numbers below 0."""
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    is_scalar = isinstance(value, Tensor) and value.numel() == 1
-    number = float(value) if is_number or is_scalar else math.nan  # type: ignore[arg-type]
-    if not (number > 0 or (zero and number == 0)):
-        raise ValueError(f"{name} must be a number {'>= 0' if zero else '> 0'}, got {value!r}")
-    return number
-
-
-def check_count(name: str, value: object) -> int:
-    """Return ``value`` if it is an int >= 1; ``ValueError`` otherwise."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
-    return value
-
-
-class Threshold:
-    """Base of the policies: holds the state, and keeps it from what must not enter it.
-
-    A subclass gives ``start`` (its first state, every tensor ``[n_parts, ...]``) and ``step``
-    (a pure function: sizes ``[n_parts]`` and state to limits ``[n_parts]`` and the next state).
-    """
-
-    stateless = False
-
-    def __init__(self) -> None:
-        self.state: State = {}
-
-    def init(self, n_parts: int, device: torch.device | str = "cpu") -> None:
-        """Start afresh for ``n_parts`` parts."""
-        self.state = self.start(n_parts, torch.device(device))
-
-    def __call__(self, sizes: Tensor, context: Context) -> Tensor:
-        """Return limits ``[n_parts]`` for sizes ``[n_parts]``, and learn from the active parts."""
-        active = context.active & sizes.isfinite()
-        sizes = torch.where(active, sizes, torch.zeros_like(sizes))
-        limits, after = self.step(sizes, self.state, context)
-        for name, new in after.items():
-            mask = active.reshape(-1, *[1] * (new.ndim - 1))
-            self.state[name] = torch.where(mask, new, self.state[name])
-        return limits
-
-    def start(self, n_parts: int, device: torch.device) -> State:
-        """Return the first state."""
-        return {}
-
-    def step(self, sizes: Tensor, state: State, context: Context) -> tuple[Tensor, State]:
-        """Return the limits for these sizes, and the next state."""
-        raise NotImplementedError
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return a copy of the state: tensors and numbers only."""
-        return {name: tensor.clone() for name, tensor in self.state.items()}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over a saved state; ``ValueError`` if its names or shapes are another policy's."""
-        have = {name: tuple(tensor.shape) for name, tensor in self.state.items()}
-        given = {name: tuple(tensor.shape) for name, tensor in state.items()}
-        if have != given:
-            raise ValueError(f"{type(self).__name__}: expected state {have}, got {given}")
-        for name, tensor in state.items():
-            self.state[name] = tensor.to(self.state[name]).clone()
-
-    def __repr__(self) -> str:
-        own = {k: v for k, v in vars(self).items() if k != "state"}
-        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in own.items())})"
+from cliplab.policy import Context, State, Threshold, check_count, check_positive
 
 
 class Fixed(Threshold):
@@ -102,8 +19,6 @@ class Fixed(Threshold):
     >>> Fixed(1.0)
     Fixed(value=1.0)
     """
-
-    stateless = True
 
     def __init__(self, value: float = 1.0) -> None:
         super().__init__()
@@ -186,13 +101,14 @@ class MovingAverage(Threshold):
 class Percentile(Threshold):
     """A percentile of the sizes seen so far, the current one included (AutoClip).
 
-    ``limit = percentile_p(n_1..n_t)`` with linear interpolation, exact for the first 4,096 steps;
-    beyond that from a log-histogram whose answer is within 0.5 %. With ``window`` the last
-    ``window`` sizes only, always exact. Source: Seetharaman et al. 2020.
+    ``limit = percentile_p(n_1..n_t)``: exact with linear interpolation for a part's first 4,096
+    sizes; beyond that the lower neighbouring size from a log-histogram, within 0.5 %. With
+    ``window`` the last ``window`` sizes only, always exact. NaN for a part that is not active.
+    Source: Seetharaman et al. 2020.
     """
 
-    exact_steps = 4096
-    _low, _ratio, _bins = 1e-20, 1.0099, 9400  # bin edges low * ratio^k reach 1.6e20
+    exact_sizes = 4096
+    _low, _ratio, _bins = math.log(1e-20), math.log(1.0099), 14000  # edges reach 8e39
 
     def __init__(self, percentile: float = 10.0, window: int | None = None) -> None:
         super().__init__()
@@ -203,7 +119,7 @@ class Percentile(Threshold):
 
     def start(self, n_parts: int, device: torch.device) -> State:
         """Begin with nothing seen."""
-        columns = self.window or self.exact_steps
+        columns = self.window or self.exact_sizes
         state = {
             "sizes": torch.full((n_parts, columns), math.inf, device=device),
             "count": torch.zeros(n_parts, dtype=torch.long, device=device),
@@ -215,16 +131,22 @@ class Percentile(Threshold):
 
     def step(self, sizes: Tensor, state: State, context: Context) -> tuple[Tensor, State]:
         """Put the size in, then answer."""
-        count, columns = state["count"], state["sizes"].shape[1]
-        after = {"sizes": _put(state["sizes"], count % columns, sizes), "count": count + 1}
+        count, columns = state["count"] + 1, state["sizes"].shape[1]
+        after = {"sizes": _put(state["sizes"], state["count"] % columns, sizes), "count": count}
+        # A look at the count is free on a CPU and saves sorting what is not there yet.
+        longest = int(count.max()) if count.device.type == "cpu" else columns + 1
+        limit = self._from_sizes(
+            after["sizes"][:, : min(longest, columns)], count.clamp(max=columns)
+        )
         if self.window is None:
-            bins = (sizes.clamp(min=self._low) / self._low).log() / math.log(self._ratio)
+            bins = (sizes.log().clamp(min=self._low) - self._low) / self._ratio
             index = bins.long().clamp(max=self._bins - 1)
             added = state["histogram"].gather(1, index[:, None])[:, 0] + 1
             after["histogram"] = _put(state["histogram"], index, added)
-        if self.window is not None or context.step < self.exact_steps:
-            return self._from_sizes(after["sizes"], (count + 1).clamp(max=columns)), after
-        return self._from_histogram(after["histogram"], count + 1), after
+            if longest > columns:
+                beyond = self._from_histogram(after["histogram"], count)
+                limit = torch.where(count <= columns, limit, beyond)
+        return torch.where(context.active, limit, math.nan), after
 
     def _from_sizes(self, sizes: Tensor, count: Tensor) -> Tensor:
         ordered = sizes.sort(dim=1).values
@@ -237,7 +159,7 @@ class Percentile(Threshold):
     def _from_histogram(self, histogram: Tensor, count: Tensor) -> Tensor:
         rank = (count - 1) * (self.percentile / 100)
         bins = (histogram.cumsum(dim=1) <= rank[:, None]).sum(dim=1)
-        return self._low * torch.exp((bins + 0.5) * math.log(self._ratio))
+        return torch.exp(self._low + (bins + 0.5) * self._ratio)
 
 
 class Switch(Threshold):
@@ -256,6 +178,11 @@ class Switch(Threshold):
         self.cases = [(torch.as_tensor(mask, dtype=torch.bool), policy) for mask, policy in cases]
         if not self.cases:
             raise ValueError("Switch needs at least one (mask, policy)")
+        lengths = {mask.numel() for mask, _ in self.cases}
+        if len(lengths) > 1:
+            raise ValueError(
+                f"all masks must be as long as each other, got lengths {sorted(lengths)}"
+            )
         covered = torch.stack([mask.long() for mask, _ in self.cases]).sum(dim=0)
         if not bool((covered == 1).all()):
             raise ValueError(
@@ -274,7 +201,7 @@ class Switch(Threshold):
         """Ask every policy about its own parts."""
         limits = torch.empty_like(sizes)
         for mask, policy in self.cases:
-            own = Context(context.active & mask, context.step, context.lr, context.loss)
+            own = replace(context, active=context.active & mask)
             limits = torch.where(mask, policy(sizes, own).to(limits), limits)
         return limits
 
@@ -282,10 +209,16 @@ class Switch(Threshold):
         """Return the states of all cases by position."""
         return {str(i): policy.state_dict() for i, (_, policy) in enumerate(self.cases)}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over the states of all cases."""
+    def check_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Raise ``ValueError`` if any case's state is not of its policy."""
         if set(state) != {str(i) for i in range(len(self.cases))}:
             raise ValueError(f"Switch: expected {len(self.cases)} cases, got {sorted(state)}")
+        for i, (_, policy) in enumerate(self.cases):
+            policy.check_state_dict(state[str(i)])
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over the states of all cases, or of none."""
+        self.check_state_dict(state)
         for i, (_, policy) in enumerate(self.cases):
             policy.load_state_dict(state[str(i)])
 

@@ -115,6 +115,33 @@ def test_percentile_beyond_the_exact_range_is_within_half_a_percent():
     assert limit.item() == pytest.approx(np.percentile(sizes.numpy(), 10), rel=6e-3)
 
 
+def test_percentile_is_exact_for_a_part_that_comes_late():
+    policy = start(lambda: Percentile(50))
+    first = torch.tensor([True, False])
+    for step in range(5000):
+        policy(torch.tensor([1.0, 9.0]), Context(first, step))
+    both = torch.tensor([True, True])
+    policy(torch.tensor([1.0, 1.0]), Context(both, 5000))
+    assert policy(torch.tensor([1.0, 3.0]), Context(both, 5001))[1].item() == 2.0
+
+
+def test_percentile_takes_sizes_of_any_magnitude_and_answers_only_active_parts():
+    policy = start(lambda: Percentile(50))
+    limits = feed(policy, [1e-30, 1e30, 3e38, math.nan])
+    assert limits[1, 0].item() == pytest.approx(5e29, rel=1e-3)
+    assert limits[3].isnan().all()
+
+
+@pytest.mark.parametrize("make", [lambda: MovingAverage(1.0, 2, 1), lambda: Percentile(50, 3)])
+def test_a_double_that_overflows_the_state_does_not_enter_it(make):
+    policy = start(make)
+    both = torch.tensor([True, True])
+    for step, size in enumerate([1.0, 1e39, 1.0, 1.0]):
+        policy(torch.full((2,), size, dtype=torch.float64), Context(both, step))
+    assert policy.state["count"].tolist() == [3, 3]
+    assert policy(torch.ones(2), Context(both, 4)).tolist() == [1.0, 1.0]
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -127,6 +154,7 @@ def test_percentile_beyond_the_exact_range_is_within_half_a_percent():
         (lambda: MovingAverage(window=5, warmup=6), "warmup must be at most window=5, got 6"),
         (lambda: Percentile(101), "percentile must be between 0 and 100, got 101"),
         (lambda: Switch([]), "at least one"),
+        (lambda: Switch([([True], Fixed()), ([False, True], Fixed())]), r"lengths \[1, 2\]"),
         (lambda: Switch([([True, True], Fixed()), ([True, False], Fixed())]), r"counts \[2, 1\]"),
     ],
 )
@@ -139,3 +167,11 @@ def test_a_state_of_another_kind_is_refused():
     policy = start(lambda: Decay())
     with pytest.raises(ValueError, match="Decay: expected state"):
         policy.load_state_dict(start(lambda: MovingAverage()).state_dict())
+    switch = start(POLICIES[-1])
+    with pytest.raises(ValueError, match="Decay: expected state"):
+        policy.load_state_dict(switch.state_dict())
+    feed(other := start(POLICIES[-1]), [5.0, 5.0])
+    broken = {**other.state_dict(), "1": {}}
+    with pytest.raises(ValueError, match="Percentile: expected state"):
+        switch.load_state_dict(broken)
+    assert switch.state_dict()["0"]["hits"].tolist() == [0, 0]

@@ -83,13 +83,12 @@ class Ensemble(nn.Module):
 
     def clip(self) -> ClipReport:
         """Clip each member by its own norm and its own arm's policy."""
-        return self.clipper.clip()
+        self.report = self.clipper.clip()
+        return self.report
 
     def step(self, optimizer: torch.optim.Optimizer, losses: Tensor) -> None:
         """Take the optimizer's step; members that are or become non-finite stay where they were."""
-        finite = (
-            losses.detach().isfinite() & self.clipper.history.reports[-1].norm_before.isfinite()
-        )
+        finite = losses.detach().isfinite() & self.report.norm_before.isfinite()
         self.died_at[self.alive & ~finite] = self.steps
         self.alive &= finite
         self.steps += 1

@@ -55,8 +55,9 @@ def count(k: int, n: int) -> str:
 
 def interval(estimate: float | None, low: float | None, high: float | None) -> str:
     """An estimate with its interval: ``0.120 [0.0500, 0.190]``."""
-    bounds = "" if low is None or high is None else f" [{number(low)}, {number(high)}]"
-    return number(estimate) + bounds
+    if low is None or high is None or not math.isfinite(high - low):  # too few seeds for one
+        return number(estimate)
+    return f"{number(estimate)} [{number(low)}, {number(high)}]"
 
 
 def effect(verdict: Verdict) -> str:

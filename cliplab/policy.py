@@ -1,0 +1,100 @@
+"""The policy: what says how large a size may be now, and keeps its state clean.
+
+A policy is ``init(n_parts, device)`` and ``policy(sizes, context) -> limits``. A part that is
+inactive or not finite at a step neither changes nor advances the policy's state.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from numbers import Integral, Real
+from typing import Any
+
+import torch
+from torch import Tensor
+
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a policy may know beside the sizes: the mask of active parts, the step, lr and loss."""
+
+    active: Tensor
+    step: int = 0
+    lr: float | None = None
+    loss: Tensor | None = None
+
+
+def check_positive(name: str, value: object, *, zero: bool = False) -> float:
+    """Return ``value`` as a float; ``ValueError`` for NaN, a bool, text, and numbers below 0."""
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    is_scalar = isinstance(value, Tensor) and value.numel() == 1
+    number = float(value) if is_number or is_scalar else math.nan  # type: ignore[arg-type]
+    if not (number > 0 or (zero and number == 0)):
+        raise ValueError(f"{name} must be a number {'>= 0' if zero else '> 0'}, got {value!r}")
+    return number
+
+
+def check_count(name: str, value: object) -> int:
+    """Return ``value`` if it is an int >= 1; ``ValueError`` otherwise."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+        raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
+    return int(value)
+
+
+class Threshold:
+    """Base of the policies: holds the state, and keeps it from what must not enter it.
+
+    A subclass gives ``start`` (its first state, every tensor ``[n_parts, ...]``) and ``step``
+    (a pure function: sizes ``[n_parts]`` and state to limits ``[n_parts]`` and the next state).
+    """
+
+    def __init__(self) -> None:
+        self.state: State = {}
+
+    def init(self, n_parts: int, device: torch.device | str = "cpu") -> None:
+        """Start afresh for ``n_parts`` parts."""
+        self.state = self.start(n_parts, torch.device(device))
+
+    def __call__(self, sizes: Tensor, context: Context) -> Tensor:
+        """Return limits ``[n_parts]`` for sizes ``[n_parts]``, and learn from the active parts."""
+        sizes = sizes.float()  # as the state: what overflows it must not enter it
+        active = context.active & sizes.isfinite()
+        sizes = torch.where(active, sizes, torch.zeros_like(sizes))
+        limits, after = self.step(sizes, self.state, replace(context, active=active))
+        for name, new in after.items():
+            mask = active.reshape(-1, *[1] * (new.ndim - 1))
+            self.state[name] = torch.where(mask, new, self.state[name])
+        return limits
+
+    def start(self, n_parts: int, device: torch.device) -> State:
+        """Return the first state."""
+        return {}
+
+    def step(self, sizes: Tensor, state: State, context: Context) -> tuple[Tensor, State]:
+        """Return the limits for these sizes, and the next state."""
+        raise NotImplementedError
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return a copy of the state: tensors and numbers only."""
+        return {name: tensor.clone() for name, tensor in self.state.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over a saved state; ``ValueError`` if its names or shapes are another policy's."""
+        self.check_state_dict(state)
+        for name, tensor in state.items():
+            self.state[name] = tensor.to(self.state[name]).clone()
+
+    def check_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Raise ``ValueError`` if a saved state is not of this policy and number of parts."""
+        have = {name: tuple(tensor.shape) for name, tensor in self.state.items()}
+        given = {name: tuple(getattr(entry, "shape", ())) for name, entry in state.items()}
+        if have != given:
+            raise ValueError(f"{type(self).__name__}: expected state {have}, got {given}")
+
+    def __repr__(self) -> str:
+        own = {k: v for k, v in vars(self).items() if k != "state"}
+        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in own.items())})"

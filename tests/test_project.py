@@ -1,0 +1,88 @@
+"""The project's own files: versions in step, notebooks clean, nothing too large."""
+
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+
+import cliplab
+from cliplab.lab.batch import read_presets
+from cliplab.lab.parameters import read_parameters
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+CONDA = {"torch": "pytorch", "arch": "arch-py", "gymnasium[box2d]": "gymnasium"}
+
+
+def requirements():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    groups = [project["dependencies"], *project["optional-dependencies"].values()]
+    for requirement in (item for group in groups for item in group):
+        name, _, version = requirement.partition(">=")
+        yield CONDA.get(name, name.lower()), version
+
+
+def test_environment_yml_is_in_step_with_pyproject():
+    listed = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    pip = next(item["pip"] for item in listed if isinstance(item, dict))
+    flat = [item for item in [*listed, *pip] if isinstance(item, str)]
+    found = {name: version for name, _, version in (item.partition(">=") for item in flat)}
+    for name, version in requirements():
+        assert name in found, f"{name} is missing from environment.yml"
+        assert found[name] == version, name
+
+
+def test_versions_agree():
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert cliplab.__version__ == version
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == version
+
+
+def test_every_requirement_is_locked():
+    lines = (ROOT / "requirements.lock").read_text().lower().splitlines()
+    locked = dict(line.split("==") for line in lines if "==" in line)
+    assert locked["torch"] == "2.13.0"
+    assert not any("+" in version for version in locked.values())
+    back = {conda: name for name, conda in CONDA.items()}
+    for name, _ in requirements():
+        plain = back.get(name, name).partition("[")[0]
+        assert plain in locked or plain.replace("-", "_") in locked, name
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_keep_the_contract(path):
+    notebook = nbformat.read(path, as_version=4)
+    assert re.fullmatch(r"\d\d_[a-z0-9_]+", path.stem)
+    assert notebook.cells[0].source.startswith(f"# {path.stem[:2]} · ")
+    assert "Expected time" in notebook.cells[0].source
+    assert notebook.metadata.kernelspec.name == "python3"
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert not any(cell.outputs or cell.execution_count for cell in code)
+    assert sum("record(" in cell.source for cell in code) == 1
+    parameters = read_parameters(path)
+    assert {"first_seed", "n_seeds"} <= set(parameters)
+    assert {"smoke", "verdict", "full"} <= set(read_presets(path))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_papermill_reads_the_same_parameters(path):
+    from papermill import inspect_notebook
+
+    assert set(inspect_notebook(str(path))) == set(read_parameters(path))
+
+
+def test_no_file_is_over_300_lines_and_none_is_large():
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    for name in listed.stdout.splitlines():
+        path = ROOT / name
+        if not path.exists():
+            continue
+        assert path.stat().st_size < 500_000, name
+        if path.parts[len(ROOT.parts)] == "cliplab" and path.suffix == ".py":
+            assert len(path.read_text().splitlines()) <= 300, name
