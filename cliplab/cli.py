@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import FrameType
@@ -38,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(options: argparse.Namespace) -> int:
     """``cliplab run``: carry out what is missing, then judge and report."""
     from cliplab.lab.batch import count_done, find_notebooks, plan
+    from cliplab.lab.tables import duration
 
     specs = plan(
         find_notebooks(options.notebook, options.notebooks),
@@ -51,9 +53,14 @@ def run(options: argparse.Namespace) -> int:
     )
     done = count_done(specs)
     print(f"{done} done, {len(specs) - done} to run", file=sys.stderr)
+    if done < len(specs):
+        fetch_data(specs)
+    started = time.perf_counter()
     result = _execute(specs, len(specs) - done, options.jobs)
     if isinstance(result, int):
         return result
+    seconds = time.perf_counter() - started
+    print(f"runs: {duration(seconds)}, set-up and downloads not counted", file=sys.stderr)
     paths = [str(record.directory / "record.json") for record in result.records]
     _write_json(options.results / "last_run.json", paths)
     status = judge_and_report(result.records, options.preset, options.reports, result.failures)
@@ -61,6 +68,20 @@ def run(options: argparse.Namespace) -> int:
         where = failure.spec.directory / "error.txt"
         print(f"failed: {failure.spec.label}: {failure.error} ({where})", file=sys.stderr)
     return FAILED if result.failures else status
+
+
+def fetch_data(specs: Sequence[RunSpec]) -> None:
+    """Fetch the data sets that the runs' parameters name, before any run starts."""
+    from cliplab.lab.data import DATA_SETS, DataUnavailable, fetch
+
+    named = {value for spec in specs for value in spec.params.values() if isinstance(value, str)}
+    for name in sorted(named & DATA_SETS.keys()):
+        started = time.perf_counter()
+        try:
+            fetch(DATA_SETS[name])
+        except DataUnavailable as error:
+            raise ValueError(error) from None
+        print(f"data: {name}, {time.perf_counter() - started:.1f} s", file=sys.stderr)
 
 
 def _execute(specs: Sequence[RunSpec], missing: int, jobs: int) -> BatchResult | int:

@@ -43,6 +43,22 @@ def status_of(command: str) -> int:
         return int(stop.code or 0)
 
 
+def test_data_that_cannot_be_fetched_is_one_line_and_nothing_starts(tmp_path):
+    root = Path(__file__).parents[1]
+    command = [sys.executable, "-m", "cliplab.cli", "run", "03", "--preset", "smoke"]
+    command += ["-p", "corpus=wikipedia", "--notebooks", root / "notebooks"]
+    unreachable = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "", "CLIPLAB_DATA": str(tmp_path / "c")}
+    found = subprocess.run(
+        command, cwd=tmp_path, env=os.environ | unreachable, capture_output=True, text=True
+    )
+    assert found.returncode == 2
+    *_, line = found.stderr.splitlines()
+    assert "exllamav2==0.3.2" in line
+    assert "pip could not fetch it" in line
+    assert "Traceback" not in found.stderr
+    assert not (tmp_path / "results").exists()
+
+
 @pytest.mark.parametrize(
     ("command", "complaint"),
     [

@@ -1,6 +1,7 @@
 """Data for the notebooks: real text fetched by pip package name, and generated tasks."""
 
 from cliplab.lab.data.corpora import (
+    DATA_SETS,
     PENN_TREEBANK,
     WIKIPEDIA,
     CharCorpus,
@@ -22,6 +23,7 @@ from cliplab.lab.data.tasks import (
 __all__ = [
     "ADDING_CHANCE",
     "ADDING_TOLERANCE",
+    "DATA_SETS",
     "PENN_TREEBANK",
     "WIKIPEDIA",
     "Chance",
