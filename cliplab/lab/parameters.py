@@ -8,6 +8,7 @@ import math
 import operator
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -103,8 +104,8 @@ def parse_parameters(source: str) -> dict[str, Parameter]:
 def coerce(parameter: Parameter, value: object) -> Any:
     """``value`` as the parameter's type, or a ``ValueError`` that says what was expected.
 
-    Strict: no number from a string (but :class:`Text` is read), no int from 1.5, never NaN, no
-    empty list; an int is taken for a float.
+    Strict: no number from a string (but :class:`Text` is read), no int from 1.5, never NaN or inf,
+    no empty list and no item twice; an int is taken for a float.
 
     >>> coerce(Parameter("lr", "float", bound="> 0"), Text("1e-3"))
     0.001
@@ -117,7 +118,10 @@ def coerce(parameter: Parameter, value: object) -> Any:
         return _scalar(parameter, parameter.type, value)
     if not isinstance(value, list) or not value:
         raise parameter.refuse(value, f"is not a non-empty {parameter.type}")
-    return [_scalar(parameter, parameter.type[5:-1], item) for item in value]
+    items = [_scalar(parameter, parameter.type[5:-1], item) for item in value]
+    if len(set(items)) < len(items):
+        raise parameter.refuse(value, "names a value twice")
+    return items
 
 
 def _from_text(parameter: Parameter, text: Text) -> object:
@@ -147,8 +151,8 @@ def _scalar(parameter: Parameter, kind: str, value: object) -> Any:
         if kind == "float" and isinstance(value, str) and _is_number(value):
             why += f": it is text; write {float(value)!r} without quotes (YAML wants 1.0e-3)"
         raise parameter.refuse(value, why)
-    if isinstance(value, float) and math.isnan(value):
-        raise parameter.refuse(value, "is not a number")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise parameter.refuse(value, "is not a finite number")
     if parameter.bound is not None and not _within(parameter, value):
         raise parameter.refuse(value, f"violates its bound [{parameter.bound}]")
     return value
@@ -174,15 +178,19 @@ def _within(parameter: Parameter, value: Any) -> bool:
 def check_parameters(namespace: Mapping[str, Any]) -> None:
     """Check a notebook's parameters against their annotations: ``check_parameters(globals())``.
 
-    ``ValueError`` names a value of the wrong type, NaN, an empty list, or a name injected by
-    papermill (which only warns) that the notebook does not declare.
+    ``ValueError`` names a value of the wrong type or out of bounds, an empty list, or a name
+    injected by papermill (which only warns) that the notebook does not declare.
     """
     annotations = dict(namespace.get("__annotations__", {}))
-    for name, annotation in annotations.items():
-        kind = annotation if isinstance(annotation, str) else _type_name(annotation)
-        if kind in TYPES and name in namespace:
-            coerce(Parameter(name, kind), namespace[name])
-    for source in namespace.get("In", []):  # IPython's list of the cells run so far
+    cells = namespace.get("In", [])  # IPython's list of the cells run so far
+    declared = {name: Parameter(name, _type_name(kind)) for name, kind in annotations.items()}
+    for source in cells:
+        with suppress(SyntaxError, ValueError):  # the one cell that reads as parameters has bounds
+            declared |= parse_parameters(source)
+    for name, parameter in declared.items():
+        if parameter.type in TYPES and name in namespace:
+            coerce(parameter, namespace[name])
+    for source in cells:
         if source.startswith("# Parameters\n"):
             for node in ast.parse(source).body:
                 if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
@@ -193,4 +201,6 @@ def check_parameters(namespace: Mapping[str, Any]) -> None:
 
 
 def _type_name(annotation: Any) -> str:
-    return str(annotation) if get_args(annotation) else getattr(annotation, "__name__", "")
+    if isinstance(annotation, str) or get_args(annotation):
+        return str(annotation)
+    return getattr(annotation, "__name__", "")
