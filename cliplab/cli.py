@@ -62,8 +62,10 @@ def run(options: argparse.Namespace) -> int:
     seconds = time.perf_counter() - started
     print(f"runs: {duration(seconds)}, set-up and downloads not counted", file=sys.stderr)
     paths = [str(record.directory / "record.json") for record in result.records]
-    _write_json(options.results / "last_run.json", paths)
-    status = judge_and_report(result.records, options.preset, options.reports, result.failures)
+    status = FAILED
+    if paths:  # else the last report stays
+        _write_json(options.results / "last_run.json", paths)
+        status = judge_and_report(result.records, options, result.failures)
     for failure in result.failures:
         where = failure.spec.directory / "error.txt"
         print(f"failed: {failure.spec.label}: {failure.error} ({where})", file=sys.stderr)
@@ -79,7 +81,7 @@ def fetch_data(specs: Sequence[RunSpec]) -> None:
         started = time.perf_counter()
         try:
             fetch(DATA_SETS[name])
-        except DataUnavailable as error:
+        except (DataUnavailable, OSError) as error:
             raise ValueError(error) from None
         print(f"data: {name}, {time.perf_counter() - started:.1f} s", file=sys.stderr)
 
@@ -106,23 +108,40 @@ def _execute(specs: Sequence[RunSpec], missing: int, jobs: int) -> BatchResult |
 
 
 def judge_and_report(
-    records: Sequence[RunRecord], preset: str, reports: Path, failures: Sequence[Failure] = ()
+    records: Sequence[RunRecord], options: argparse.Namespace, failures: Sequence[Failure] = ()
 ) -> int:
     """The verdicts of record, as a table, as reports/claims.json and as the HTML report."""
-    from cliplab.lab.claims import judge_all
     from cliplab.lab.report import write_report
-    from cliplab.lab.runs import union_rows
 
-    names = dict.fromkeys(record.notebook for record in records)
     try:
-        rows = {name: union_rows(r for r in records if r.notebook == name) for name in names}
-        verdicts = judge_all(rows, preset)
+        verdicts = _judge(records, options.notebooks)
     except ValueError as error:
         return fail(FAILED, f"cannot judge: {error}")
     _print_verdicts(verdicts)
-    _write_json(reports / "claims.json", [verdict.to_dict() for verdict in verdicts])
-    print(f"report: {write_report(records, verdicts, reports, failures)}")
+    _write_json(options.reports / "claims.json", [verdict.to_dict() for verdict in verdicts])
+    print(f"report: {write_report(records, verdicts, options.reports, failures)}")
     return 0
+
+
+def _judge(records: Sequence[RunRecord], notebooks: Path) -> list[Verdict]:
+    """Verdicts of the rows at their preset's parameters: the claims speak of no other setting."""
+    from dataclasses import replace
+
+    from cliplab.lab.batch import overrides
+    from cliplab.lab.claims import judge_all
+    from cliplab.lab.runs import union_rows
+
+    rows, changed = {}, {}
+    for name in dict.fromkeys(record.notebook for record in records):
+        own = [record for record in records if record.notebook == name]
+        names = sorted({n for record in own for n in overrides(record, notebooks)})
+        registered = [record for record in own if not overrides(record, notebooks)]
+        settings = {str([record.params[n] for n in names]) for record in own}
+        if names and not registered:
+            changed[name] = f"no verdict ({', '.join(names)} changed)"
+        rows[name] = union_rows(registered or (own if len(settings) == 1 else []))
+    verdicts = judge_all(rows, records[0].preset)
+    return [replace(v, verdict=changed.get(v.notebook, v.verdict)) for v in verdicts]
 
 
 def _print_verdicts(verdicts: Iterable[Verdict]) -> None:
@@ -145,6 +164,8 @@ def list_(options: argparse.Namespace) -> int:
     notebooks = [_describe(path, options) for path in find_notebooks([], options.notebooks)]
     if options.preset:
         notebooks = [notebook for notebook in notebooks if options.preset in notebook["presets"]]
+        if not notebooks:
+            raise ValueError(f"no notebook has a preset {options.preset!r}")
     if options.json:
         print(json.dumps(notebooks, indent=1))
         return 0
@@ -193,7 +214,7 @@ def _describe(notebook: Path, options: argparse.Namespace) -> dict[str, Any]:
 def report(options: argparse.Namespace) -> int:
     """``cliplab report``: judge and report the last run, or all current records of a preset."""
     records = _preset_records(options) if options.preset else _last_records(options.results)
-    status = judge_and_report(records, records[0].preset, options.reports)
+    status = judge_and_report(records, options)
     if options.publish and status == 0:
         from cliplab.lab.publish import publish
 

@@ -12,12 +12,14 @@ import pytest
 
 from cliplab.arguments import parse_arguments
 from cliplab.cli import main
+from cliplab.lab.claims import Claim
 
 SLOW = """
 import time
 from cliplab.lab.runs import record
 time.sleep(wait)
-record([{"arm": f"wait={wait}", "seed": s} for s in range(first_seed, first_seed + n_seeds)])
+seeds = range(first_seed, first_seed + n_seeds)
+record([{"arm": f"wait={wait}", "seed": seed, "ok": True} for seed in seeds])
 """
 
 
@@ -81,7 +83,7 @@ def test_data_that_cannot_be_fetched_is_one_line_and_nothing_starts(tmp_path):
         ("run 01 -p wait abc", "'abc' is not of type float"),
         ("run 01 -p n_seeds=1.5", "'1.5' is not of type int"),
         ("run 01 -p n_seeds=0", "0 violates its bound [>= 1]"),
-        ("run 01 -p wait nan", "nan is not a number"),
+        ("run 01 -p wait nan", "nan is not a finite number"),
         ("run 01 -p wait -1", "-1.0 violates its bound [>= 0]"),
         ("run 01 -p sizes=[]", "[] is not a non-empty list[int]"),
         ("run 01 -p wait", "expected NAME=VALUE"),
@@ -96,7 +98,7 @@ def test_data_that_cannot_be_fetched_is_one_line_and_nothing_starts(tmp_path):
         ("run 01 --split-seeds 0", "'0' is not a whole number"),
         ("run 01 -f values.yaml", "write 0.001 without quotes"),
         ("run 01 -f list.yaml", "expected parameters as NAME: VALUE"),
-        ("run 01 -f nan.toml", "nan is not a number"),
+        ("run 01 -f nan.toml", "nan is not a finite number"),
         ("run 01 -f broken.toml", "cannot read broken.toml"),
         ("run 01 -f none.toml", "cannot read none.toml"),
         ("run 01 -f presets.ini", "expected a .toml, .yaml or .yml file"),
@@ -240,7 +242,35 @@ def test_a_failure_is_named_and_sets_the_status_and_damage_is_refused(project, c
     assert "delete it to run again" in err
 
 
-def test_overlapping_runs_are_kept_but_not_judged(project, capsys):
-    assert status_of("run 01 --preset smoke --grid name=a,b --jobs 2") == 1
-    assert "cannot judge: arm 'wait=0.0', seed 0 is in two records" in capsys.readouterr().err
-    assert len(list(project.rglob("record.json"))) == 2
+def test_overlapping_seeds_are_kept_but_not_judged(project, capsys):
+    assert status_of("run 01 --preset smoke --seeds 0-1") == 0
+    assert status_of("run 01 --preset smoke --seeds 1-2") == 0
+    assert status_of("report --preset smoke") == 1
+    assert "cannot judge: arm 'wait=0.0', seed 1 is in two records" in capsys.readouterr().err
+
+
+def test_other_settings_get_a_report_and_no_verdict(project, capsys, monkeypatch):
+    claim = Claim(
+        id="C1", statement="it waits", notebook="01_slow", kind="exact", test="exact", metric="ok",
+        contrast={"wait=0.0": 1}, n=1, source="-", counter="-", expected="supported",
+    )  # fmt: skip
+    monkeypatch.setattr("cliplab.lab.claims.load_ledger", lambda: {"C1": claim})
+    (project / "notebooks" / "presets.toml").write_text("[01_slow.one]\nwait = 0\n")
+    for command, verdict in [
+        ("run 01 --preset one", "supported"),
+        ("run 01 --preset one -p name=b", "no verdict (name changed)"),
+        ("run 01 --preset one --grid name=c,d", "no verdict (name changed)"),
+        ("report --preset one", "supported"),
+    ]:
+        assert status_of(command) == 0, capsys.readouterr().err
+        [found] = json.loads((project / "reports" / "claims.json").read_text())
+        assert found["verdict"] == verdict, command
+        assert (project / "reports" / "index.html").exists()
+
+
+def test_a_batch_that_only_failed_keeps_the_last_report(project, capsys):
+    assert status_of("run 01 --preset smoke") == 0
+    before = (project / "reports" / "claims.json").stat().st_mtime_ns
+    assert status_of("run 02") == 1
+    assert (project / "reports" / "claims.json").stat().st_mtime_ns == before
+    assert json.loads((project / "results" / "last_run.json").read_text())

@@ -74,6 +74,22 @@ def read_presets(notebook: Path) -> dict[str, dict[str, Any]]:
     return {"quick": {}} | tables.get(notebook.stem, {})
 
 
+def preset_params(notebook: Path, preset: str) -> dict[str, Any]:
+    """Every parameter's value in a preset: the notebook's defaults, overlaid by its table."""
+    declared, presets = read_parameters(notebook), read_presets(notebook)
+    if preset not in presets:
+        raise ValueError(f"{notebook.stem} has no preset {preset!r}: {', '.join(presets)}")
+    defaults = {name: parameter.default for name, parameter in declared.items()}
+    return defaults | _typed(declared, presets[preset])
+
+
+def overrides(record: RunRecord, notebooks: Path) -> list[str]:
+    """Names of a run's parameters, seeds aside, that are not as its preset has them."""
+    wanted = preset_params(notebooks / f"{record.notebook}.ipynb", record.preset)
+    seeds = ("first_seed", "n_seeds")
+    return [n for n, value in record.params.items() if n not in seeds and wanted.get(n) != value]
+
+
 def plan(
     notebooks: Sequence[Path],
     preset: str,
@@ -93,14 +109,9 @@ def plan(
     specs: list[RunSpec] = []
     for notebook in notebooks:
         notebook = notebook.resolve()
-        declared, presets = read_parameters(notebook), read_presets(notebook)
-        if preset not in presets:
-            raise ValueError(f"{notebook.stem} has no preset {preset!r}: {', '.join(presets)}")
-        code = code_key(notebook)
+        declared, code = read_parameters(notebook), code_key(notebook)
         try:
-            base = {name: parameter.default for name, parameter in declared.items()}
-            base |= _typed(declared, presets[preset])
-            base |= _typed(declared, params or {})
+            base = preset_params(notebook, preset) | _typed(declared, params or {})
             for point in _grid_points(declared, grid or {}):
                 for chunk in _seed_chunks(base | point, seeds, split_seeds):
                     values = base | point | chunk

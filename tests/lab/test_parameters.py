@@ -73,7 +73,6 @@ def test_notebooks_without_the_seeds_or_the_cell_are_refused(tmp_path):
     ("kind", "text", "value"),
     [
         ("float", "1e-3", 0.001),
-        ("float", "inf", math.inf),
         ("float", "3", 3.0),
         ("int", "007", 7),
         ("bool", "true", True),
@@ -136,7 +135,7 @@ def test_a_float_survives_the_command_line(value):
     assert coerce(Parameter("x", "float"), Text(repr(value))) == value
 
 
-@given(st.lists(FINITE, min_size=1))
+@given(st.lists(FINITE, min_size=1, unique=True))
 def test_a_list_survives_the_command_line(values):
     assert coerce(Parameter("x", "list[float]"), Text(values)) == values
 
@@ -159,13 +158,20 @@ def run_cells(*cells: str) -> dict:
     return namespace
 
 
+def test_check_parameters_knows_the_bounds_under_plain_papermill():
+    with pytest.raises(ValueError, match=r"parameter n: 0 violates its bound \[> 0\]"):
+        check_parameters(run_cells("n: int = 1  # how many [> 0]", "# Parameters\nn = 0\n"))
+
+
 def test_check_parameters_under_plain_papermill():
     declared = "lr: float = 0.1\nsizes: list[int] = [1]\nother: dict = {}"
     check_parameters(run_cells(declared))
     check_parameters(run_cells(declared, "# Parameters\nlr = 1\nsizes = [1, 5]\n"))
     for injected, complaint in [
         ("lr = '1e-3'", "parameter lr: '1e-3' is not of type float"),
-        ("lr = float('nan')", "not a number"),
+        ("lr = float('nan')", "not a finite number"),
+        ("lr = float('inf')", "not a finite number"),
+        ("sizes = [2, 2]", "names a value twice"),
         ("sizes = '(1, 5)'", "parameter sizes"),
         ("sizes = []", "non-empty"),
         ("typo = 3", "unknown parameter typo; declared: lr, sizes"),

@@ -4,12 +4,14 @@ import importlib.util
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cliplab.lab.publish import markdown, publish, read_rows, regenerate, stale, write_rows
+from cliplab.lab.csvrows import read_rows, write_rows
+from cliplab.lab.publish import markdown, publish, regenerate, stale
 
 _spec = importlib.util.spec_from_file_location("fakes", Path(__file__).with_name("test_report.py"))
 fakes = importlib.util.module_from_spec(_spec)
@@ -61,8 +63,10 @@ def test_what_is_no_scalar_is_refused() -> None:
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
+def root(tmp_path: Path, make_notebook: Any) -> Path:
     (tmp_path / "README.md").write_text(README, newline="")
+    make_notebook(tmp_path / "notebooks" / f"{fakes.NAME}.ipynb", parameters="lr: float = 0.1")
+    (tmp_path / "notebooks" / "presets.toml").write_text(f"[{fakes.NAME}.verdict]\n")
     return tmp_path
 
 
@@ -123,6 +127,13 @@ def test_only_verdict_records_are_published(root: Path) -> None:
     quick = fakes.run_record(root / "r", preset="quick")
     with pytest.raises(ValueError, match=r"presets = \['quick'\], expected records of the verdict"):
         publish([quick], root)
+    assert not (root / "records").exists()
+
+
+def test_another_setting_than_the_registered_one_is_refused(root: Path) -> None:
+    record = fakes.run_record(root / "r")
+    with pytest.raises(ValueError, match=r"\['lr'\] not as the verdict preset has them"):
+        publish([replace(record, params=record.params | {"lr": 0.2})], root, fakes.LEDGER)
     assert not (root / "records").exists()
 
 
