@@ -134,8 +134,9 @@ def _judge(records: Sequence[RunRecord], notebooks: Path) -> list[Verdict]:
     rows, changed = {}, {}
     for name in dict.fromkeys(record.notebook for record in records):
         own = [record for record in records if record.notebook == name]
-        names = sorted({n for record in own for n in overrides(record, notebooks)})
-        registered = [record for record in own if not overrides(record, notebooks)]
+        differing = [overrides(record, notebooks) for record in own]
+        names = sorted({n for differs in differing for n in differs})
+        registered = [r for r, differs in zip(own, differing, strict=True) if not differs]
         settings = {str([record.params[n] for n in names]) for record in own}
         if names and not registered:
             changed[name] = f"no verdict ({', '.join(names)} changed)"
