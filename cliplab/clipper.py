@@ -74,7 +74,7 @@ class Clipper:
         if mode == "skip" and scope not in ("global", "tensor"):
             raise ValueError(f'mode "skip" needs scope "global" or "tensor", got {scope!r}')
         self.policy.init(self._count_parts(), self.params[0].device)
-        self.history = History()
+        self.history = History(scalar=scope in ("global", "element"))
         self.attached = False
         self.steps = 0
 
@@ -122,7 +122,8 @@ class Clipper:
         report = self._respond(grads, present, sizes, limits, finite)
         if dropped is not None:
             report = report._replace(skipped=report.skipped | (dropped.to(sizes.device) != 0).all())
-        self.history.append(report, lr)
+        row = torch.stack([column.to(sizes) for column in report])
+        self.history.append(row.reshape(6, -1), lr)
         return report
 
     def _count_parts(self) -> int:

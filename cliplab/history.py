@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections import deque
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -29,30 +31,64 @@ class ClipReport(NamedTuple):
 
 
 class History:
-    """The reports of all steps, oldest first; properties are ``[steps]`` or ``[steps, n_parts]``.
+    """The reports of the last steps, oldest first; properties are ``[steps]`` or
+    ``[steps, n_parts]``.
+
+    A ring on the device of the gradients: it holds at most ``max_bytes`` and then forgets the
+    oldest steps (``first_step`` says which are gone). ``labels`` name the parts.
 
     >>> history = History()
     >>> history.norm_before.shape
     torch.Size([0])
     """
 
-    def __init__(self) -> None:
-        self._steps: list[Tensor] = []
-        self._lr: list[float] = []
+    _block = 1024  # steps in one allocation
 
-    def append(self, report: ClipReport, lr: float | None) -> None:
-        """Record one step; ``lr`` is the optimizer's learning rate, None where it is not known."""
-        self._steps.append(torch.stack([column.to(report.norm_before) for column in report]))
+    def __init__(
+        self,
+        labels: Sequence[str] = (),
+        *,
+        scalar: bool = False,
+        max_bytes: int = 1 << 28,
+    ) -> None:
+        self.labels, self.scalar = list(labels), scalar
+        self.first_step = 0
+        self._max_bytes = max_bytes
+        self._blocks: deque[Tensor] = deque()
+        self._used = self._block  # rows used of the last block
+        self._lr: deque[float | Tensor] = deque()
+
+    def append(self, report: Tensor, lr: float | Tensor | None) -> None:
+        """Record one step: ``[6, n_parts]``, the columns of a report; ``lr`` None: not known."""
+        if self._used >= self._block:
+            self._grow(report)
+        self._blocks[-1][self._used] = report
+        self._used += 1
         self._lr.append(math.nan if lr is None else lr)
 
+    def _grow(self, report: Tensor) -> None:
+        row = report.numel() * report.element_size()
+        if not self._blocks:
+            self._block = max(1, min(self._block, self._max_bytes // (2 * row)))
+        elif (len(self._blocks) + 1) * self._block * row > self._max_bytes:
+            self._blocks.popleft()
+            self.first_step += self._block
+            for _ in range(self._block):
+                self._lr.popleft()
+        self._blocks.append(report.new_empty((self._block, *report.shape)))
+        self._used = 0
+
     def __len__(self) -> int:
-        return len(self._steps)
+        return len(self._lr)
 
     def _column(self, name: str) -> Tensor:
-        if not self._steps:
+        if not self._blocks:
             return torch.empty(0)
         position = ClipReport._fields.index(name)
-        return torch.stack([step[position] for step in self._steps])
+        columns = [block[:, position] for block in self._blocks]
+        columns[-1] = columns[-1][: self._used]
+        column = torch.cat(columns)
+        return column[:, 0] if self.scalar else column
 
     @property
     def norm_before(self) -> Tensor:
@@ -72,7 +108,7 @@ class History:
     @property
     def factor(self) -> Tensor:
         """What the gradient was multiplied by; 0 at a skipped step."""
-        return self._column("factor").where(~self._column("skipped").bool(), 0.0)
+        return self._column("factor").where(~self.skipped, 0.0)
 
     @property
     def clipped(self) -> Tensor:
@@ -87,7 +123,7 @@ class History:
     @property
     def lr(self) -> Tensor:
         """Learning rates ``[steps]``, NaN where the clipper was not attached to an optimizer."""
-        return torch.tensor(self._lr)
+        return torch.tensor([float(lr) for lr in self._lr])
 
     @property
     def effective_lr(self) -> Tensor:
@@ -102,6 +138,17 @@ class History:
         return self.clipped.float().mean(dim=0)
 
     @property
+    def nonfinite(self) -> Tensor:
+        """Whether the raw norm was NaN or inf."""
+        return ~self.norm_before.isfinite()
+
+    @property
+    def shares(self) -> Tensor:
+        """Every part's share of the squared gradient, ``n_i^2 / sum_j n_j^2``."""
+        squares = self.norm_before.square()
+        return squares / squares.sum(dim=-1, keepdim=True) if not self.scalar else squares * 0 + 1
+
+    @property
     def excess(self) -> Tensor:
         """Mean of ``max(norm - threshold, 0)`` over the steps with a finite norm."""
         over = (self.norm_before - self.threshold).clamp(min=0)
@@ -114,7 +161,7 @@ class History:
         columns = {name: self._column(name).cpu() for name in ClipReport._fields}
         columns["factor"], columns["effective_lr"] = self.factor.cpu(), self.effective_lr.cpu()
         parts = columns["factor"].shape[1] if columns["factor"].ndim > 1 else 1
-        step = torch.arange(len(self)).repeat_interleave(parts)
+        step = torch.arange(len(self)).repeat_interleave(parts) + self.first_step
         index = {"step": step.numpy(), "part": torch.arange(parts).repeat(len(self)).numpy()}
         lr = self.lr.repeat_interleave(parts).numpy()
         values = {name: column.flatten().numpy() for name, column in columns.items()}

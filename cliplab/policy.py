@@ -7,7 +7,7 @@ inactive or not finite at a step neither changes nor advances the policy's state
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from typing import Any
@@ -20,18 +20,44 @@ State = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Context:
-    """What a policy may know beside the sizes: the mask of active parts, the step, lr and loss."""
+    """What a policy may know beside the sizes.
+
+    ``active`` is the mask of parts that count, ``[n_parts]``; ``step``, ``lr`` and ``loss`` are
+    those of the step. ``total_norm`` (scalar: the norm of all finite active parts as one vector)
+    and ``weight_norms`` (``[n_parts]``) are measured when they are asked for.
+    """
 
     active: Tensor
     step: int = 0
     lr: float | None = None
     loss: Tensor | None = None
+    measure_total: Callable[[], Tensor] | None = None
+    measure_weights: Callable[[], Tensor] | None = None
+
+    @property
+    def total_norm(self) -> Tensor:
+        """Norm of all parts as one vector: a scalar."""
+        if self.measure_total is None:
+            raise ValueError("this policy needs the total norm: use it through a Clipper")
+        return self.measure_total()
+
+    @property
+    def weight_norms(self) -> Tensor:
+        """Norm of the weights of every part: ``[n_parts]``."""
+        if self.measure_weights is None:
+            raise ValueError("this policy needs the weights' norms: use it through a Clipper")
+        return self.measure_weights()
+
+
+def on_host(tensor: Tensor) -> bool:
+    """Whether looking at a value is free (a CPU) or would wait for a device."""
+    return tensor.device.type == "cpu"
 
 
 def check_positive(name: str, value: object, *, zero: bool = False) -> float:
     """Return ``value`` as a float; ``ValueError`` for NaN, a bool, text, and numbers below 0."""
     is_number = isinstance(value, Real) and not isinstance(value, bool)
-    is_scalar = isinstance(value, Tensor) and value.numel() == 1
+    is_scalar = isinstance(value, Tensor) and value.numel() == 1 and value.dtype != torch.bool
     number = float(value) if is_number or is_scalar else math.nan  # type: ignore[arg-type]
     if not (number > 0 or (zero and number == 0)):
         raise ValueError(f"{name} must be a number {'>= 0' if zero else '> 0'}, got {value!r}")
@@ -52,6 +78,8 @@ class Threshold:
     (a pure function: sizes ``[n_parts]`` and state to limits ``[n_parts]`` and the next state).
     """
 
+    stateless = False  # True: limits do not depend on sizes, so it also works entry by entry
+
     def __init__(self) -> None:
         self.state: State = {}
 
@@ -63,6 +91,10 @@ class Threshold:
         """Return limits ``[n_parts]`` for sizes ``[n_parts]``, and learn from the active parts."""
         sizes = sizes.float()  # as the state: what overflows it must not enter it
         active = context.active & sizes.isfinite()
+        if on_host(active) and bool(active.all()):
+            limits, after = self.step(sizes, self.state, context)
+            self.state.update(after)
+            return limits
         sizes = torch.where(active, sizes, torch.zeros_like(sizes))
         limits, after = self.step(sizes, self.state, replace(context, active=active))
         for name, new in after.items():
