@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cliplab.norms import scale_
+from cliplab.policy import on_host
 
 if TYPE_CHECKING:
     from cliplab.clipper import Clipper
@@ -20,8 +21,8 @@ class Attachment:
     def __init__(self, clipper: Clipper, optimizer: torch.optim.Optimizer) -> None:
         if clipper.attached:
             raise ValueError("the clipper is already attached to an optimizer: remove() that first")
-        held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        missing = sum(id(p) not in held for p in clipper.params)
+        group_of = {id(p): i for i, g in enumerate(optimizer.param_groups) for p in g["params"]}
+        missing = sum(id(p) not in group_of for p in clipper.params)
         if missing:
             raise ValueError(
                 f"the optimizer holds only part of the clipper's parameters: {missing} of "
@@ -29,13 +30,9 @@ class Attachment:
             )
         self.clipper = clipper
         clipper.attached = True
-        first = clipper.params[0]
-        self._group = next(
-            i
-            for i, group in enumerate(optimizer.param_groups)
-            if any(p is first for p in group["params"])
-        )
+        self._group = group_of[id(clipper.params[0])]
         self._hidden: list[tuple[Tensor, Tensor]] = []
+        self._lent: list[str] = []
         self._hooks = [
             optimizer.register_step_pre_hook(self._before),
             optimizer.register_step_post_hook(self._after),
@@ -59,28 +56,78 @@ class Attachment:
     ) -> None:
         self.remove()
 
-    def _before(
-        self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> None:
+    def _before(self, optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if any(callable(x) for x in (*args, *kwargs.values())):
             raise RuntimeError("cannot clip gradients computed in a closure inside the step")
         self._restore()  # left over when the last step itself raised
-        dropped = getattr(optimizer, "found_inf", None)
-        self._unscale(optimizer)
-        lr = float(optimizer.param_groups[self._group]["lr"])
-        report = self.clipper._clip(None, lr, dropped)
-        may_skip = self.clipper.mode == "skip" or self.clipper.nonfinite == "skip"
-        if may_skip and bool(report.skipped.any()):
+        self._take_back(optimizer)
+        fused = self._is_fused(optimizer)
+        hand_over = fused and self._is_whole(optimizer)
+        scale, dropped = (
+            getattr(optimizer, "grad_scale", None),
+            getattr(optimizer, "found_inf", None),
+        )
+        if scale is not None and not hand_over:
+            self._unscale(optimizer, scale)
+        lr = optimizer.param_groups[self._group]["lr"]
+        if isinstance(lr, Tensor):
+            lr = float(lr) if on_host(lr) else lr.detach().clone()
+        report = self.clipper._clip(lr, dropped, scale if hand_over else None, hand_over)
+        if hand_over:
+            self._lend_factor(optimizer, report.factor, scale)
+        if self.clipper.mode == "skip" or self.clipper.nonfinite == "skip":
+            self._skip(optimizer, report.skipped.any(), fused)
+
+    def _after(self, optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._restore()
+        self._take_back(optimizer)
+
+    def _is_fused(self, optimizer: Any) -> bool:
+        """Whether the optimizer's kernels take ``grad_scale`` and ``found_inf``."""
+        supported = getattr(optimizer, "_step_supports_amp_scaling", False)
+        return supported and all(group.get("fused") for group in optimizer.param_groups)
+
+    def _is_whole(self, optimizer: Any) -> bool:
+        """Whether one factor serves all that the optimizer holds."""
+        clipper = self.clipper
+        held = sum(len(group["params"]) for group in optimizer.param_groups)
+        return (
+            clipper.scope == "global"
+            and clipper.partition.n_parts == 1
+            and clipper.nonfinite != "zero"
+            and not clipper.partition.sharded
+            and held == len(clipper.params)
+        )
+
+    def _lend_factor(self, optimizer: Any, factor: Tensor, scale: Tensor | None) -> None:
+        """Let the fused kernel divide by ``scale / factor``."""
+        if scale is None and on_host(factor) and float(factor) == 1.0:
+            return
+        self._lend(optimizer, "grad_scale", (1.0 if scale is None else scale) / factor.float())
+
+    def _skip(self, optimizer: Any, skipped: Tensor, fused: bool) -> None:
+        """Keep the optimizer from moving anything: fused kernels by their flag, without a sync."""
+        if fused and not self.clipper.partition.sharded and not _is_first_momentum_step(optimizer):
+            dropped = getattr(optimizer, "found_inf", None)
+            flag = skipped.float()
+            self._lend(optimizer, "found_inf", flag if dropped is None else flag.maximum(dropped))
+        elif bool(skipped):
             for group in optimizer.param_groups:
                 for p in group["params"]:
                     if p.grad is not None:
                         self._hidden.append((p, p.grad))
                         p.grad = None
 
-    def _after(
-        self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> None:
-        self._restore()
+    def _lend(self, optimizer: Any, name: str, value: Tensor) -> None:
+        if not hasattr(optimizer, name):  # else a GradScaler takes it back
+            self._lent.append(name)
+        setattr(optimizer, name, value)
+
+    def _take_back(self, optimizer: Any) -> None:
+        for name in self._lent:
+            if hasattr(optimizer, name):
+                delattr(optimizer, name)
+        self._lent.clear()
 
     def _restore(self) -> None:
         for p, grad in self._hidden:
@@ -88,11 +135,18 @@ class Attachment:
                 p.grad = grad
         self._hidden.clear()
 
-    def _unscale(self, optimizer: torch.optim.Optimizer) -> None:
+    def _unscale(self, optimizer: Any, scale: Tensor) -> None:
         """A fused optimizer gets scaled gradients and the scale: bring them to true units."""
-        scale = getattr(optimizer, "grad_scale", None)
-        if scale is not None:
-            for group in optimizer.param_groups:
-                grads = [p.grad for p in group["params"] if p.grad is not None]
-                scale_(grads, 1.0 / scale)  # fp16 cannot hold the usual scale, its inverse may do
-            optimizer.grad_scale = torch.ones_like(scale)  # type: ignore[attr-defined]
+        for group in optimizer.param_groups:
+            grads = [p.grad for p in group["params"] if p.grad is not None]
+            scale_(grads, 1.0 / scale)  # fp16 cannot hold the usual scale, its inverse may do
+        optimizer.grad_scale = torch.ones_like(scale)
+
+
+def _is_first_momentum_step(optimizer: Any) -> bool:
+    """Fused SGD leaves its momentum uninitialised when the very first step is flagged."""
+    return isinstance(optimizer, torch.optim.SGD) and any(
+        group["momentum"] and p.grad is not None and "momentum_buffer" not in optimizer.state[p]
+        for group in optimizer.param_groups
+        for p in group["params"]
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
@@ -12,32 +11,35 @@ from torch import Tensor
 
 from cliplab.attachment import Attachment
 from cliplab.history import ClipReport, History
-from cliplab.norms import check_norm_type, member_norms, scale_, tensor_norms, total_norm
-from cliplab.parameters import Parameters, select_parameters
-from cliplab.policy import Context, Threshold
-from cliplab.thresholds import Fixed
+from cliplab.layout import member_views, unit_views
+from cliplab.nonfinite import NonFiniteGradientError, Watch
+from cliplab.norms import check_norm_type, dense, total_norm
+from cliplab.parameters import Group, Parameters, select_parameters
+from cliplab.partition import Gradients, Partition, RowParts, TensorParts, gradients
+from cliplab.policy import Context, Threshold, on_host
+from cliplab.thresholds import Switch, as_policy
 
-Scope = Literal["global", "tensor", "element", "member"]
-Mode = Literal["rescale", "skip"]
+Scope = Literal["global", "group", "tensor", "unit", "element", "member"]
+Mode = Literal["rescale", "soft", "skip"]
 NonFinite = Literal["raise", "skip", "zero", "propagate"]
-
-
-class NonFiniteGradientError(FloatingPointError):
-    """A gradient held NaN or inf and the clipper was told to raise."""
 
 
 class Clipper:
     """Clip gradients: ``g <- g * min(1, c / size)`` for every part of the gradient.
 
-    ``scope`` partitions: the whole gradient, each "tensor", each "element" (value clipping,
-    ``clamp(g, -c, c)``), or each "member" (leading axis of stacked models). ``threshold`` is
-    ``c``: a number or a policy. ``mode`` "skip" leaves the gradient and reports the step as
-    skipped; through ``attach`` the optimizer then takes no step at all.
+    ``scope`` partitions: the whole gradient, each param "group", each "tensor", each "unit" (an
+    output row or filter), each "element" (value clipping, ``clamp(g, -c, c)``), or each "member"
+    (leading axis of stacked models). ``threshold`` is ``c``: a number or a policy, which is copied.
+    ``mode``: "rescale"; "soft" (``g * c / (c + size)``); or "skip", which leaves the gradient and
+    reports the step as skipped; through ``attach`` the optimizer then takes no step at all.
 
-    ``params``: a module, tensors, ``(name, tensor)`` pairs, or optimizer-style groups, of which
-    one with ``clip=False`` is neither measured nor clipped. ``exclude``: name patterns
-    (``fnmatch``). ``nonfinite``: "raise" (which waits for the device at every step), "skip" the
-    step, "zero" the parts, or "propagate".
+    ``params``: a module, tensors, ``(name, tensor)`` pairs, or optimizer-style groups. A group with
+    ``clip=False`` is neither measured nor clipped; one with its own ``threshold`` is measured and
+    clipped on its own. ``exclude``: name patterns (``fnmatch``). The units of bare tensors lie on
+    their first axis; a module knows better (transposed convolutions).
+
+    ``nonfinite``: "raise", "skip" the step, "zero" the parts, or "propagate". On an accelerator
+    "raise" does not wait: the error comes at a later ``clip`` or ``flush`` and names the step.
 
     Raises ``ValueError`` on a bad argument, ``NonFiniteGradientError`` at a non-finite gradient.
     Source: Pascanu, Mikolov, Bengio 2013.
@@ -65,33 +67,51 @@ class Clipper:
         self.mode = _check_choice("mode", mode, Mode)
         self.nonfinite = _check_choice("nonfinite", nonfinite, NonFinite)
         self.norm_type = check_norm_type(norm_type)
-        self.params = select_parameters(params, exclude)
-        self.policy = (
-            copy.deepcopy(threshold) if isinstance(threshold, Threshold) else Fixed(threshold)
-        )
-        if scope == "element" and not isinstance(self.policy, Fixed):
+        groups = select_parameters(params, exclude)
+        self.params = [p for group in groups for p in group.params]
+        self.partition, labels, group_of = _divide(self.scope, groups, params)
+        self.policy = _policy_of_groups(as_policy(threshold), groups, group_of)
+        if scope == "element" and not self.policy.stateless:
             raise ValueError(f'scope "element" needs a fixed threshold, got {self.policy!r}')
-        if mode == "skip" and scope not in ("global", "tensor"):
-            raise ValueError(f'mode "skip" needs scope "global" or "tensor", got {scope!r}')
-        self.policy.init(self._count_parts(), self.params[0].device)
-        self.history = History(scalar=scope in ("global", "element"))
+        if mode == "skip" and scope not in ("global", "group", "tensor"):
+            raise ValueError(f'mode "skip" needs scope global, group or tensor, got {scope!r}')
+        if mode == "soft" and scope == "element":
+            raise ValueError('mode "soft" cannot be used with scope "element"')
+        self.policy.init(self.partition.n_parts, self.partition.device)
+        scalar = scope in ("global", "element") and self.partition.n_parts == 1
+        self.history = History(labels, scalar=scalar)
         self.attached = False
         self.steps = 0
+        self._loss: Tensor | None = None
+        self._watch = Watch()
 
     def clip(self, loss: Tensor | None = None) -> ClipReport:
         """Clip the gradients in place and return what was done; ``loss`` is shown to the policy."""
-        return self._clip(loss, lr=None, dropped=None)
+        if loss is not None:
+            self.observe(loss)
+        return self._clip(lr=None)
+
+    def observe(self, loss: Tensor) -> None:
+        """Show the next step's loss to the policy; for loss-aware policies used with ``attach``."""
+        self._loss = loss.detach()
 
     def attach(self, optimizer: torch.optim.Optimizer) -> Attachment:
         """Clip at every ``optimizer.step()``; returns a handle with ``remove()``.
 
         Right under ``torch.amp.GradScaler`` (clips in true units) and gradient accumulation; the
-        recorded learning rate is that of the group with the clipper's first parameter. An
-        optimizer that holds only part of the clipper's parameters, or a second optimizer, is a
+        recorded learning rate is that of the group with the clipper's first parameter. A fused
+        optimizer is handed the factor where there is one for all it holds: it then multiplies in
+        its own pass, and ``p.grad`` is the raw gradient before and the clipped one after the step.
+
+        An optimizer that holds only part of the clipper's parameters, or a second optimizer, is a
         ``ValueError``; a closure given to ``step`` is a ``RuntimeError``. Of several clippers on
         one optimizer each records what it did itself, not that another skipped the step.
         """
         return Attachment(self, optimizer)
+
+    def flush(self) -> None:
+        """Wait for the device, and raise what ``nonfinite="raise"`` has found there."""
+        self._watch.check(wait=True)
 
     def state_dict(self) -> dict[str, Any]:
         """Return step count and policy state; the history is not part of it."""
@@ -103,135 +123,182 @@ class Clipper:
             raise ValueError(f"expected a state with 'steps' and 'policy', got {sorted(state)}")
         self.policy.load_state_dict(state["policy"])
         self.steps = int(state["steps"])
+        if not len(self.history):
+            self.history.first_step = self.steps
 
     @torch.no_grad()
-    def _clip(self, loss: Tensor | None, lr: float | None, dropped: Tensor | None) -> ClipReport:
-        """Do ``clip``; ``dropped`` is a GradScaler's flag that it will not take this step."""
-        present = [p.grad is not None for p in self.params]
-        grads = [p.grad for p in self.params if p.grad is not None]
-        sizes, active = self._measure(grads, present)
-        finite = sizes.isfinite() | ~active
-        if self.nonfinite == "raise" and dropped is None and not bool(finite.all()):
-            raise NonFiniteGradientError(self._describe(sizes, finite))
-        learns = active & finite
+    def _clip(
+        self,
+        lr: float | Tensor | None,
+        dropped: Tensor | None = None,
+        scale: Tensor | None = None,
+        hand_over: bool = False,
+    ) -> ClipReport:
+        """Do ``clip``; ``dropped`` is a GradScaler's flag that it will not take this step.
+
+        ``scale``: what the gradients were multiplied by. ``hand_over``: leave multiplying by
+        the reported factor to the optimizer.
+        """
+        grads = gradients(self.params, rows=self.scope == "unit")
+        order = math.inf if self.scope == "element" else self.norm_type
+        sizes, active = self.partition.measure(grads, order)
+        if scale is not None:
+            sizes = sizes / scale.to(sizes)
+        finite = sizes.isfinite()
+        fine = on_host(sizes) and bool(finite.all())
+        if not fine and self.nonfinite == "raise" and dropped is None:
+            self._raise(sizes, finite)
+        learns = active if fine else active & finite
         if dropped is not None:
             learns = learns & (dropped.to(sizes.device) == 0)
-        self.steps += 1
-        context = Context(learns, self.steps - 1, lr, loss)
-        limits = self.policy(sizes, context)
-        report = self._respond(grads, present, sizes, limits, finite)
+        context = Context(
+            learns,
+            self.steps,
+            lr,  # type: ignore[arg-type]
+            self._loss,
+            lambda: self._total(sizes, learns),
+            self._weight_norms,
+        )
+        self.steps, self._loss = self.steps + 1, None
+        limits = self.policy(sizes, context).to(sizes.dtype)
+        report = self._respond(grads, sizes, limits, finite, fine, hand_over)
         if dropped is not None:
-            report = report._replace(skipped=report.skipped | (dropped.to(sizes.device) != 0).all())
-        row = torch.stack([column.to(sizes) for column in report])
-        self.history.append(row.reshape(6, -1), lr)
-        return report
-
-    def _count_parts(self) -> int:
-        if self.scope == "tensor":
-            return len(self.params)
-        if self.scope != "member":
-            return 1
-        members = {p.shape[0] if p.ndim else 0 for p in self.params}
-        if len(members) > 1 or members == {0}:
-            shapes = [tuple(p.shape) for p in self.params]
-            raise ValueError(f'scope "member" needs one common leading axis, got shapes {shapes}')
-        return members.pop()
-
-    def _measure(self, grads: list[Tensor], present: list[bool]) -> tuple[Tensor, Tensor]:
-        """Return sizes ``[n_parts]`` and the mask of parts that have a gradient."""
-        device, n_parts = self.params[0].device, self._count_parts()
-        if not grads:
-            return torch.zeros(n_parts, device=device), torch.zeros(n_parts, device=device).bool()
-        if self.scope == "tensor":
-            norms = tensor_norms(grads, self.norm_type).to(device)
-            active = torch.tensor(present, device=device)
-            return torch.zeros(n_parts, device=device).to(norms).masked_scatter(
-                active, norms
-            ), active
-        if self.scope == "member":
-            sizes = member_norms(grads, self.norm_type)
-        else:
-            order = math.inf if self.scope == "element" else self.norm_type
-            sizes = total_norm(grads, order).reshape(1)
-        return sizes.to(device), torch.ones(n_parts, dtype=torch.bool, device=device)
+            report[5].logical_or_((dropped.to(sizes.device) != 0).all())
+        row = torch.stack([column.to(sizes.dtype) for column in report])
+        self.history.append(row, lr)
+        return ClipReport(*(c[0] for c in report)) if self.history.scalar else ClipReport(*report)
 
     def _respond(
         self,
-        grads: list[Tensor],
-        present: list[bool],
+        grads: Gradients,
         sizes: Tensor,
         limits: Tensor,
         finite: Tensor,
-    ) -> ClipReport:
-        limits = limits.to(sizes)
+        fine: bool,
+        hand_over: bool,
+    ) -> list[Tensor]:
+        """Scale the gradients; return the columns of the report, ``[n_parts]`` each."""
         over = sizes > limits
-        skipped = (~finite).any() if self.nonfinite == "skip" else over.new_zeros(())
+        skipped = torch.zeros_like(over)
         if self.mode == "skip":
-            skipped = skipped | over.any()
-            factor, after = torch.ones_like(sizes), sizes
-        elif self.scope == "element":
-            factor = self._clamp(grads, finite, skipped)
+            skipped |= over.any()
+        if self.nonfinite == "skip" and not fine:
+            skipped |= ~finite.all()
+        if self.mode == "skip" and (fine or self.nonfinite != "zero"):
+            return [sizes, sizes, limits, torch.ones_like(sizes), over, skipped]
+        if self.nonfinite == "zero" and not fine:
+            self.partition.clear_(grads, ~finite)
+        if self.scope == "element":
+            factor = self._clamp(grads, limits, skipped).expand_as(sizes)
             after = torch.minimum(sizes, limits)
         else:
-            # No limit, no factor: inf / inf would turn one bad entry into a bad gradient.
-            acts = (over | ~finite) & limits.isfinite() & ~skipped
-            factor = torch.where(acts, limits / sizes, 1.0)
-            if self.nonfinite == "zero":
-                factor = factor.where(finite, 0.0)
-            self._scale(grads, present, factor, finite)
-            after = sizes * factor
-        if self.nonfinite == "zero":
-            after = after.where(finite, 0.0)
-        columns = (sizes, after, limits, factor, over, skipped.expand_as(over))
-        scalar = self.scope in ("global", "element")
-        return ClipReport(*(column[0] if scalar else column for column in columns))
+            factor = self._factor(sizes, limits, over, finite, fine, skipped)
+            clips = not on_host(factor) or not bool((factor == 1).all())
+            if clips and not hand_over:
+                self.partition.scale_(grads, factor)
+            after = sizes * factor if clips else sizes
+        if self.nonfinite == "zero" and not fine:
+            factor, after = factor.where(finite, 0.0), after.where(finite, 0.0)
+        return [sizes, after, limits, factor, over, skipped]
 
-    def _clamp(self, grads: list[Tensor], finite: Tensor, skipped: Tensor) -> Tensor:
-        """Clamp every entry; return the L2 norm after over the one before, ``[1]``."""
-        assert isinstance(self.policy, Fixed)
-        before = total_norm(grads)
-        if self.nonfinite == "zero":
-            _zero_where(grads, [finite[0]] * len(grads))
-        if grads and not (self.nonfinite == "skip" and bool(skipped)):
-            torch._foreach_clamp_min_(grads, -self.policy.value)
-            torch._foreach_clamp_max_(grads, self.policy.value)
-        factor = torch.where(before > 0, total_norm(grads) / before, 1.0)
-        return factor.reshape(1).to(finite.device)
-
-    def _scale(
-        self, grads: list[Tensor], present: list[bool], factor: Tensor, finite: Tensor
-    ) -> None:
-        """Multiply every gradient by its part's factor."""
-        if not grads:
-            return
-        if factor.device.type == "cpu" and bool((factor == 1).all()):
-            return
-        if self.scope == "tensor":
-            chosen = torch.tensor(present, device=factor.device)
-            factors, fine = list(factor[chosen].unbind()), list(finite[chosen].unbind())
-        elif self.scope == "member":
-            views = [(-1, *[1] * (g.ndim - 1)) for g in grads]
-            factors, fine = [factor.view(v) for v in views], [finite.view(v) for v in views]
+    def _factor(
+        self,
+        sizes: Tensor,
+        limits: Tensor,
+        over: Tensor,
+        finite: Tensor,
+        fine: bool,
+        skipped: Tensor,
+    ) -> Tensor:
+        """What to multiply every part by: 1 where nothing is to be done, ``[n_parts]``."""
+        if self.mode == "soft":
+            acts, ratio = limits.isfinite() & (sizes > 0), limits / (limits + sizes)
         else:
-            factors, fine = [factor[0]] * len(grads), [finite[0]] * len(grads)
-        if self.nonfinite == "zero":
-            _zero_where(grads, fine)
-        if self.scope == "global":
-            scale_(grads, factor[0])
-        else:
-            for grad, own in zip(grads, factors, strict=True):
-                grad.mul_(own.to(grad.device))  # the factor keeps its precision
+            acts, ratio = over, limits / sizes
+        if not fine:
+            if self.nonfinite in ("skip", "zero"):
+                acts = acts & finite & ~skipped
+            else:  # no limit, no factor: inf / inf would turn one bad entry into a bad gradient
+                acts = (acts | ~finite) & limits.isfinite()
+        return torch.where(acts, ratio, 1.0)
 
-    def _describe(self, sizes: Tensor, finite: Tensor) -> str:
+    def _clamp(self, grads: Gradients, limits: Tensor, skipped: Tensor) -> Tensor:
+        """Clamp every entry; return the L2 norm after over the one before."""
+        assert isinstance(self.partition, TensorParts)
+        present = [g for g in grads if g is not None]
+        before = total_norm(present)
+        limits = torch.where(skipped, math.inf, limits)
+        for grad, limit in zip(grads, self.partition.own(limits), strict=True):
+            if grad is not None:
+                _clamp_entries(dense(grad), limit)
+        return torch.where(before > 0, total_norm(present) / before, 1.0).to(limits)
+
+    def _total(self, sizes: Tensor, counts: Tensor) -> Tensor:
+        return torch.linalg.vector_norm(torch.where(counts, sizes, 0.0), self.norm_type)
+
+    def _weight_norms(self) -> Tensor:
+        weights = [p.detach() for p in self.params]
+        return self.partition.measure(weights, self.norm_type)[0].float()
+
+    def _raise(self, sizes: Tensor, finite: Tensor) -> None:
+        self._watch.check()
+        if not on_host(sizes):
+            self._watch.put(self.steps, ~finite.all())
+            return
         worst = int((~finite).nonzero()[0])
-        where = "" if self.scope in ("global", "element") else f" of {self.scope} {worst}"
-        return f"gradient norm{where} is {float(sizes[worst])} at step {self.steps}"
+        where = "" if self.history.scalar else f" of {self.history.label(worst)}"
+        raise NonFiniteGradientError(
+            f"gradient norm{where} is {float(sizes[worst])} at step {self.steps}"
+        )
 
 
-def _zero_where(grads: list[Tensor], fine: list[Tensor]) -> None:
-    """Zero the entries whose part is not finite (0 x NaN would stay NaN)."""
-    for grad, keep in zip(grads, fine, strict=True):
-        grad.masked_fill_(~keep.to(grad.device), 0.0)
+def _divide(
+    scope: Scope, groups: Sequence[Group], source: Parameters
+) -> tuple[Partition, list[str], list[int]]:
+    """Return the partition, a label for every part, and the number of every part's group."""
+    params = [p for group in groups for p in group.params]
+    position = [i for i, group in enumerate(groups) for _ in group.params]
+    names = [name or f"tensor {i}" for i, name in enumerate(n for g in groups for n in g.names)]
+    if scope == "tensor":
+        return TensorParts(params, [1] * len(params)), names, position
+    if scope == "group":
+        runs = [len(group.params) for group in groups]
+        return TensorParts(params, runs), [g.label for g in groups], list(range(len(groups)))
+    if scope in ("global", "element"):
+        own = [i for i, group in enumerate(groups) if group.threshold is not None]
+        shared = len(groups) - len(own)
+        runs = [sum(len(g.params) for g in groups[:shared])] * (shared > 0)
+        runs += [len(groups[i].params) for i in own]
+        labels = ["all"] * (shared > 0) + [groups[i].label for i in own]
+        return TensorParts(params, runs), labels, [0] * (shared > 0) + own
+    if scope == "member":
+        if any(group.threshold is not None for group in groups):
+            raise ValueError('scope "member" takes one policy: use Switch for several')
+        rows = RowParts(params, member_views(params), members=True)
+        return rows, [f"member {i}" for i in range(rows.n_parts)], [0] * rows.n_parts
+    rows = RowParts(params, unit_views(source, params))
+    labels = [f"{name}[{i}]" for name, k in zip(names, rows.counts, strict=True) for i in range(k)]
+    return rows, labels, [i for i, k in zip(position, rows.counts, strict=True) for _ in range(k)]
+
+
+def _policy_of_groups(
+    policy: Threshold, groups: Sequence[Group], group_of: Sequence[int]
+) -> Threshold:
+    """One policy for all parts, groups with a threshold of their own switched to theirs."""
+    own = {i: as_policy(g.threshold) for i, g in enumerate(groups) if g.threshold is not None}
+    if not own:
+        return policy
+    cases = [([i not in own for i in group_of], policy)]
+    cases += [([i == group for i in group_of], theirs) for group, theirs in own.items()]
+    return Switch([(mask, theirs) for mask, theirs in cases if any(mask)])
+
+
+def _clamp_entries(entries: Tensor, limit: Tensor) -> None:
+    limit = limit.to(entries.device)
+    if entries.is_complex():
+        entries.mul_((limit / entries.abs()).clamp(max=1.0).nan_to_num(nan=1.0))
+    else:
+        entries.clamp_(min=-limit, max=limit)
 
 
 def _check_choice(name: str, value: Any, choices: Any) -> Any:

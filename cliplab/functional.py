@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from torch import Tensor
 
-from cliplab.clipper import NonFiniteGradientError
+from cliplab.nonfinite import NonFiniteGradientError
 from cliplab.norms import check_norm_type, scale_, total_norm
 from cliplab.policy import check_positive
 

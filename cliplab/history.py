@@ -66,6 +66,10 @@ class History:
         self._used += 1
         self._lr.append(math.nan if lr is None else lr)
 
+    def label(self, part: int) -> str:
+        """Name of a part."""
+        return self.labels[part] if part < len(self.labels) else f"part {part}"
+
     def _grow(self, report: Tensor) -> None:
         row = report.numel() * report.element_size()
         if not self._blocks:

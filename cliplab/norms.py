@@ -1,15 +1,25 @@
-"""Measuring: sizes of gradients over a scope, overflow-safe and accumulated in at least fp32."""
+"""Measuring: sizes of gradients, overflow-safe and accumulated in at least fp32.
+
+On a CPU the direct sum is looked at, and taken again on scaled entries where it over- or
+underflowed. On an accelerator a look would wait for the device: sums are taken in fp64 at once.
+"""
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from cliplab.policy import on_host
+from cliplab.sharded import add_shards, is_sharded, local
+
 _HALF = (torch.float16, torch.bfloat16)
+_DOUBLE = (torch.float64, torch.complex128)
+_LARGE = 1 << 16  # entries from which a call of its own costs a tensor nothing
 
 
 def check_norm_type(norm_type: float) -> float:
@@ -23,17 +33,38 @@ def check_norm_type(norm_type: float) -> float:
     return order
 
 
-def tensor_norms(tensors: Sequence[Tensor], norm_type: float = 2.0) -> Tensor:
-    """Norm of every tensor, ``[n_tensors]``, in the given order.
+def dense(tensor: Tensor) -> Tensor:
+    """The entries of a tensor on this rank, sharing memory: of a sparse one those it stores.
 
-    ``n_i = (sum_j |g_ij|^p)^(1/p)``, in fp32 for half-precision tensors. Where the direct sum
-    over- or underflows, it is taken again on ``g_i / max|g_i|``.
+    An uncoalesced COO tensor is coalesced first, so its entries are then a copy.
+    """
+    if type(tensor) is not Tensor:
+        tensor = local(tensor)
+    if tensor.layout == torch.strided:
+        return tensor
+    return tensor.coalesce().values() if tensor.layout == torch.sparse_coo else tensor.values()
+
+
+def tensor_norms(tensors: Sequence[Tensor], norm_type: float = 2.0) -> Tensor:
+    """Norm of every tensor, ``[n_tensors]``, in the given order; a DTensor counts as a whole.
+
+    ``n_i = (sum_j |g_ij|^p)^(1/p)``, in fp32 for half-precision tensors, right for entries of any
+    magnitude.
 
     >>> tensor_norms([torch.tensor([3.0, 4.0]), torch.tensor([1e25, 0.0])])
     tensor([5.0000e+00, 1.0000e+25])
     """
-    fast = _stack(tensors, _foreach_norm(tensors, norm_type))
-    return fast if norm_type == math.inf else _rescue(fast, tensors, norm_type)
+    if not tensors:
+        return torch.zeros(0)
+    norms = local_norms([dense(t) for t in tensors], norm_type)
+    if not any(map(is_sharded, tensors)):
+        return norms
+    return torch.cat(add_shards(norms.reshape(-1, 1), tensors, norm_type))
+
+
+def local_norms(entries: Sequence[Tensor], norm_type: float) -> Tensor:
+    """Norm of every plain tensor, ``[n_tensors]``; there must be one."""
+    return _rescue(_direct(entries, norm_type), entries, norm_type)
 
 
 def total_norm(tensors: Sequence[Tensor], norm_type: float = 2.0) -> Tensor:
@@ -44,15 +75,14 @@ def total_norm(tensors: Sequence[Tensor], norm_type: float = 2.0) -> Tensor:
     """
     if not tensors:
         return torch.zeros(())
-    norms = _stack(tensors, _foreach_norm(tensors, norm_type))
-    fast: Tensor = torch.linalg.vector_norm(norms, norm_type)
-    safe = _is_safe(fast, tensors, norm_type)
-    if norm_type == math.inf or _surely(safe):
-        return fast
-    sizes = _rescue(norms, tensors, norm_type)
-    largest = sizes.amax()
-    scaled = torch.linalg.vector_norm(sizes / largest, norm_type) * largest
-    return torch.where(safe | ~_is_usable(largest), fast, scaled)
+    if any(type(t) is not Tensor and is_sharded(t) for t in tensors):
+        return combine(tensor_norms(tensors, norm_type), norm_type)
+    entries = [dense(t) for t in tensors]
+    norms = _direct(entries, norm_type)
+    total = combine(norms, norm_type)
+    if on_host(total) and not _is_safe(float(total), norms.dtype, norm_type):
+        return combine(_rescue(norms, entries, norm_type), norm_type)
+    return total
 
 
 def member_norms(tensors: Sequence[Tensor], norm_type: float = 2.0) -> Tensor:
@@ -63,33 +93,59 @@ def member_norms(tensors: Sequence[Tensor], norm_type: float = 2.0) -> Tensor:
     >>> member_norms([torch.tensor([[3.0], [0.0]]), torch.tensor([[4.0], [2.0]])])
     tensor([5., 2.])
     """
-    flat = [_widen(t).reshape(len(t), -1) for t in tensors if t.numel()]
-    norms = [torch.linalg.vector_norm(t, norm_type, dim=1) for t in flat]
-    fast: Tensor = torch.linalg.vector_norm(torch.stack(norms), norm_type, dim=0)
-    safe = _is_safe(fast, tensors, norm_type)
-    if norm_type == math.inf or _surely(safe):
-        return fast
-    largest = torch.stack([t.abs().amax(dim=1) for t in flat]).amax(dim=0)
-    divisor = torch.where(_is_usable(largest), largest, torch.ones_like(largest))
-    norms = [torch.linalg.vector_norm(t / divisor[:, None], norm_type, dim=1) for t in flat]
-    scaled = torch.linalg.vector_norm(torch.stack(norms), norm_type, dim=0) * divisor
-    return torch.where(safe | ~_is_usable(largest), fast, scaled)
+    rows = [row_norms(t.reshape(len(t), -1), (1,), norm_type) for t in tensors if t.numel()]
+    return combine(torch.stack(rows), norm_type)
 
 
-def scale_(tensors: Sequence[Tensor], factor: Tensor) -> None:
-    """Multiply all tensors in place by one scalar tensor, without a host sync.
+def row_norms(tensor: Tensor, dims: tuple[int, ...], norm_type: float = 2.0) -> Tensor:
+    """Norm over ``dims`` of a plain tensor: one entry, flattened, for every index of the others.
+
+    >>> row_norms(torch.tensor([[3.0, 4.0], [0.0, 1e-25]]), (1,))
+    tensor([5.0000e+00, 1.0000e-25])
+    """
+    wide = _wide(tensor.device, tensor.dtype)
+    norms: Tensor = torch.linalg.vector_norm(tensor, norm_type, dims, dtype=wide).flatten()
+    if not on_host(norms):
+        return norms.to(torch.float64 if tensor.dtype in _DOUBLE else torch.float32)
+    safe = ((norms >= _smallest(norms.dtype, norm_type)) & (norms < math.inf)) | norms.isnan()
+    if norm_type == math.inf or bool(safe.all()):
+        return norms
+    kept = [d for d in range(tensor.ndim) if d not in dims]
+    rows = tensor.permute(*kept, *dims).reshape(len(norms), -1)[~safe]
+    largest = torch.linalg.vector_norm(rows, math.inf, dim=1, dtype=wide)
+    usable = (largest > 0) & largest.isfinite()
+    divisor = torch.where(usable, largest, 1.0)
+    scaled = torch.linalg.vector_norm(rows / divisor[:, None], norm_type, dim=1) * divisor
+    return norms.masked_scatter(~safe, torch.where(usable, scaled, norms[~safe]))
+
+
+def combine(norms: Tensor, norm_type: float) -> Tensor:
+    """Norm over the first axis of norms, summed in fp64 where the device has it.
+
+    >>> combine(torch.tensor([3e30, 4e30]), 2.0)
+    tensor(5.0000e+30)
+    """
+    wide = norms.dtype if norms.device.type == "mps" else torch.float64
+    total: Tensor = torch.linalg.vector_norm(norms, norm_type, dim=0, dtype=wide)
+    return total.to(norms.dtype)
+
+
+def scale_(tensors: Sequence[Tensor], factor: Tensor | float | Sequence[float]) -> None:
+    """Multiply tensors in place by one factor, or each by its own number; no host sync.
 
     >>> gradient = torch.tensor([3.0, 4.0])
     >>> scale_([gradient], torch.tensor(0.5))
     >>> gradient
     tensor([1.5000, 2.0000])
     """
-    for (device, _), bucket in _buckets(tensors).items():
-        torch._foreach_mul_([tensors[i] for i in bucket], factor.to(device))
-
-
-def _widen(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.dtype in _HALF else tensor
+    entries = [dense(t) for t in tensors]
+    for (device, _), bucket in _buckets(entries).items():
+        own: Any = factor
+        if isinstance(factor, Tensor):
+            own = factor.to(device)
+        elif not isinstance(factor, float):
+            own = [factor[i] for i in bucket]
+        torch._foreach_mul_([entries[i] for i in bucket], own)
 
 
 def _buckets(tensors: Sequence[Tensor]) -> dict[tuple[torch.device, torch.dtype], list[int]]:
@@ -99,52 +155,70 @@ def _buckets(tensors: Sequence[Tensor]) -> dict[tuple[torch.device, torch.dtype]
     return buckets
 
 
-def _foreach_norm(tensors: Sequence[Tensor], norm_type: float) -> list[Tensor]:
-    """One 0-dim norm per tensor, in input order, one kernel per (device, dtype)."""
-    norms: list[Tensor] = [torch.zeros(())] * len(tensors)
-    for (device, dtype), bucket in _buckets(tensors).items():
-        wide = torch.float32 if dtype in _HALF else None
-        full = [i for i in bucket if tensors[i].numel()]
-        for i in set(bucket).difference(full):
-            norms[i] = torch.zeros((), device=device, dtype=wide or dtype)
+def _direct(entries: Sequence[Tensor], norm_type: float) -> Tensor:
+    """Norms by plain sums, ``[n_tensors]``, on the first tensor's device."""
+    if norm_type == 2 and all(t.is_cpu and t.dtype is torch.float32 for t in entries):
+        return _blas_norms(entries)
+    norms: dict[int, Tensor] = {}
+    for (device, dtype), bucket in _buckets(entries).items():
+        full = [i for i in bucket if entries[i].numel()]  # p=inf is undefined for no entries
+        norms |= {i: torch.zeros((), device=device) for i in bucket}
         if full:
-            values = torch._foreach_norm([tensors[i] for i in full], norm_type, dtype=wide)
-            for i, value in zip(full, values, strict=True):
-                norms[i] = value
-    return norms
+            tensors, wide = [entries[i] for i in full], _wide(device, dtype)
+            norms |= zip(full, torch._foreach_norm(tensors, norm_type, dtype=wide), strict=True)
+    result = torch.float64 if any(t.dtype in _DOUBLE for t in entries) else torch.float32
+    place = entries[0].device
+    return torch.stack([norms[i].to(place, result) for i in range(len(entries))])
 
 
-def _stack(tensors: Sequence[Tensor], norms: Sequence[Tensor]) -> Tensor:
-    device = tensors[0].device
-    return torch.stack([norm.to(device) for norm in norms])
+def _blas_norms(entries: Sequence[Tensor]) -> Tensor:
+    """L2 norms of fp32 tensors on a CPU: large ones in one read each, at the speed of BLAS."""
+    large = [i for i, t in enumerate(entries) if t.numel() >= _LARGE and t.is_contiguous()]
+    if not large:
+        return torch.stack(torch._foreach_norm(entries))
+    flat = [entries[i].view(-1) for i in large]
+    roots = torch.stack([torch.dot(t, t) for t in flat]).sqrt()
+    if len(large) == len(entries):
+        return roots
+    norms: list[Any] = list(entries)
+    for i, root in zip(large, roots.unbind(), strict=True):
+        norms[i] = root
+    chosen = set(large)
+    small = [i for i in range(len(entries)) if i not in chosen]
+    values = torch._foreach_norm([entries[i] for i in small])
+    for i, value in zip(small, values, strict=True):
+        norms[i] = value
+    return torch.stack(norms)
 
 
-def _is_safe(size: Tensor, tensors: Sequence[Tensor], norm_type: float) -> Tensor:
-    """Neither overflowed nor so small that powers of entries were lost (NaN is final: safe)."""
-    double = all(t.dtype in (torch.float64, torch.complex128) for t in tensors)
-    info = torch.finfo(torch.float64 if double else torch.float32)
-    smallest = (info.tiny / info.eps**2) ** (1 / norm_type)
-    safe: Tensor = ((size >= smallest) & (size < math.inf)) | size.isnan()
-    return safe
+def _wide(device: torch.device, dtype: torch.dtype) -> torch.dtype | None:
+    """What to sum in, None for as it is: fp64 on accelerators, where nothing can be taken again."""
+    if device.type in ("cpu", "mps"):
+        return torch.float32 if dtype in _HALF else None
+    return torch.complex128 if dtype.is_complex else torch.float64
 
 
-def _is_usable(largest: Tensor) -> Tensor:
-    return (largest > 0) & (largest < math.inf)
+def _smallest(dtype: torch.dtype, norm_type: float) -> float:
+    """Norms below this may have lost entries whose powers are too small."""
+    info = torch.finfo(dtype)
+    return (info.tiny / info.eps**2) ** (1 / norm_type)  # type: ignore[no-any-return]
 
 
-def _surely(safe: Tensor) -> bool:
-    """On a CPU a look is free; elsewhere it would be a host sync, so both ways are computed."""
-    return safe.device.type == "cpu" and bool(safe.all())
+def _is_safe(norm: float, dtype: torch.dtype, norm_type: float) -> bool:
+    """Neither overflowed nor too small (NaN is final: safe; 0 may be either)."""
+    return norm != norm or _smallest(dtype, norm_type) <= norm < math.inf
 
 
-def _rescue(fast: Tensor, tensors: Sequence[Tensor], norm_type: float) -> Tensor:
+def _rescue(norms: Tensor, entries: Sequence[Tensor], norm_type: float) -> Tensor:
     """Measure again, on ``g / max|g|``, the tensors whose direct sum over- or underflowed."""
-    safe = _is_safe(fast, tensors, norm_type)
-    if _surely(safe):
-        return fast
-    largest = _stack(tensors, _foreach_norm(tensors, math.inf))
-    usable = _is_usable(largest)
-    divisors = torch.where(usable, largest, torch.ones_like(largest))
-    scaled = [_widen(t) / d.to(t.device) for t, d in zip(tensors, divisors, strict=True)]
-    sizes = _stack(tensors, _foreach_norm(scaled, norm_type)) * divisors
-    return torch.where(safe | ~usable, fast, sizes)
+    if norm_type == math.inf or not on_host(norms):
+        return norms
+    values = norms.tolist()
+    unsafe = [i for i, v in enumerate(values) if not _is_safe(v, norms.dtype, norm_type)]
+    for i in unsafe:
+        tensor = entries[i]
+        largest = float(torch.linalg.vector_norm(tensor, math.inf)) if tensor.numel() else 0.0
+        if 0 < largest < math.inf:
+            wide = tensor.to(torch.complex128 if tensor.is_complex() else torch.float64)
+            values[i] = float(torch.linalg.vector_norm(wide / largest, norm_type)) * largest
+    return torch.tensor(values, dtype=norms.dtype) if unsafe else norms

@@ -1,8 +1,9 @@
-"""Which tensors a clipper works on."""
+"""Which tensors a clipper works on, and which of them share a limit of their own."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -17,36 +18,74 @@ Parameters = (
 )
 
 
-def select_parameters(params: Parameters, exclude: str | Sequence[str] | None) -> list[Tensor]:
-    """Parameters to clip, in order, each once; ``ValueError`` if there is none."""
+@dataclass
+class Group:
+    """Tensors that were given together, and the limit they were given (None: the clipper's)."""
+
+    label: str
+    threshold: Any = None
+    params: list[Tensor] = field(default_factory=list)
+    names: list[str | None] = field(default_factory=list)
+
+
+def select_parameters(params: Parameters, exclude: str | Sequence[str] | None) -> list[Group]:
+    """Groups of parameters to clip, every tensor once; ``ValueError`` if there is none.
+
+    Groups with a threshold of their own come last, otherwise the order is kept.
+    """
     entries: Iterable[Any] = params if isinstance(params, Iterable) else ()
     if isinstance(params, nn.Module):
         entries = params.named_parameters()
     elif isinstance(params, Tensor):
         entries = [params]
-    named: list[tuple[str | None, Tensor]] = []
-    for entry in entries:
-        if isinstance(entry, Mapping):
-            if "threshold" in entry:
-                raise ValueError(
-                    'a group\'s own "threshold" is not supported: use one clipper each'
-                )
-            if entry.get("clip", True):
-                held = entry["params"]
-                named += [(None, p) for p in ([held] if isinstance(held, Tensor) else held)]
-        else:
-            named.append((entry[0], entry[1]) if isinstance(entry, tuple) else (None, entry))
+    groups: list[Group] = []
+    loose = Group("group 0")
+    for position, entry in enumerate(entries):
+        if not isinstance(entry, Mapping):
+            _add(loose, [entry])
+        elif entry.get("clip", True):
+            held = entry["params"]
+            label = str(entry.get("name", f"group {position}"))
+            groups.append(Group(label, entry.get("threshold")))
+            _add(groups[-1], [held] if isinstance(held, Tensor) else held)
+    groups.append(loose)
     if exclude is not None:
-        if any(name is None for name, _ in named):
-            raise ValueError(f"exclude={exclude!r} needs a module or named parameters")
         patterns = [exclude] if isinstance(exclude, str) else list(exclude)
-        named = [
-            (name, p) for name, p in named if not any(fnmatchcase(str(name), x) for x in patterns)
-        ]
-    for _, p in named:
-        if not isinstance(p, Tensor):
-            raise ValueError(f"parameters must be tensors, got {type(p).__name__}")
-    unique = list({id(p): p for _, p in named}.values())
-    if not unique:
+        for group in groups:
+            _leave_out(group, patterns)
+    seen: set[int] = set()
+    for group in groups:
+        own = [i for i, p in enumerate(group.params) if not _known(p, seen)]
+        group.params = [group.params[i] for i in own]
+        group.names = [group.names[i] for i in own]
+    found = sorted((g for g in groups if g.params), key=lambda g: g.threshold is not None)
+    if not found:
         raise ValueError("no parameters to clip")
-    return unique
+    return found
+
+
+def _add(group: Group, entries: Iterable[Any]) -> None:
+    for entry in entries:
+        name, tensor = entry if isinstance(entry, tuple) else (None, entry)
+        if not isinstance(tensor, Tensor):
+            raise ValueError(f"parameters must be tensors, got {type(tensor).__name__}")
+        group.params.append(tensor)
+        group.names.append(name)
+
+
+def _leave_out(group: Group, patterns: Sequence[str]) -> None:
+    if any(name is None for name in group.names):
+        raise ValueError(f"exclude={list(patterns)!r} needs a module or named parameters")
+    kept = [
+        i
+        for i, name in enumerate(group.names)
+        if not any(fnmatchcase(str(name), x) for x in patterns)
+    ]
+    group.params = [group.params[i] for i in kept]
+    group.names = [group.names[i] for i in kept]
+
+
+def _known(tensor: Tensor, seen: set[int]) -> bool:
+    known = id(tensor) in seen
+    seen.add(id(tensor))
+    return known

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,12 +14,19 @@ from torch import Tensor
 from cliplab.policy import Context, State, Threshold, check_count, check_positive
 
 
+def as_policy(threshold: float | Threshold) -> Threshold:
+    """Return a copy of a policy, or the fixed policy of a number."""
+    return copy.deepcopy(threshold) if isinstance(threshold, Threshold) else Fixed(threshold)
+
+
 class Fixed(Threshold):
     """The same limit at every step: ``limit = c``. ``inf`` means never.
 
     >>> Fixed(1.0)
     Fixed(value=1.0)
     """
+
+    stateless = True
 
     def __init__(self, value: float = 1.0) -> None:
         super().__init__()

@@ -132,7 +132,7 @@ def test_modules_groups_names_and_duplicates():
         (lambda p: Clipper(p, True), "got True"),
         (lambda p: Clipper(p, "1.0"), "got '1.0'"),
         (lambda p: Clipper(p, scope="layer"), "scope must be one of global, .*, got 'layer'"),
-        (lambda p: Clipper(p, mode="half"), "mode must be one of rescale, skip, got 'half'"),
+        (lambda p: Clipper(p, mode="half"), "mode must be one of rescale, soft, skip, got 'half'"),
         (lambda p: Clipper(p, nonfinite="ignore"), "got 'ignore'"),
         (lambda p: Clipper(p, norm_type=-1), "norm_type must be a number > 0 or inf, got -1"),
         (lambda p: Clipper([]), "no parameters to clip"),
@@ -140,7 +140,10 @@ def test_modules_groups_names_and_duplicates():
         (lambda p: Clipper(p, exclude="a*"), "needs a module or named parameters"),
         (lambda p: Clipper(p, Decay(), scope="element"), "needs a fixed threshold"),
         (lambda p: Clipper(p, scope="element", mode="skip"), 'mode "skip" needs scope'),
-        (lambda p: Clipper([{"params": p, "threshold": 2.0}]), "one clipper each"),
+        (
+            lambda p: Clipper([{"params": p, "threshold": 2.0}], scope="member"),
+            'scope "member" takes one policy',
+        ),
         (lambda p: Clipper([*p, nn.Parameter(torch.zeros(3))], scope="member"), "leading axis"),
     ],
 )

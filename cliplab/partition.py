@@ -1,0 +1,244 @@
+"""Partitioning: which entries of which gradients are measured and clipped as one part.
+
+Every tensor has cells (one, or one for each of its rows), and every cell belongs to a part. The
+parts are fixed at construction; a tensor without a gradient has size zero and is not active.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from cliplab.layout import UnitView
+from cliplab.norms import combine, dense, local_norms, row_norms, scale_, total_norm
+from cliplab.policy import on_host
+from cliplab.sharded import add_shards, is_partial, is_sharded, local, reduced, shard_offset
+
+Gradients = Sequence[Tensor | None]
+
+
+def gradients(params: Sequence[Tensor], *, rows: bool = False) -> list[Tensor | None]:
+    """Gradients as they can be measured: sparse ones coalesced, addends of ranks summed.
+
+    ``rows``: sparse gradients must store whole rows; any other becomes dense.
+    """
+    found: list[Tensor | None] = []
+    for p in params:
+        grad = p.grad
+        if grad is not None and (grad.layout is not torch.strided or type(grad) is not Tensor):
+            if grad.layout is not torch.strided:
+                whole_rows = grad.layout is torch.sparse_coo and grad.sparse_dim() == 1
+                p.grad = grad.to_dense() if rows and not whole_rows else grad
+            if p.grad.layout is torch.sparse_coo and not p.grad.is_coalesced():
+                p.grad = p.grad.coalesce()
+            if is_partial(p.grad):
+                p.grad = reduced(p.grad)
+            grad = p.grad
+        found.append(grad)
+    return found
+
+
+class Partition:
+    """The parts of a list of tensors; a subclass says which cells a tensor has."""
+
+    def __init__(self, params: Sequence[Tensor], n_parts: int) -> None:
+        self.params, self.n_parts = list(params), n_parts
+        self.sharded = any(map(is_sharded, self.params))
+        self.device = local(self.params[0]).device
+        self._masks: dict[tuple[bool, ...], Tensor] = {}
+
+    def measure(self, tensors: Gradients, norm_type: float) -> tuple[Tensor, Tensor]:
+        """Sizes ``[n_parts]``, and the mask of the parts that have a gradient on any rank."""
+        present = tuple([t is not None for t in tensors])
+        if not self.sharded:
+            if present not in self._masks:
+                if len(self._masks) > 64:
+                    self._masks.clear()
+                self._masks[present] = self.spread(torch.tensor(present, device=self.device))
+            return self.sizes(tensors, norm_type), self._masks[present]
+        cells = self.cells(tensors, norm_type)
+        marks = [c.new_full((1,), float(flag)) for c, flag in zip(cells, present, strict=True)]
+        shards = [torch.cat(pair) for pair in zip(cells, marks, strict=True)]
+        where = [p if t is None else t for p, t in zip(self.params, tensors, strict=True)]
+        whole = add_shards(shards, where, norm_type)
+        sizes = self.gather([cell[:-1] for cell in whole], norm_type)
+        return sizes, self.spread(torch.stack([cell[-1] > 0 for cell in whole]))
+
+    def sizes(self, tensors: Gradients, norm_type: float) -> Tensor:
+        """Sizes ``[n_parts]`` of tensors that are not sharded."""
+        return self.gather(self.cells(tensors, norm_type), norm_type)
+
+    def cells(self, tensors: Gradients, norm_type: float) -> list[Tensor]:
+        """Sizes of every tensor's cells, ``[k_i]`` each: of what lies on this rank."""
+        raise NotImplementedError
+
+    def gather(self, cells: Sequence[Tensor], norm_type: float) -> Tensor:
+        """Sizes of parts, ``[n_parts]``, from those of cells."""
+        raise NotImplementedError
+
+    def spread(self, flags: Tensor) -> Tensor:
+        """Whether any tensor of a part is flagged: ``[n_tensors] -> [n_parts]``."""
+        raise NotImplementedError
+
+    def scale_(self, tensors: Gradients, factor: Tensor) -> None:
+        """Multiply every part by its factor."""
+        raise NotImplementedError
+
+    def clear_(self, tensors: Gradients, bad: Tensor) -> None:
+        """Zero the parts that are bad (0 x NaN would stay NaN)."""
+        raise NotImplementedError
+
+
+class TensorParts(Partition):
+    """Parts made of whole tensors: ``runs[i]`` tensors in a row are part ``i``."""
+
+    def __init__(self, params: Sequence[Tensor], runs: Sequence[int]) -> None:
+        super().__init__(params, len(runs))
+        self.runs = list(runs)
+
+    def sizes(self, tensors: Gradients, norm_type: float) -> Tensor:
+        """Sizes ``[n_parts]`` of tensors that are not sharded."""
+        if self.n_parts > 1:
+            return super().sizes(tensors, norm_type)
+        total = total_norm([t for t in tensors if t is not None], norm_type)
+        return total.to(self.device).reshape(1)
+
+    def cells(self, tensors: Gradients, norm_type: float) -> list[Tensor]:
+        """Norm of every tensor, ``[1]`` each."""
+        present = [dense(t) for t in tensors if t is not None]
+        if not present:
+            return [torch.zeros(1, device=self.device) for _ in tensors]
+        norms = local_norms(present, norm_type).to(self.device).reshape(-1, 1)
+        nothing, each = norms.new_zeros(1), iter(norms.unbind())
+        return [nothing if t is None else next(each) for t in tensors]
+
+    def gather(self, cells: Sequence[Tensor], norm_type: float) -> Tensor:
+        """Norms over the tensors of each part."""
+        norms = torch.cat(list(cells))
+        if self.n_parts == len(norms):
+            return norms
+        return torch.stack([combine(part, norm_type) for part in norms.split(self.runs)])
+
+    def spread(self, flags: Tensor) -> Tensor:
+        """Any of a part's tensors."""
+        return torch.stack([part.any() for part in flags.split(self.runs)])
+
+    def own(self, values: Tensor) -> list[Tensor]:
+        """Every tensor's own value, a scalar."""
+        return [v for v, run in zip(values.unbind(), self.runs, strict=True) for _ in range(run)]
+
+    def scale_(self, tensors: Gradients, factor: Tensor) -> None:
+        """Multiply every tensor by the factor of its part, on a CPU only where it is not 1."""
+        if self.n_parts == 1:
+            scale_([t for t in tensors if t is not None], factor[0])
+            return
+        if not on_host(factor):
+            for tensor, own in zip(tensors, self.own(factor), strict=True):
+                if tensor is not None:
+                    dense(tensor).mul_(own.to(tensor.device))
+            return
+        numbers = [f for f, run in zip(factor.tolist(), self.runs, strict=True) for _ in range(run)]
+        pairs = [(t, f) for t, f in zip(tensors, numbers, strict=True) if t is not None and f != 1]
+        if pairs:
+            scale_([t for t, _ in pairs], [f for _, f in pairs])
+
+    def clear_(self, tensors: Gradients, bad: Tensor) -> None:
+        """Zero the tensors of bad parts."""
+        for tensor, own in zip(tensors, self.own(bad), strict=True):
+            if tensor is not None:
+                dense(tensor).masked_fill_(own.to(tensor.device), 0.0)
+
+
+class RowParts(Partition):
+    """Parts made of rows: each row of each tensor one part, or row ``m`` of all tensors part ``m``.
+
+    ``views[i].shape`` says how tensor ``i`` is seen, ``views[i].dims`` what a row spans.
+    """
+
+    def __init__(
+        self, params: Sequence[Tensor], views: Sequence[UnitView], *, members: bool = False
+    ) -> None:
+        self.views, self.members = list(views), members
+        self.kept = [
+            [size for d, size in enumerate(v.shape) if d not in v.dims] for v in self.views
+        ]
+        self.counts = [torch.Size(kept).numel() for kept in self.kept]
+        super().__init__(params, self.counts[0] if members else sum(self.counts))
+        for p, view in zip(self.params, self.views, strict=True):
+            if is_sharded(p) and tuple(view.shape) != tuple(p.shape):
+                raise ValueError(
+                    f"units of a grouped transposed convolution cannot be sharded, got {p.shape}"
+                )
+
+    def cells(self, tensors: Gradients, norm_type: float) -> list[Tensor]:
+        """Norm of every row, ``[k_i]``; of a shard those of its own rows, zero elsewhere."""
+        cells = []
+        for i, (tensor, view, count) in enumerate(
+            zip(tensors, self.views, self.counts, strict=True)
+        ):
+            if tensor is None:
+                norms = torch.zeros(count, device=self.device)
+            elif tensor.layout is torch.sparse_coo:
+                rows = row_norms(tensor.values().flatten(1), (1,), norm_type)
+                norms = rows.new_zeros(count).index_copy(0, tensor.indices()[0], rows)
+            elif is_sharded(tensor):
+                rows = row_norms(local(tensor), view.dims, norm_type)
+                norms = rows.new_zeros(count)
+                norms[self._on_this_rank(i, len(rows))] = rows
+            else:
+                norms = row_norms(tensor.reshape(view.shape), view.dims, norm_type)
+            cells.append(norms.to(self.device))
+        return cells
+
+    def gather(self, cells: Sequence[Tensor], norm_type: float) -> Tensor:
+        """The rows, or their norms over the tensors."""
+        if self.members:
+            return combine(torch.stack(list(cells)), norm_type)
+        return torch.cat(list(cells))
+
+    def spread(self, flags: Tensor) -> Tensor:
+        """A row counts as its tensor does; a member, as any of the tensors."""
+        if self.members:
+            return flags.any().expand(self.n_parts).clone()
+        return torch.cat([f.expand(k) for f, k in zip(flags.unbind(), self.counts, strict=True)])
+
+    def scale_(self, tensors: Gradients, factor: Tensor) -> None:
+        """Multiply every row by its factor, on a CPU only tensors where some is not 1."""
+        for i, own in enumerate(self._split(factor)):
+            tensor = tensors[i]
+            if tensor is not None and not (on_host(own) and bool((own == 1).all())):
+                rows, own = self._rows(i, tensor, own)
+                rows.mul_(own)
+
+    def clear_(self, tensors: Gradients, bad: Tensor) -> None:
+        """Zero the bad rows."""
+        for i, own in enumerate(self._split(bad)):
+            tensor = tensors[i]
+            if tensor is not None:
+                rows, own = self._rows(i, tensor, own)
+                rows.masked_fill_(own, 0.0)
+
+    def _split(self, values: Tensor) -> Sequence[Tensor]:
+        return [values] * len(self.params) if self.members else values.split(self.counts)
+
+    def _rows(self, i: int, tensor: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
+        """Entries of a gradient, and its rows' values broadcastable to them."""
+        own = own.to(local(tensor).device)
+        if tensor.layout is torch.sparse_coo:
+            values = tensor.values()
+            return values, own[tensor.indices()[0]].reshape(-1, *[1] * (values.ndim - 1))
+        view, entries = self.views[i], local(tensor)
+        kept = [1 if d in view.dims else size for d, size in enumerate(view.shape)]
+        if is_sharded(tensor):
+            kept = [1 if d in view.dims else size for d, size in enumerate(entries.shape)]
+            own = own[self._on_this_rank(i, torch.Size(kept).numel())]
+        elif tuple(view.shape) != tuple(entries.shape):
+            entries = entries.view(view.shape)
+        return entries, own.reshape(kept)
+
+    def _on_this_rank(self, i: int, count: int) -> slice:
+        axes = [d for d in range(self.params[i].ndim) if d not in self.views[i].dims]
+        start = shard_offset(self.params[i], axes[0]) if axes else 0
+        return slice(start, start + count)
