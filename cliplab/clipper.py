@@ -82,6 +82,10 @@ class Clipper:
         self.history = History(labels, scalar=scalar)
         self.attached = False
         self.steps = 0
+        device, kind = self.partition.device, _size_dtype(self.params)
+        self._host = on_host(torch.empty(0, device=device))
+        self._ones = torch.ones(self.partition.n_parts, device=device, dtype=kind)
+        self._zeros = torch.zeros_like(self._ones)
         self._loss: Tensor | None = None
         self._watch = Watch()
 
@@ -141,14 +145,14 @@ class Clipper:
         """
         grads = gradients(self.params, rows=self.scope == "unit")
         order = math.inf if self.scope == "element" else self.norm_type
-        sizes, active = self.partition.measure(grads, order)
+        sizes, active, complete = self.partition.measure(grads, order)
         if scale is not None:
             sizes = sizes / scale.to(sizes)
-        finite = sizes.isfinite()
-        fine = on_host(sizes) and bool(finite.all())
+        fine = self._host and math.isfinite(float(sizes.sum()))  # overflows: not fine, but right
+        finite = active if fine else sizes.isfinite()
         if not fine and self.nonfinite == "raise" and dropped is None:
             self._raise(sizes, finite)
-        learns = active if fine else active & finite
+        learns = active & finite
         if dropped is not None:
             learns = learns & (dropped.to(sizes.device) == 0)
         context = Context(
@@ -158,56 +162,67 @@ class Clipper:
             self._loss,
             lambda: self._total(sizes, learns),
             self._weight_norms,
+            clean=fine and complete and dropped is None and sizes.dtype is torch.float32,
         )
         self.steps, self._loss = self.steps + 1, None
-        limits = self.policy(sizes, context).to(sizes.dtype)
-        report = self._respond(grads, sizes, limits, finite, fine, hand_over)
+        limits = self.policy(sizes, context)
+        if limits.dtype is not sizes.dtype:
+            limits = limits.to(sizes.dtype)
+        row = self._respond(grads, sizes, limits, None if fine else finite, hand_over)
         if dropped is not None:
-            report[5].logical_or_((dropped.to(sizes.device) != 0).all())
-        row = torch.stack([column.to(sizes.dtype) for column in report])
+            row[5].logical_or_((dropped.to(sizes.device) != 0).all())
         self.history.append(row, lr)
-        return ClipReport(*(c[0] for c in report)) if self.history.scalar else ClipReport(*report)
+        return ClipReport(row[:, 0] if self.history.scalar else row)
 
     def _respond(
         self,
         grads: Gradients,
         sizes: Tensor,
         limits: Tensor,
-        finite: Tensor,
-        fine: bool,
+        finite: Tensor | None,
         hand_over: bool,
-    ) -> list[Tensor]:
-        """Scale the gradients; return the columns of the report, ``[n_parts]`` each."""
-        over = sizes > limits
-        skipped = torch.zeros_like(over)
-        if self.mode == "skip":
-            skipped |= over.any()
-        if self.nonfinite == "skip" and not fine:
-            skipped |= ~finite.all()
-        if self.mode == "skip" and (fine or self.nonfinite != "zero"):
-            return [sizes, sizes, limits, torch.ones_like(sizes), over, skipped]
-        if self.nonfinite == "zero" and not fine:
-            self.partition.clear_(grads, ~finite)
-        if self.scope == "element":
-            factor = self._clamp(grads, limits, skipped).expand_as(sizes)
-            after = torch.minimum(sizes, limits)
-        else:
-            factor = self._factor(sizes, limits, over, finite, fine, skipped)
-            clips = not on_host(factor) or not bool((factor == 1).all())
-            if clips and not hand_over:
+    ) -> Tensor:
+        """Scale the gradients; return the columns of the report, ``[6, n_parts]``.
+
+        ``finite``: the mask of finite parts, or None where all are known to be.
+        """
+        over, skipped = sizes > limits, self._zeros
+        if finite is None and self.mode == "rescale" and self.scope != "element":
+            if not bool(over.any()):
+                return torch.stack((sizes, sizes, limits, self._ones, skipped, skipped))
+            factor = torch.where(over, limits / sizes, self._ones)
+            if not hand_over:
                 self.partition.scale_(grads, factor)
-            after = sizes * factor if clips else sizes
-        if self.nonfinite == "zero" and not fine:
+            return torch.stack(
+                (sizes, sizes * factor, limits, factor, over.to(sizes.dtype), skipped)
+            )
+        skipped = skipped.bool()
+        if self.mode == "skip":
+            skipped = skipped | over.any()
+        if self.nonfinite == "skip" and finite is not None:
+            skipped = skipped | ~finite.all()
+        if self.nonfinite == "zero" and finite is not None:
+            self.partition.clear_(grads, ~finite)
+        if self.mode == "skip":
+            factor = self._ones
+        elif self.scope == "element":
+            factor = self._clamp(grads, limits, skipped).expand_as(sizes)
+        else:
+            factor = self._factor(sizes, limits, over, finite, skipped)
+            if not hand_over:
+                self.partition.scale_(grads, factor)
+        after = torch.minimum(sizes, limits) if self.scope == "element" else sizes * factor
+        if self.nonfinite == "zero" and finite is not None:
             factor, after = factor.where(finite, 0.0), after.where(finite, 0.0)
-        return [sizes, after, limits, factor, over, skipped]
+        flags = over.to(sizes.dtype), skipped.to(sizes.dtype)
+        return torch.stack((sizes, after, limits, factor, *flags))
 
     def _factor(
         self,
         sizes: Tensor,
         limits: Tensor,
         over: Tensor,
-        finite: Tensor,
-        fine: bool,
+        finite: Tensor | None,
         skipped: Tensor,
     ) -> Tensor:
         """What to multiply every part by: 1 where nothing is to be done, ``[n_parts]``."""
@@ -215,7 +230,7 @@ class Clipper:
             acts, ratio = limits.isfinite() & (sizes > 0), limits / (limits + sizes)
         else:
             acts, ratio = over, limits / sizes
-        if not fine:
+        if finite is not None:
             if self.nonfinite in ("skip", "zero"):
                 acts = acts & finite & ~skipped
             else:  # no limit, no factor: inf / inf would turn one bad entry into a bad gradient
@@ -230,7 +245,7 @@ class Clipper:
         limits = torch.where(skipped, math.inf, limits)
         for grad, limit in zip(grads, self.partition.own(limits), strict=True):
             if grad is not None:
-                _clamp_entries(dense(grad), limit)
+                _clamp_entries(dense([grad])[0], limit)
         return torch.where(before > 0, total_norm(present) / before, 1.0).to(limits)
 
     def _total(self, sizes: Tensor, counts: Tensor) -> Tensor:
@@ -299,6 +314,11 @@ def _clamp_entries(entries: Tensor, limit: Tensor) -> None:
         entries.mul_((limit / entries.abs()).clamp(max=1.0).nan_to_num(nan=1.0))
     else:
         entries.clamp_(min=-limit, max=limit)
+
+
+def _size_dtype(params: Sequence[Tensor]) -> torch.dtype:
+    double = any(p.dtype in (torch.float64, torch.complex128) for p in params)
+    return torch.float64 if double else torch.float32
 
 
 def _check_choice(name: str, value: Any, choices: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -14,20 +14,53 @@ if TYPE_CHECKING:
     import pandas
 
 
-class ClipReport(NamedTuple):
-    """What one ``clip()`` did: scalars for scope "global" and "element", else ``[n_parts]``.
+class ClipReport:
+    """What one ``clip()`` did: scalars for one part, else ``[n_parts]``.
 
-    ``factor`` is what the gradient was multiplied by. For "element" the norms are of the largest
-    entry (``inf``-norms), comparable with the threshold, and the factor is L2 after / L2 before.
-    ``skipped`` says that the step should not be taken at all. Reading a value waits for the device.
+    ``factor`` is what the gradient was multiplied by. For scope "element" the norms are of the
+    largest entry (``inf``-norms), comparable with the threshold, and the factor is L2 after / L2
+    before. ``skipped`` says that the step should not be taken at all. Reading a value waits for the
+    device.
     """
 
-    norm_before: Tensor
-    norm_after: Tensor
-    threshold: Tensor
-    factor: Tensor
-    clipped: Tensor
-    skipped: Tensor
+    fields = ("norm_before", "norm_after", "threshold", "factor", "clipped", "skipped")
+    __slots__ = ("_row",)
+
+    def __init__(self, row: Tensor) -> None:
+        self._row = row
+
+    @property
+    def norm_before(self) -> Tensor:
+        """Size of the raw gradient."""
+        return self._row[0]
+
+    @property
+    def norm_after(self) -> Tensor:
+        """Size after clipping."""
+        return self._row[1]
+
+    @property
+    def threshold(self) -> Tensor:
+        """The limit in force."""
+        return self._row[2]
+
+    @property
+    def factor(self) -> Tensor:
+        """What the gradient was multiplied by."""
+        return self._row[3]
+
+    @property
+    def clipped(self) -> Tensor:
+        """Whether the size was above the limit."""
+        return self._row[4].bool()
+
+    @property
+    def skipped(self) -> Tensor:
+        """Whether the step should be left out."""
+        return self._row[5].bool()
+
+    def __repr__(self) -> str:
+        return f"ClipReport({', '.join(f'{k}={getattr(self, k)!r}' for k in self.fields)})"
 
 
 class History:
@@ -88,7 +121,7 @@ class History:
     def _column(self, name: str) -> Tensor:
         if not self._blocks:
             return torch.empty(0)
-        position = ClipReport._fields.index(name)
+        position = ClipReport.fields.index(name)
         columns = [block[:, position] for block in self._blocks]
         columns[-1] = columns[-1][: self._used]
         column = torch.cat(columns)
@@ -162,7 +195,7 @@ class History:
         """Return one tidy row per step (and part) as a pandas data frame."""
         import pandas
 
-        columns = {name: self._column(name).cpu() for name in ClipReport._fields}
+        columns = {name: self._column(name).cpu() for name in ClipReport.fields}
         columns["factor"], columns["effective_lr"] = self.factor.cpu(), self.effective_lr.cpu()
         parts = columns["factor"].shape[1] if columns["factor"].ndim > 1 else 1
         step = torch.arange(len(self)).repeat_interleave(parts) + self.first_step

@@ -33,16 +33,20 @@ def check_norm_type(norm_type: float) -> float:
     return order
 
 
-def dense(tensor: Tensor) -> Tensor:
-    """The entries of a tensor on this rank, sharing memory: of a sparse one those it stores.
+def dense(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Entries of tensors on this rank, sharing memory: of a sparse one those it stores.
 
     An uncoalesced COO tensor is coalesced first, so its entries are then a copy.
     """
-    if type(tensor) is not Tensor:
-        tensor = local(tensor)
-    if tensor.layout == torch.strided:
+    strided = torch.strided
+    return [t if type(t) is Tensor and t.layout is strided else _entries(t) for t in tensors]
+
+
+def _entries(tensor: Tensor) -> Tensor:
+    tensor = local(tensor)
+    if tensor.layout is torch.strided:
         return tensor
-    return tensor.coalesce().values() if tensor.layout == torch.sparse_coo else tensor.values()
+    return tensor.coalesce().values() if tensor.layout is torch.sparse_coo else tensor.values()
 
 
 def tensor_norms(tensors: Sequence[Tensor], norm_type: float = 2.0) -> Tensor:
@@ -56,7 +60,7 @@ def tensor_norms(tensors: Sequence[Tensor], norm_type: float = 2.0) -> Tensor:
     """
     if not tensors:
         return torch.zeros(0)
-    norms = local_norms([dense(t) for t in tensors], norm_type)
+    norms = local_norms(dense(tensors), norm_type)
     if not any(map(is_sharded, tensors)):
         return norms
     return torch.cat(add_shards(norms.reshape(-1, 1), tensors, norm_type))
@@ -77,12 +81,14 @@ def total_norm(tensors: Sequence[Tensor], norm_type: float = 2.0) -> Tensor:
         return torch.zeros(())
     if any(type(t) is not Tensor and is_sharded(t) for t in tensors):
         return combine(tensor_norms(tensors, norm_type), norm_type)
-    entries = [dense(t) for t in tensors]
+    entries = dense(tensors)
     norms = _direct(entries, norm_type)
-    total = combine(norms, norm_type)
-    if on_host(total) and not _is_safe(float(total), norms.dtype, norm_type):
+    if norm_type != 2 or not on_host(norms):
         return combine(_rescue(norms, entries, norm_type), norm_type)
-    return total
+    total = math.hypot(*norms.tolist())
+    if not _is_safe(total, norms.dtype, norm_type):
+        total = math.hypot(*_rescue(norms, entries, norm_type).tolist())
+    return torch.tensor(total, dtype=norms.dtype)
 
 
 def member_norms(tensors: Sequence[Tensor], norm_type: float = 2.0) -> Tensor:
@@ -130,7 +136,7 @@ def combine(norms: Tensor, norm_type: float) -> Tensor:
     return total.to(norms.dtype)
 
 
-def scale_(tensors: Sequence[Tensor], factor: Tensor | float | Sequence[float]) -> None:
+def scale_(tensors: Sequence[Tensor], factor: Tensor | Sequence[float]) -> None:
     """Multiply tensors in place by one factor, or each by its own number; no host sync.
 
     >>> gradient = torch.tensor([3.0, 4.0])
@@ -138,13 +144,14 @@ def scale_(tensors: Sequence[Tensor], factor: Tensor | float | Sequence[float]) 
     >>> gradient
     tensor([1.5000, 2.0000])
     """
-    entries = [dense(t) for t in tensors]
+    entries = dense(tensors)
+    if not entries:
+        return
+    if all([t.is_cpu for t in entries]) and (not isinstance(factor, Tensor) or factor.is_cpu):
+        torch._foreach_mul_(entries, factor)  # type: ignore[arg-type]
+        return
     for (device, _), bucket in _buckets(entries).items():
-        own: Any = factor
-        if isinstance(factor, Tensor):
-            own = factor.to(device)
-        elif not isinstance(factor, float):
-            own = [factor[i] for i in bucket]
+        own: Any = factor.to(device) if isinstance(factor, Tensor) else [factor[i] for i in bucket]
         torch._foreach_mul_([entries[i] for i in bucket], own)
 
 
@@ -157,7 +164,8 @@ def _buckets(tensors: Sequence[Tensor]) -> dict[tuple[torch.device, torch.dtype]
 
 def _direct(entries: Sequence[Tensor], norm_type: float) -> Tensor:
     """Norms by plain sums, ``[n_tensors]``, on the first tensor's device."""
-    if norm_type == 2 and all(t.is_cpu and t.dtype is torch.float32 for t in entries):
+    single = torch.float32
+    if norm_type == 2 and all([t.dtype is single and t.is_cpu for t in entries]):
         return _blas_norms(entries)
     norms: dict[int, Tensor] = {}
     for (device, dtype), bucket in _buckets(entries).items():

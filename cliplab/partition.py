@@ -24,20 +24,28 @@ def gradients(params: Sequence[Tensor], *, rows: bool = False) -> list[Tensor | 
 
     ``rows``: sparse gradients must store whole rows; any other becomes dense.
     """
-    found: list[Tensor | None] = []
-    for p in params:
-        grad = p.grad
-        if grad is not None and (grad.layout is not torch.strided or type(grad) is not Tensor):
-            if grad.layout is not torch.strided:
-                whole_rows = grad.layout is torch.sparse_coo and grad.sparse_dim() == 1
-                p.grad = grad.to_dense() if rows and not whole_rows else grad
-            if p.grad.layout is torch.sparse_coo and not p.grad.is_coalesced():
-                p.grad = p.grad.coalesce()
-            if is_partial(p.grad):
-                p.grad = reduced(p.grad)
-            grad = p.grad
-        found.append(grad)
+    strided = torch.strided
+    found = [p.grad for p in params]
+    for i, grad in enumerate(found):
+        if grad is not None and (type(grad) is not Tensor or grad.layout is not strided):
+            settled = _settle(grad, rows)
+            if settled is not grad:
+                params[i].grad = found[i] = settled
     return found
+
+
+def _settle(grad: Tensor, rows: bool) -> Tensor:
+    if is_partial(grad):
+        return reduced(grad)
+    if rows and grad.layout is not torch.strided and not _stores_rows(grad):
+        return grad.to_dense()
+    if grad.layout is torch.sparse_coo and not grad.is_coalesced():
+        return grad.coalesce()
+    return grad
+
+
+def _stores_rows(grad: Tensor) -> bool:
+    return grad.layout is torch.sparse_coo and grad.sparse_dim() == 1
 
 
 class Partition:
@@ -47,24 +55,31 @@ class Partition:
         self.params, self.n_parts = list(params), n_parts
         self.sharded = any(map(is_sharded, self.params))
         self.device = local(self.params[0]).device
-        self._masks: dict[tuple[bool, ...], Tensor] = {}
+        self._masks: dict[tuple[int, ...], Tensor] = {}
 
-    def measure(self, tensors: Gradients, norm_type: float) -> tuple[Tensor, Tensor]:
-        """Sizes ``[n_parts]``, and the mask of the parts that have a gradient on any rank."""
-        present = tuple([t is not None for t in tensors])
+    def measure(self, tensors: Gradients, norm_type: float) -> tuple[Tensor, Tensor, bool]:
+        """Sizes ``[n_parts]``, the mask of the parts that have a gradient on any rank, and whether
+        all are known to have one.
+        """
+        missing = tuple([i for i, t in enumerate(tensors) if t is None])
         if not self.sharded:
-            if present not in self._masks:
-                if len(self._masks) > 64:
-                    self._masks.clear()
-                self._masks[present] = self.spread(torch.tensor(present, device=self.device))
-            return self.sizes(tensors, norm_type), self._masks[present]
+            if missing not in self._masks:
+                self._masks[missing] = self._mask(missing)
+            return self.sizes(tensors, norm_type), self._masks[missing], not missing
+        present = [t is not None for t in tensors]
         cells = self.cells(tensors, norm_type)
         marks = [c.new_full((1,), float(flag)) for c, flag in zip(cells, present, strict=True)]
         shards = [torch.cat(pair) for pair in zip(cells, marks, strict=True)]
         where = [p if t is None else t for p, t in zip(self.params, tensors, strict=True)]
         whole = add_shards(shards, where, norm_type)
         sizes = self.gather([cell[:-1] for cell in whole], norm_type)
-        return sizes, self.spread(torch.stack([cell[-1] > 0 for cell in whole]))
+        return sizes, self.spread(torch.stack([cell[-1] > 0 for cell in whole])), False
+
+    def _mask(self, missing: tuple[int, ...]) -> Tensor:
+        if len(self._masks) > 64:
+            self._masks.clear()
+        flags = [i not in missing for i in range(len(self.params))]
+        return self.spread(torch.tensor(flags, device=self.device))
 
     def sizes(self, tensors: Gradients, norm_type: float) -> Tensor:
         """Sizes ``[n_parts]`` of tensors that are not sharded."""
@@ -102,12 +117,12 @@ class TensorParts(Partition):
         """Sizes ``[n_parts]`` of tensors that are not sharded."""
         if self.n_parts > 1:
             return super().sizes(tensors, norm_type)
-        total = total_norm([t for t in tensors if t is not None], norm_type)
-        return total.to(self.device).reshape(1)
+        total = total_norm([t for t in tensors if t is not None], norm_type).reshape(1)
+        return total if total.device == self.device else total.to(self.device)
 
     def cells(self, tensors: Gradients, norm_type: float) -> list[Tensor]:
         """Norm of every tensor, ``[1]`` each."""
-        present = [dense(t) for t in tensors if t is not None]
+        present = dense([t for t in tensors if t is not None])
         if not present:
             return [torch.zeros(1, device=self.device) for _ in tensors]
         norms = local_norms(present, norm_type).to(self.device).reshape(-1, 1)
@@ -137,7 +152,7 @@ class TensorParts(Partition):
         if not on_host(factor):
             for tensor, own in zip(tensors, self.own(factor), strict=True):
                 if tensor is not None:
-                    dense(tensor).mul_(own.to(tensor.device))
+                    dense([tensor])[0].mul_(own.to(tensor.device))
             return
         numbers = [f for f, run in zip(factor.tolist(), self.runs, strict=True) for _ in range(run)]
         pairs = [(t, f) for t, f in zip(tensors, numbers, strict=True) if t is not None and f != 1]
@@ -148,7 +163,7 @@ class TensorParts(Partition):
         """Zero the tensors of bad parts."""
         for tensor, own in zip(tensors, self.own(bad), strict=True):
             if tensor is not None:
-                dense(tensor).masked_fill_(own.to(tensor.device), 0.0)
+                dense([tensor])[0].masked_fill_(own.to(tensor.device), 0.0)
 
 
 class RowParts(Partition):

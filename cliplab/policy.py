@@ -24,7 +24,8 @@ class Context:
 
     ``active`` is the mask of parts that count, ``[n_parts]``; ``step``, ``lr`` and ``loss`` are
     those of the step. ``total_norm`` (scalar: the norm of all finite active parts as one vector)
-    and ``weight_norms`` (``[n_parts]``) are measured when they are asked for.
+    and ``weight_norms`` (``[n_parts]``) are measured when they are asked for. ``clean``: all parts
+    are known, without a look at a device, to be active and finite.
     """
 
     active: Tensor
@@ -33,6 +34,7 @@ class Context:
     loss: Tensor | None = None
     measure_total: Callable[[], Tensor] | None = None
     measure_weights: Callable[[], Tensor] | None = None
+    clean: bool = False
 
     @property
     def total_norm(self) -> Tensor:
@@ -89,12 +91,12 @@ class Threshold:
 
     def __call__(self, sizes: Tensor, context: Context) -> Tensor:
         """Return limits ``[n_parts]`` for sizes ``[n_parts]``, and learn from the active parts."""
-        sizes = sizes.float()  # as the state: what overflows it must not enter it
-        active = context.active & sizes.isfinite()
-        if on_host(active) and bool(active.all()):
+        if context.clean:
             limits, after = self.step(sizes, self.state, context)
             self.state.update(after)
             return limits
+        sizes = sizes.float()  # as the state: what overflows it must not enter it
+        active = context.active & sizes.isfinite()
         sizes = torch.where(active, sizes, torch.zeros_like(sizes))
         limits, after = self.step(sizes, self.state, replace(context, active=active))
         for name, new in after.items():
