@@ -110,13 +110,15 @@ def row_norms(tensor: Tensor, dims: tuple[int, ...], norm_type: float = 2.0) -> 
     tensor([5.0000e+00, 1.0000e-25])
     """
     wide = _wide(tensor.device, tensor.dtype)
+    kept = [d for d in range(tensor.ndim) if d not in dims]
+    if not tensor.numel():
+        return torch.zeros([tensor.shape[d] for d in kept], device=tensor.device).flatten()
     norms: Tensor = torch.linalg.vector_norm(tensor, norm_type, dims, dtype=wide).flatten()
     if not on_host(norms):
         return norms.to(torch.float64 if tensor.dtype in _DOUBLE else torch.float32)
     safe = ((norms >= _smallest(norms.dtype, norm_type)) & (norms < math.inf)) | norms.isnan()
     if norm_type == math.inf or bool(safe.all()):
         return norms
-    kept = [d for d in range(tensor.ndim) if d not in dims]
     rows = tensor.permute(*kept, *dims).reshape(len(norms), -1)[~safe]
     largest = torch.linalg.vector_norm(rows, math.inf, dim=1, dtype=wide)
     usable = (largest > 0) & largest.isfinite()

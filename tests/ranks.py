@@ -1,0 +1,242 @@
+"""Run by test_distributed.py on every rank: each case returns numbers that the tests compare.
+
+``python ranks.py RANK WORLD STORE FOLDER CASE...`` writes ``FOLDER/RANK.json``.
+"""
+
+import copy
+import io
+import json
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+import torch.distributed.checkpoint.state_dict as states
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
+from torch.nn.parallel import DistributedDataParallel
+
+import cliplab
+from cliplab import Clipper, MovingAverage, Percentile
+
+STEPS = 4
+
+
+def make_model():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Embedding(7, 6), nn.Flatten(), nn.Linear(12, 5), nn.Tanh(), nn.Linear(5, 1)
+    )
+
+
+def batch(step):
+    generator = torch.Generator().manual_seed(step)
+    x = torch.randint(0, 7, (8, 2), generator=generator)
+    return x, torch.randn(8, 1, generator=generator) * (30.0 if step == 2 else 1.0)
+
+
+def whole(tensor):
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def train(model, clipper, optimizer, *, rank=0, world=1, steps=range(STEPS)):
+    """Mean loss over the ranks' shares of the same batches; returns final weights and limits."""
+    clipper.attach(optimizer)
+    for step in steps:
+        x, y = batch(step)
+        own = slice(rank * 8 // world, (rank + 1) * 8 // world)
+        optimizer.zero_grad()
+        (model(x[own]) - y[own]).square().mean().backward()
+        optimizer.step()
+    weights = torch.cat([whole(p.detach()).flatten() for p in model.parameters()])
+    return {
+        "weights": weights.tolist(),
+        "norms": clipper.history.norm_before.flatten().tolist(),
+        "limits": clipper.history.threshold.nan_to_num(posinf=1e9).flatten().tolist(),
+        "skipped": clipper.history.skipped.flatten().tolist(),
+    }
+
+
+SETTINGS = {
+    "global": {"threshold": 0.5},
+    "global inf": {"threshold": 0.1, "norm_type": float("inf")},
+    "global 1": {"threshold": 1.0, "norm_type": 1.0},
+    "adaptive": {"threshold": MovingAverage(1.0, window=3, warmup=1)},
+    "tensor": {"threshold": Percentile(50.0), "scope": "tensor"},
+    "unit": {"threshold": 0.05, "scope": "unit"},
+    "element": {"threshold": 0.01, "scope": "element"},
+    "soft": {"threshold": 0.5, "mode": "soft"},
+    "skip": {"threshold": MovingAverage(3.0, window=3, warmup=1), "mode": "skip"},
+}
+
+
+def sgd(model):
+    return torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+
+
+def single():
+    results = {}
+    for name, settings in SETTINGS.items():
+        model = make_model()
+        results[name] = train(model, Clipper(model, **copy.deepcopy(settings)), sgd(model))
+    return results
+
+
+def ddp(rank, world):
+    results = {}
+    for name, settings in SETTINGS.items():
+        model = DistributedDataParallel(make_model())
+        clipper = Clipper(model, **copy.deepcopy(settings))
+        results[name] = train(model, clipper, sgd(model), rank=rank, world=world)
+    return results
+
+
+def fsdp(rank, world):
+    results = {}
+    for name, settings in SETTINGS.items():
+        model = make_model()
+        fully_shard(model[2])  # a mesh group of its own; the last bias is smaller than the mesh
+        fully_shard(model)
+        clipper = Clipper(model, **copy.deepcopy(settings))
+        results[name] = train(model, clipper, sgd(model), rank=rank, world=world)
+    return results
+
+
+def mixed(rank, world):
+    """Half of the model sharded, half plain: every rank sees the whole batch."""
+    results = {}
+    for name in ("global", "global inf", "tensor", "unit"):
+        model = make_model()
+        fully_shard(model[2])
+        clipper = Clipper(model, **copy.deepcopy(SETTINGS[name]))
+        results[name] = train(model, clipper, sgd(model))
+    return results
+
+
+def two_meshes(rank, world):
+    """A hybrid mesh (replicas of shards) beside a flat one."""
+    flat = init_device_mesh("cpu", (world,), mesh_dim_names=("all",))
+    hybrid = init_device_mesh("cpu", (2, world // 2), mesh_dim_names=("replica", "shard"))
+    results = {}
+    for name in ("global", "global inf", "tensor", "unit"):
+        model = make_model()
+        fully_shard(model[2], mesh=hybrid)
+        fully_shard(model[4], mesh=flat)
+        clipper = Clipper(model, **copy.deepcopy(SETTINGS[name]))
+        results[name] = train(model, clipper, sgd(model))
+    return results
+
+
+def drop_ins(rank, world):
+    """Stateless forms over DTensors of two meshes, a plain tensor and addends to be summed."""
+    mesh = init_device_mesh("cpu", (world,))
+    torch.manual_seed(1)
+    full = [torch.randn(3, 4), torch.randn(1, 4), torch.randn(6)]
+    params = [nn.Parameter(distribute_tensor(torch.zeros_like(t), mesh, [Shard(0)])) for t in full]
+    params.append(nn.Parameter(torch.zeros(2)))
+    for p, t in zip(params, full, strict=False):
+        p.grad = distribute_tensor(t, mesh, [Shard(0)])
+    params[-1].grad = torch.ones(2)
+    norm = cliplab.total_norm([p.grad for p in params])
+    returned = cliplab.clip_grad_norm_(params, 1.0)
+    after = torch.cat([whole(p.grad).flatten() for p in params])
+    addend = nn.Parameter(distribute_tensor(torch.zeros(3), mesh, [Replicate()]))
+    addend.grad = DTensor.from_local(torch.full((3,), 1.0 / world), mesh, [Partial()])
+    report = Clipper([addend], 1.0).clip()
+    return {
+        "norm": float(norm),
+        "returned": float(returned),
+        "after": after.tolist(),
+        "addend": float(report.norm_before),
+        "addend after": whole(addend.grad).tolist(),
+    }
+
+
+def lonely(rank, world):
+    """A gradient on some ranks only, and a NaN on one rank only: nobody waits, all agree."""
+    mesh = init_device_mesh("cpu", (world,))
+    params = [
+        nn.Parameter(distribute_tensor(torch.zeros(world, 2), mesh, [Shard(0)])) for _ in range(2)
+    ]
+    params[0].grad = distribute_tensor(torch.ones(world, 2), mesh, [Shard(0)])
+    if rank == 0:
+        params[1].grad = params[0].grad.clone()
+    clipper = Clipper(params, MovingAverage(1.0, window=2, warmup=1), scope="tensor")
+    sizes = clipper.clip().norm_before.tolist()
+    if rank == world - 1:
+        params[0].grad.to_local().fill_(float("nan"))
+    try:
+        clipper.clip()
+        raised = False
+    except cliplab.NonFiniteGradientError:
+        raised = True
+    return {"sizes": sizes, "raised": raised, "count": clipper.policy.state["count"].tolist()}
+
+
+def save(rank, world, folder):
+    """Train sharded and save with the distributed checkpoint, half-way."""
+    model = make_model()
+    fully_shard(model)
+    optimizer = sgd(model)
+    clipper = Clipper(model, Percentile(50.0), scope="tensor")
+    train(model, clipper, optimizer, rank=rank, world=world, steps=range(2))
+    state = {
+        "model": states.get_model_state_dict(model),
+        "optimizer": states.get_optimizer_state_dict(model, optimizer),
+        "clipper": clipper.state_dict(),
+    }
+    dcp.save(state, checkpoint_id=folder / "checkpoint")
+    return {"count": clipper.policy.state["count"].tolist()}
+
+
+def resume(rank, world, folder):
+    """Continue on another number of ranks."""
+    model = make_model()
+    fully_shard(model)
+    optimizer = sgd(model)
+    clipper = Clipper(model, Percentile(50.0), scope="tensor")
+    state = {
+        "model": states.get_model_state_dict(model),
+        "optimizer": states.get_optimizer_state_dict(model, optimizer),
+        "clipper": clipper.state_dict(),
+    }
+    dcp.load(state, checkpoint_id=folder / "checkpoint")
+    states.set_model_state_dict(model, state["model"])
+    states.set_optimizer_state_dict(model, optimizer, state["optimizer"])
+    clipper.load_state_dict(state["clipper"])
+    clipper.load_state_dict(torch.load(_pickled(clipper.state_dict()), weights_only=True))
+    return train(model, clipper, optimizer, rank=rank, world=world, steps=range(2, STEPS))
+
+
+def _pickled(state):
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    buffer.seek(0)
+    return buffer
+
+
+CASES = {f.__name__: f for f in (ddp, fsdp, mixed, two_meshes, drop_ins, lonely)}
+FOLDER_CASES = {f.__name__: f for f in (save, resume)}
+
+
+def main():
+    rank, world = int(sys.argv[1]), int(sys.argv[2])
+    folder = Path(sys.argv[4])
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{sys.argv[3]}", rank=rank, world_size=world)
+    results = {}
+    for case in sys.argv[5:]:
+        if case in CASES:
+            results[case] = CASES[case](rank, world)
+        else:
+            results[case] = FOLDER_CASES[case](rank, world, folder.parent)
+    (folder / f"{rank}.json").write_text(json.dumps(results))
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

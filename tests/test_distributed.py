@@ -1,0 +1,126 @@
+"""Sharded and replicated training in real processes gives what one process gives."""
+
+import importlib.util
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+HERE = Path(__file__).parent
+LIMIT = 240  # seconds until a hanging rank fails the test
+
+pytestmark = pytest.mark.skipif(
+    not torch.distributed.is_available() or not torch.distributed.is_gloo_available(),
+    reason="torch without gloo",
+)
+
+
+def launch(folder, world, *cases):
+    """Run the cases on ``world`` ranks; the results of every rank."""
+    own = folder / f"{world}-{cases[0]}"
+    own.mkdir()
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parent)}
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-W", "ignore", HERE / "ranks.py", str(rank), str(world)]
+            + [str(own / "store"), str(own), *cases],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(world)
+    ]
+    try:
+        said = [rank.communicate(timeout=LIMIT)[0] for rank in ranks]
+    finally:
+        for rank in ranks:
+            rank.kill()
+    assert not any(rank.returncode for rank in ranks), said
+    return [json.loads((own / f"{rank}.json").read_text()) for rank in range(world)]
+
+
+@pytest.fixture(scope="module")
+def single():
+    """The same runs in one process."""
+    specification = importlib.util.spec_from_file_location("ranks", HERE / "ranks.py")
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module.single()
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ranks")
+    results = launch(folder, 2, "ddp", "fsdp", "mixed", "drop_ins", "lonely", "save")
+    return folder, results
+
+
+@pytest.fixture(scope="module")
+def four(two):
+    folder, _ = two
+    return launch(folder, 4, "fsdp", "two_meshes", "drop_ins", "lonely", "resume")
+
+
+def same_as(run, expected):
+    for key in ("weights", "norms", "limits"):
+        assert run[key] == pytest.approx(expected[key], rel=2e-4, abs=2e-5, nan_ok=True), key
+    assert run["skipped"] == expected["skipped"]
+
+
+def test_ranks_agree_bit_for_bit(two, four):
+    for ranks in (two[1], four):
+        for rank in ranks[1:]:
+            for case in ("ddp", "fsdp", "mixed", "two_meshes", "drop_ins"):
+                assert rank.get(case) == ranks[0].get(case), case
+
+
+@pytest.mark.parametrize("case", ["ddp", "fsdp", "mixed"])
+def test_two_ranks_give_what_one_process_gives(two, single, case):
+    for name, run in two[1][0][case].items():
+        same_as(run, single[name])
+
+
+@pytest.mark.parametrize("case", ["fsdp", "two_meshes"])
+def test_four_ranks_with_empty_shards_give_what_one_process_gives(four, single, case):
+    for name, run in four[0][case].items():
+        same_as(run, single[name])
+
+
+def test_some_step_is_clipped_and_one_skipped(single):
+    """The comparison above compares something."""
+    assert single["skip"]["skipped"] == [False, False, True, False]
+    assert max(single["global"]["norms"]) > 0.5
+
+
+def test_stateless_forms_on_shards_addends_and_plain_tensors(two, four):
+    torch.manual_seed(1)
+    full = torch.cat([torch.randn(3, 4).flatten(), torch.randn(1, 4).flatten(), torch.randn(6)])
+    full = torch.cat([full, torch.ones(2)])
+    for ranks in (two[1], four):
+        case = ranks[0]["drop_ins"]
+        assert case["norm"] == case["returned"] == pytest.approx(float(full.norm()), rel=1e-6)
+        assert case["after"] == pytest.approx((full / full.norm()).tolist(), rel=1e-4)
+        assert case["addend"] == pytest.approx(math.sqrt(3))
+        assert case["addend after"] == pytest.approx([1 / math.sqrt(3)] * 3)
+
+
+def test_no_rank_hangs_and_all_agree_when_one_has_no_gradient_or_a_bad_one(two, four):
+    for world, ranks in ((2, two[1]), (4, four)):
+        for rank in ranks:
+            case = rank["lonely"]
+            assert case["sizes"] == pytest.approx([math.sqrt(2 * world), math.sqrt(2)])
+            assert case["raised"]
+            assert case["count"] == [1, 1]
+
+
+def test_state_survives_from_two_to_four_ranks(two, four, single):
+    assert two[1][0]["save"]["count"] == [2] * 5
+    run, expected = four[0]["resume"], single["tensor"]
+    assert run["weights"] == pytest.approx(expected["weights"], rel=2e-4, abs=2e-5)
+    assert run["limits"] == pytest.approx(expected["limits"][-len(run["limits"]) :], rel=2e-4)
