@@ -28,7 +28,7 @@ class Attachment:
                 f"the optimizer holds only part of the clipper's parameters: {missing} of "
                 f"{len(clipper.params)} are missing"
             )
-        self.clipper = clipper
+        self.clipper, self._optimizer = clipper, optimizer
         clipper.attached = True
         self._group = group_of[id(clipper.params[0])]
         self._hidden: list[tuple[Tensor, Tensor]] = []
@@ -43,6 +43,7 @@ class Attachment:
         for hook in self._hooks:
             hook.remove()
         self._restore()
+        self._take_back(self._optimizer)
         self.clipper.attached = False
 
     def __enter__(self) -> Attachment:

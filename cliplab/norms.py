@@ -113,6 +113,8 @@ def row_norms(tensor: Tensor, dims: tuple[int, ...], norm_type: float = 2.0) -> 
     kept = [d for d in range(tensor.ndim) if d not in dims]
     if not tensor.numel():
         return torch.zeros([tensor.shape[d] for d in kept], device=tensor.device).flatten()
+    if not dims:  # rows of one entry; vector_norm would take no dims for all
+        tensor, dims = tensor.unsqueeze(-1), (tensor.ndim,)
     norms: Tensor = torch.linalg.vector_norm(tensor, norm_type, dims, dtype=wide).flatten()
     if not on_host(norms):
         return norms.to(torch.float64 if tensor.dtype in _DOUBLE else torch.float32)

@@ -1,0 +1,177 @@
+"""On an accelerator nothing on the path may wait for the device.
+
+There may be no accelerator here: ``on_host`` is made to say no, so that the accelerator's way is
+taken on CPU tensors, under a guard that raises wherever a value is looked at.
+"""
+
+import math
+import sys
+from collections import deque
+
+import pytest
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import cliplab
+from cliplab import Clipper, MovingAverage, NonFiniteGradientError
+from cliplab.nonfinite import Watch
+
+LOOKS = {
+    "_local_scalar_dense",
+    "nonzero",
+    "masked_select",
+    "is_nonzero",
+    "equal",
+    "unique2",
+    "_unique2",
+}
+
+
+class Guard(TorchDispatchMode):
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function.overloadpacket.__name__ in LOOKS:
+            raise AssertionError(f"{function} waits for the device")
+        return function(*args, **(kwargs or {}))
+
+
+class Arrived:
+    def query(self):
+        return True
+
+    def synchronize(self):
+        return None
+
+
+@pytest.fixture
+def no_sync(monkeypatch):
+    for name, module in list(sys.modules.items()):
+        if name.startswith("cliplab.") and hasattr(module, "on_host"):
+            monkeypatch.setattr(module, "on_host", lambda tensor: False)
+
+    def put(watch, step, bad):
+        watch._pending.append((step, bad, Arrived()))
+
+    def refuse(tensor):
+        raise AssertionError("tolist waits for the device")
+
+    monkeypatch.setattr(Watch, "put", put)
+    monkeypatch.setattr(Watch, "check", lambda watch, wait=False: None)
+    monkeypatch.setattr(torch.Tensor, "tolist", refuse)
+    return Guard
+
+
+def model_with_gradients(scale=1.0):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+    (model(torch.randn(5, 3)).square().mean() * scale).backward()
+    return model
+
+
+@pytest.mark.parametrize("method", [m.name for m in cliplab.list_methods()])
+def test_no_method_looks_at_a_value(no_sync, method):
+    model = model_with_gradients()
+    clipper = cliplab.create(method, model)
+    clipper.clip()
+    with no_sync():
+        for _ in range(3):
+            clipper.clip(loss=torch.tensor(1.0))
+    assert len(clipper.history) == 4
+
+
+@pytest.mark.parametrize("scope", ["global", "group", "tensor", "unit", "element", "member"])
+@pytest.mark.parametrize("nonfinite", ["raise", "skip", "zero", "propagate"])
+@pytest.mark.parametrize("mode", ["rescale", "soft", "skip"])
+def test_no_scope_mode_or_answer_to_nan_looks_at_a_value(no_sync, scope, nonfinite, mode):
+    if (mode == "skip" and scope in ("unit", "element", "member")) or (
+        mode == "soft" and scope == "element"
+    ):
+        pytest.skip("not a combination")
+    params = [nn.Parameter(torch.ones(2, 3)) for _ in range(3)]
+    for p in params:
+        p.grad = torch.ones_like(p)
+    clipper = Clipper(params, 0.1, scope=scope, nonfinite=nonfinite, mode=mode)
+    clipper.clip()
+    with no_sync():
+        params[0].grad[0, 0] = math.nan
+        clipper.clip()
+
+
+def test_the_branch_free_way_gives_the_same_as_the_way_with_looks(monkeypatch):
+    def run():
+        results = []
+        for scope in ("global", "tensor", "unit", "element"):
+            for nonfinite in ("skip", "zero", "propagate"):
+                for limit, scale in ((0.1, 1.0), (10.0, 1.0), (0.1, math.nan)):
+                    model = model_with_gradients()
+                    model[0].bias.grad *= scale
+                    clipper = Clipper(model, limit, scope=scope, nonfinite=nonfinite)
+                    clipper.clip()
+                    results += [p.grad.clone() for p in model.parameters()]
+                    results.append(clipper.history.factor)
+        return results
+
+    looking = run()
+    for name, module in list(sys.modules.items()):
+        if name.startswith("cliplab.") and hasattr(module, "on_host"):
+            monkeypatch.setattr(module, "on_host", lambda tensor: False)
+    torch.testing.assert_close(run(), looking, equal_nan=True)
+
+
+def test_a_fused_optimizer_is_skipped_and_handed_the_factor_without_a_look(no_sync):
+    model = model_with_gradients()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, fused=True)
+    clipper = Clipper(model, MovingAverage(0.5, 3, 1), mode="skip", nonfinite="skip")
+    handle = clipper.attach(optimizer)
+    optimizer.step()
+    with no_sync():
+        handle._before(optimizer, (), {})
+    assert optimizer.found_inf.numel() == 1
+    handle.remove()
+    assert not hasattr(optimizer, "found_inf")
+
+
+def test_a_flag_that_has_not_arrived_is_not_waited_for():
+    class Late:
+        waited = False
+
+        def query(self):
+            return self.waited
+
+        def synchronize(self):
+            self.waited = True
+
+    watch = Watch()
+    watch._pending = deque([(3, torch.tensor(False), Late()), (4, torch.tensor(True), Late())])
+    watch.check()
+    assert len(watch._pending) == 2
+    with pytest.raises(NonFiniteGradientError, match="at step 4"):
+        watch.check(wait=True)
+    watch.check(wait=True)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("method", [m.name for m in cliplab.list_methods()])
+def test_cuda_never_synchronises(method):
+    model = model_with_gradients().cuda()
+    for p in model.parameters():
+        p.grad = torch.ones_like(p)
+    clipper = cliplab.create(method, model)
+    clipper.clip()
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(3):
+            clipper.clip()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_cuda_raises_later_and_names_the_step():
+    p = nn.Parameter(torch.zeros(3, device="cuda"))
+    clipper = Clipper([p], 1.0)
+    p.grad = torch.full_like(p, math.nan)
+    clipper.clip()
+    with pytest.raises(NonFiniteGradientError, match="step 0"):
+        clipper.flush()
