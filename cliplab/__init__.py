@@ -2,18 +2,41 @@
 
 from cliplab.attachment import Attachment
 from cliplab.clipper import Clipper
-from cliplab.functional import clip_grad_norm_, clip_grad_value_
+from cliplab.functional import (
+    adaptive_clip_,
+    clip_activation_grad_,
+    clip_grad_norm_,
+    clip_grad_value_,
+    clip_grads_with_norm_,
+    get_total_norm,
+)
 from cliplab.history import ClipReport, History
 from cliplab.methods import Method, create, list_methods
 from cliplab.nonfinite import NonFiniteGradientError
 from cliplab.norms import member_norms, tensor_norms, total_norm
+from cliplab.percentile import Percentile
 from cliplab.policy import Context, Threshold
-from cliplab.thresholds import Decay, Fixed, MovingAverage, Percentile, Switch
+from cliplab.relative import EMA, RMS, MovingAverage, Queue, WeightRatio, ZScore
+from cliplab.tensorflow_forms import clip_by_global_norm_, clip_by_norm_, clip_by_value_
+from cliplab.thresholds import (
+    AfterWarmup,
+    Bounded,
+    Decay,
+    Fixed,
+    Scheduled,
+    Switch,
+    TargetRate,
+    as_policy,
+)
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "EMA",
+    "RMS",
+    "AfterWarmup",
     "Attachment",
+    "Bounded",
     "ClipReport",
     "Clipper",
     "Context",
@@ -24,11 +47,24 @@ __all__ = [
     "MovingAverage",
     "NonFiniteGradientError",
     "Percentile",
+    "Queue",
+    "Scheduled",
     "Switch",
+    "TargetRate",
     "Threshold",
+    "WeightRatio",
+    "ZScore",
+    "adaptive_clip_",
+    "as_policy",
+    "clip_activation_grad_",
+    "clip_by_global_norm_",
+    "clip_by_norm_",
+    "clip_by_value_",
     "clip_grad_norm_",
     "clip_grad_value_",
+    "clip_grads_with_norm_",
     "create",
+    "get_total_norm",
     "list_methods",
     "member_norms",
     "tensor_norms",

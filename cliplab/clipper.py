@@ -86,6 +86,7 @@ class Clipper:
         self._host = on_host(torch.empty(0, device=device))
         self._ones = torch.ones(self.partition.n_parts, device=device, dtype=kind)
         self._zeros = torch.zeros_like(self._ones)
+        self._numels = self.partition.numels()
         self._loss: Tensor | None = None
         self._watch = Watch()
 
@@ -162,6 +163,7 @@ class Clipper:
             self._loss,
             lambda: self._total(sizes, learns),
             self._weight_norms,
+            lambda: self._numels,
             clean=fine and complete and dropped is None and sizes.dtype is torch.float32,
         )
         self.steps, self._loss = self.steps + 1, None
@@ -249,6 +251,8 @@ class Clipper:
         return torch.where(before > 0, total_norm(present) / before, 1.0).to(limits)
 
     def _total(self, sizes: Tensor, counts: Tensor) -> Tensor:
+        if self.scope == "member":  # every member is a gradient of its own
+            return sizes
         return torch.linalg.vector_norm(torch.where(counts, sizes, 0.0), self.norm_type)
 
     def _weight_norms(self) -> Tensor:

@@ -6,11 +6,14 @@ import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
 from cliplab.clipper import Clipper
 from cliplab.parameters import Parameters
-from cliplab.thresholds import Decay, Fixed, MovingAverage, Percentile
+from cliplab.percentile import Percentile
+from cliplab.relative import EMA, RMS, MovingAverage, Queue, WeightRatio, ZScore
+from cliplab.thresholds import Bounded, Decay, Fixed, TargetRate
 
 
 @dataclass(frozen=True)
@@ -66,10 +69,63 @@ def tensor_norm(threshold: float = 1.0) -> dict[str, Any]:
     return {"threshold": threshold, "scope": "tensor"}
 
 
+@_method("Shazeer, Stern 2018 (Adafactor); optax clip_by_block_rms")
+def block_rms(threshold: float = 1.0) -> dict[str, Any]:
+    """Scale every tensor's gradient to root mean square d when it is larger."""
+    return {"threshold": RMS(threshold), "scope": "tensor"}
+
+
+@_method("Brock, De, Smith, Simonyan 2021 (NFNets)")
+def agc(ratio: float = 0.01, eps: float = 1e-3) -> dict[str, Any]:
+    """Hold every unit's gradient to a share of its weights' norm (leave the last layer out)."""
+    return {"threshold": WeightRatio(ratio, eps), "scope": "unit"}
+
+
 @_method("Seetharaman et al. 2020 (AutoClip)")
 def autoclip(percentile: float = 10.0, window: int | None = None) -> dict[str, Any]:
     """Clip the norm at a percentile of all norms so far."""
     return {"threshold": Percentile(percentile, window)}
+
+
+@_method("Kumar et al. 2025 (ZClip)")
+def zclip(
+    alpha: float = 0.97,
+    z: float = 2.5,
+    warmup: int = 25,
+    response: str = "reciprocal",
+    clip_factor: float = 1.0,
+    percentile: float | None = None,
+    max_norm: float | None = 1.0,
+) -> dict[str, Any]:
+    """Clip spikes of the norm by their z-score; with a percentile (0-100), at its z."""
+    if percentile is not None:
+        if not 50 < percentile < 100:
+            raise ValueError(f"percentile must be between 50 and 100, got {percentile!r}")
+        z, response = NormalDist().inv_cdf(percentile / 100), "level"
+    policy = ZScore(alpha, z, warmup, response, clip_factor)
+    return {"threshold": policy if max_norm is None else Bounded(policy, high=max_norm)}
+
+
+@_method("Wang et al. 2025 (AdaGC)")
+def adagc(
+    ratio: float = 1.05, beta: float = 0.98, warmup: int = 100, initial: float = 1.0
+) -> dict[str, Any]:
+    """Clip every tensor's gradient at a multiple of the running mean of its clipped norms."""
+    return {"threshold": EMA(ratio, beta, warmup, initial), "scope": "tensor"}
+
+
+@_method("Hoogeboom et al. 2022 (EDM), code")
+def edm_queue(
+    length: int = 50, multiplier: float = 1.5, z: float = 2.0, initial: float = 3000.0
+) -> dict[str, Any]:
+    """Clip the norm at 1.5 means plus 2 standard deviations of the last clipped norms."""
+    return {"threshold": Queue(length, multiplier, z, initial)}
+
+
+@_method("Andrew et al. 2019; AGCPlus")
+def target_rate(rate: float = 0.05, initial: float = 1.0, speed: float = 0.2) -> dict[str, Any]:
+    """Steer c so that a wanted share of the steps is clipped."""
+    return {"threshold": TargetRate(rate, initial, speed)}
 
 
 @_method("practice: lower c when steps keep hitting it")
@@ -90,7 +146,7 @@ def list_methods() -> list[Method]:
     """Return all named methods, by name.
 
     >>> [m.name for m in list_methods()][:3]
-    ['autoclip', 'decay', 'moving_average']
+    ['adagc', 'agc', 'autoclip']
     """
     return sorted(_METHODS.values(), key=lambda method: method.name)
 

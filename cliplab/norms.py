@@ -91,6 +91,23 @@ def total_norm(tensors: Sequence[Tensor], norm_type: float = 2.0) -> Tensor:
     return torch.tensor(total, dtype=norms.dtype)
 
 
+def plain_norm(tensors: Sequence[Tensor], norm_type: float) -> Tensor | None:
+    """The total norm by the operations of ``torch.nn.utils``, bit for bit; None where that is not
+    the right one: half-precision, mixed, sparse or sharded tensors, overflow and underflow.
+    """
+    full = [t for t in tensors if t.numel()] if norm_type == math.inf else list(tensors)
+    kinds = {(t.device, t.dtype, t.layout) for t in full}
+    if len(kinds) != 1 or full[0].dtype in _HALF or full[0].layout is not torch.strided:
+        return None
+    if any(map(is_sharded, full)):
+        return None
+    norms = torch._foreach_norm(full, norm_type)
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(norms), norm_type)
+    if norm_type == math.inf or torch.compiler.is_compiling() or not on_host(norm):
+        return norm
+    return norm if _is_safe(float(norm), norm.dtype, norm_type) else None
+
+
 def member_norms(tensors: Sequence[Tensor], norm_type: float = 2.0) -> Tensor:
     """Norm of each member of stacked tensors ``[members, ...]``: ``[members]``.
 

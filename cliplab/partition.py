@@ -7,6 +7,7 @@ parts are fixed at construction; a tensor without a gradient has size zero and i
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -81,6 +82,10 @@ class Partition:
         flags = [i not in missing for i in range(len(self.params))]
         return self.spread(torch.tensor(flags, device=self.device))
 
+    def numels(self) -> Tensor:
+        """Number of entries of every part, ``[n_parts]``."""
+        raise NotImplementedError
+
     def sizes(self, tensors: Gradients, norm_type: float) -> Tensor:
         """Sizes ``[n_parts]`` of tensors that are not sharded."""
         return self.gather(self.cells(tensors, norm_type), norm_type)
@@ -112,6 +117,11 @@ class TensorParts(Partition):
     def __init__(self, params: Sequence[Tensor], runs: Sequence[int]) -> None:
         super().__init__(params, len(runs))
         self.runs = list(runs)
+
+    def numels(self) -> Tensor:
+        """Number of entries of every part, ``[n_parts]``."""
+        each = iter(p.numel() for p in self.params)
+        return torch.tensor([sum(islice(each, run)) for run in self.runs], device=self.device)
 
     def sizes(self, tensors: Gradients, norm_type: float) -> Tensor:
         """Sizes ``[n_parts]`` of tensors that are not sharded."""
@@ -186,6 +196,13 @@ class RowParts(Partition):
                 raise ValueError(
                     f"units of a grouped transposed convolution cannot be sharded, got {p.shape}"
                 )
+
+    def numels(self) -> Tensor:
+        """Number of entries of every part, ``[n_parts]``."""
+        each = [p.numel() // k for p, k in zip(self.params, self.counts, strict=True)]
+        if self.members:
+            return torch.full((self.n_parts,), sum(each), device=self.device)
+        return torch.tensor(each).repeat_interleave(torch.tensor(self.counts)).to(self.device)
 
     def cells(self, tensors: Gradients, norm_type: float) -> list[Tensor]:
         """Norm of every row, ``[k_i]``; of a shard those of its own rows, zero elsewhere."""

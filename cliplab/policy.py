@@ -24,8 +24,9 @@ class Context:
 
     ``active`` is the mask of parts that count, ``[n_parts]``; ``step``, ``lr`` and ``loss`` are
     those of the step. ``total_norm`` (scalar: the norm of all finite active parts as one vector)
-    and ``weight_norms`` (``[n_parts]``) are measured when they are asked for. ``clean``: all parts
-    are known, without a look at a device, to be active and finite.
+    and, ``[n_parts]`` each, ``weight_norms`` and ``numels`` (the number of entries of every part)
+    are measured when they are asked for. ``clean``: all parts are known, without a look at a
+    device, to be active and finite.
     """
 
     active: Tensor
@@ -34,6 +35,7 @@ class Context:
     loss: Tensor | None = None
     measure_total: Callable[[], Tensor] | None = None
     measure_weights: Callable[[], Tensor] | None = None
+    measure_numels: Callable[[], Tensor] | None = None
     clean: bool = False
 
     @property
@@ -49,6 +51,13 @@ class Context:
         if self.measure_weights is None:
             raise ValueError("this policy needs the weights' norms: use it through a Clipper")
         return self.measure_weights()
+
+    @property
+    def numels(self) -> Tensor:
+        """Number of entries of every part: ``[n_parts]``."""
+        if self.measure_numels is None:
+            raise ValueError("this policy needs the parts' sizes in entries: use it in a Clipper")
+        return self.measure_numels()
 
 
 def on_host(tensor: Tensor) -> bool:

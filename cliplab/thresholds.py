@@ -1,10 +1,10 @@
-"""The policies: fixed, decaying, relative to past sizes, or a different one for each part."""
+"""The policies with a limit of their own, and those made of other policies."""
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,11 +12,6 @@ import torch
 from torch import Tensor
 
 from cliplab.policy import Context, State, Threshold, check_count, check_positive
-
-
-def as_policy(threshold: float | Threshold) -> Threshold:
-    """Return a copy of a policy, or the fixed policy of a number."""
-    return copy.deepcopy(threshold) if isinstance(threshold, Threshold) else Fixed(threshold)
 
 
 class Fixed(Threshold):
@@ -73,104 +68,189 @@ class Decay(Threshold):
         return limit, {"limit": after, "hits": torch.where(lower, 0, hits)}
 
 
-class MovingAverage(Threshold):
-    """A multiple of the mean of the last raw sizes: ``limit = multiplier * mean(window)``.
+class TargetRate(Threshold):
+    """Steer to a wanted clip frequency: ``c <- c * exp(speed * (hit - rate))``, per part.
 
-    The current size is not part of its own limit; no limit (``inf``) before ``warmup`` sizes.
-    Like every purely relative rule it follows an explosion: measured sizes are learnt unclipped.
+    ``hit`` is 1 where ``n > c``. Inside ``[low, high]`` the frequency over T steps is off ``rate``
+    by exactly ``log(c_T / c_0) / (speed * T)``, whatever the sizes are distributed like. From the
+    quantile it has found, c rises by ``exp(speed)`` a step at most and falls by
+    ``exp(speed * rate)``. Source: Andrew et al. 2019, for one gradient instead of many.
     """
 
-    def __init__(self, multiplier: float = 2.0, window: int = 100, warmup: int = 10) -> None:
+    def __init__(
+        self,
+        rate: float = 0.05,
+        initial: float = 1.0,
+        speed: float = 0.2,
+        low: float = 1e-8,
+        high: float = 1e8,
+    ) -> None:
         super().__init__()
-        self.multiplier = check_positive("multiplier", multiplier)
-        self.window = check_count("window", window)
-        self.warmup = check_count("warmup", warmup)
-        if self.warmup > self.window:
-            raise ValueError(f"warmup must be at most window={window}, got {warmup!r}")
+        self.rate = check_positive("rate", rate)
+        if self.rate >= 1:
+            raise ValueError(f"rate must be between 0 and 1, got {rate!r}")
+        self.speed = check_positive("speed", speed)
+        self.low, self.high = check_positive("low", low), check_positive("high", high)
+        self.initial = check_positive("initial", initial)
+        if not self.low <= self.initial <= self.high:
+            raise ValueError(f"initial must be between {low!r} and {high!r}, got {initial!r}")
 
     def start(self, n_parts: int, device: torch.device) -> State:
-        """Begin with an empty window."""
-        return {
-            "sizes": torch.zeros(n_parts, self.window, device=device),
-            "count": torch.zeros(n_parts, dtype=torch.long, device=device),
-        }
+        """Begin at the initial limit."""
+        return {"limit": torch.full((n_parts,), self.initial, device=device)}
 
     def step(self, sizes: Tensor, state: State, context: Context) -> tuple[Tensor, State]:
-        """Answer from the window, then put the size into it."""
-        count = state["count"]
-        mean = state["sizes"].sum(dim=1) / count.clamp(min=1, max=self.window)
-        limit = torch.where(count >= self.warmup, self.multiplier * mean, math.inf)
-        return limit, {
-            "sizes": _put(state["sizes"], count % self.window, sizes),
-            "count": count + 1,
-        }
+        """Answer with the limit as it stands, then move it."""
+        limit = state["limit"]
+        up, down = math.exp(self.speed * (1 - self.rate)), math.exp(-self.speed * self.rate)
+        after = limit * torch.where(sizes > limit, up, down)
+        return limit, {"limit": after.clamp(self.low, self.high)}
 
 
-class Percentile(Threshold):
-    """A percentile of the sizes seen so far, the current one included (AutoClip).
+class Scheduled(Threshold):
+    """Any function of step and learning rate: ``limit = fn(step, lr)``, a number >= 0.
 
-    ``limit = percentile_p(n_1..n_t)``: exact with linear interpolation for a part's first 4,096
-    sizes; beyond that the lower neighbouring size from a log-histogram, within 0.5 %. With
-    ``window`` the last ``window`` sizes only, always exact. NaN for a part that is not active.
-    Source: Seetharaman et al. 2020.
+    ``step`` counts from 0; ``lr`` is None where the clipper is not attached to an optimizer.
+    Raises ``ValueError`` for any other answer. Only the product of limit and learning rate
+    matters where every step is clipped; a limit proportional to the learning rate:
+
+    >>> policy = Scheduled(lambda step, lr: 100 * lr)
+    >>> policy.init(1)
+    >>> policy(torch.tensor([5.0]), Context(active=torch.tensor([True]), step=0, lr=0.02))
+    tensor([2.])
     """
 
-    exact_sizes = 4096
-    _low, _ratio, _bins = math.log(1e-20), math.log(1.0099), 14000  # edges reach 8e39
+    stateless = True
 
-    def __init__(self, percentile: float = 10.0, window: int | None = None) -> None:
+    def __init__(self, fn: Callable[[int, float | None], float]) -> None:
         super().__init__()
-        self.percentile = check_positive("percentile", percentile, zero=True)
-        if self.percentile > 100:
-            raise ValueError(f"percentile must be between 0 and 100, got {percentile!r}")
-        self.window = None if window is None else check_count("window", window)
-
-    def start(self, n_parts: int, device: torch.device) -> State:
-        """Begin with nothing seen."""
-        columns = self.window or self.exact_sizes
-        state = {
-            "sizes": torch.full((n_parts, columns), math.inf, device=device),
-            "count": torch.zeros(n_parts, dtype=torch.long, device=device),
-        }
-        if self.window is None:
-            shape = (n_parts, self._bins)
-            state["histogram"] = torch.zeros(shape, dtype=torch.int32, device=device)
-        return state
+        if not callable(fn):
+            raise ValueError(f"Scheduled needs a function of step and lr, got {fn!r}")
+        self.fn = fn
 
     def step(self, sizes: Tensor, state: State, context: Context) -> tuple[Tensor, State]:
-        """Put the size in, then answer."""
-        count, columns = state["count"] + 1, state["sizes"].shape[1]
-        after = {"sizes": _put(state["sizes"], state["count"] % columns, sizes), "count": count}
-        # A look at the count is free on a CPU and saves sorting what is not there yet.
-        longest = int(count.max()) if count.device.type == "cpu" else columns + 1
-        limit = self._from_sizes(
-            after["sizes"][:, : min(longest, columns)], count.clamp(max=columns)
-        )
-        if self.window is None:
-            bins = (sizes.log().clamp(min=self._low) - self._low) / self._ratio
-            index = bins.long().clamp(max=self._bins - 1)
-            added = state["histogram"].gather(1, index[:, None])[:, 0] + 1
-            after["histogram"] = _put(state["histogram"], index, added)
-            if longest > columns:
-                beyond = self._from_histogram(after["histogram"], count)
-                limit = torch.where(count <= columns, limit, beyond)
-        return torch.where(context.active, limit, math.nan), after
-
-    def _from_sizes(self, sizes: Tensor, count: Tensor) -> Tensor:
-        ordered = sizes.sort(dim=1).values
-        rank = (count - 1) * (self.percentile / 100)
-        below = rank.floor().long()[:, None]
-        above = torch.minimum(below + 1, (count - 1)[:, None])
-        low, high = ordered.gather(1, below)[:, 0], ordered.gather(1, above)[:, 0]
-        return torch.lerp(low, high, (rank - rank.floor()).to(low))
-
-    def _from_histogram(self, histogram: Tensor, count: Tensor) -> Tensor:
-        rank = (count - 1) * (self.percentile / 100)
-        bins = (histogram.cumsum(dim=1) <= rank[:, None]).sum(dim=1)
-        return torch.exp(self._low + (bins + 0.5) * self._ratio)
+        """Ask the function."""
+        limit = self.fn(context.step, context.lr)
+        check_positive(f"the limit at step {context.step}", limit, zero=True)
+        return torch.full_like(sizes, limit), {}
 
 
-class Switch(Threshold):
+def as_policy(threshold: float | Threshold) -> Threshold:
+    """Return a number as ``Fixed``, and a policy as a copy, so that no state is shared.
+
+    >>> as_policy(2.0)
+    Fixed(value=2.0)
+    """
+    return copy.deepcopy(threshold) if isinstance(threshold, Threshold) else Fixed(threshold)
+
+
+class Wrapper(Threshold):
+    """Base of the policies that are made of policies (``inner``); their states nest by name."""
+
+    @property
+    def inner(self) -> dict[str, Threshold]:
+        """The policies by name."""
+        raise NotImplementedError
+
+    @property
+    def stateless(self) -> bool:  # type: ignore[override]
+        """Whether all inner policies are."""
+        return all(policy.stateless for policy in self.inner.values())
+
+    def init(self, n_parts: int, device: torch.device | str = "cpu") -> None:
+        """Start every policy afresh."""
+        super().init(n_parts, device)
+        for policy in self.inner.values():
+            policy.init(n_parts, device)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the own state and those of the inner policies."""
+        nested = {name: policy.state_dict() for name, policy in self.inner.items()}
+        return super().state_dict() | nested
+
+    def check_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Raise ``ValueError`` if a state is not of this policy and its inner ones."""
+        if set(state) != {*self.state, *self.inner}:
+            names = sorted([*self.state, *self.inner])
+            raise ValueError(f"{type(self).__name__}: expected {names}, got {sorted(state)}")
+        super().check_state_dict({name: state[name] for name in self.state})
+        for name, policy in self.inner.items():
+            policy.check_state_dict(state[name])
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over all states, or none."""
+        self.check_state_dict(state)
+        for name, tensor in self.state.items():
+            self.state[name] = state[name].to(tensor).clone()
+        for name, policy in self.inner.items():
+            policy.load_state_dict(state[name])
+
+
+class Bounded(Wrapper):
+    """Keep a policy's limits in bounds: ``limit = min(max(inner, low), high)``.
+
+    Relative policies alone do not stop an explosion; a bound does. The inner policy is not told:
+    it sees raw sizes, and what it learns is clipped, if at all, at its own limit, not at the bound
+    (as ZClip does with its ``max_grad_norm``).
+
+    >>> policy = Bounded(Fixed(5.0), high=1.0)
+    >>> policy.init(1)
+    >>> policy(torch.tensor([3.0]), Context(active=torch.tensor([True])))
+    tensor([1.])
+    """
+
+    def __init__(self, policy: float | Threshold, low: float = 0.0, high: float = math.inf) -> None:
+        super().__init__()
+        self.policy = as_policy(policy)
+        self.low = check_positive("low", low, zero=True)
+        self.high = check_positive("high", high, zero=True)
+        if self.low > self.high:
+            raise ValueError(f"low must be at most high={high!r}, got {low!r}")
+
+    @property
+    def inner(self) -> dict[str, Threshold]:
+        """The one policy."""
+        return {"policy": self.policy}
+
+    def step(self, sizes: Tensor, state: State, context: Context) -> tuple[Tensor, State]:
+        """Ask and clamp."""
+        return self.policy(sizes, context).clamp(self.low, self.high), {}
+
+
+class AfterWarmup(Wrapper):
+    """``until`` rules a part's first ``steps`` active finite steps; ``policy`` already learns.
+
+    Both are numbers or policies.
+    """
+
+    def __init__(
+        self,
+        policy: float | Threshold,
+        steps: int = 100,
+        until: float | Threshold = math.inf,
+    ) -> None:
+        super().__init__()
+        self.policy = as_policy(policy)
+        self.steps = check_count("steps", steps)
+        self.until = as_policy(until)
+
+    @property
+    def inner(self) -> dict[str, Threshold]:
+        """The policy, and the one before it."""
+        return {"policy": self.policy, "until": self.until}
+
+    def start(self, n_parts: int, device: torch.device) -> State:
+        """Begin to count."""
+        return {"count": torch.zeros(n_parts, dtype=torch.long, device=device)}
+
+    def step(self, sizes: Tensor, state: State, context: Context) -> tuple[Tensor, State]:
+        """Ask both and choose."""
+        first, then = self.until(sizes, context), self.policy(sizes, context)
+        limit = torch.where(state["count"] < self.steps, first, then)
+        return limit, {"count": state["count"] + 1}
+
+
+class Switch(Wrapper):
     """Different policies for different parts: ``Switch([(mask, policy), ...])``.
 
     Every part must be in exactly one mask (a sequence of bools, ``[n_parts]``).
@@ -197,40 +277,22 @@ class Switch(Threshold):
                 f"every part must be in exactly one mask, got counts {covered.tolist()}"
             )
 
+    @property
+    def inner(self) -> dict[str, Threshold]:
+        """The policies by position."""
+        return {str(i): policy for i, (_, policy) in enumerate(self.cases)}
+
     def init(self, n_parts: int, device: torch.device | str = "cpu") -> None:
         """Start every policy afresh."""
         if len(self.cases[0][0]) != n_parts:
             raise ValueError(f"masks have {len(self.cases[0][0])} parts, the clipper has {n_parts}")
         self.cases = [(mask.to(device), policy) for mask, policy in self.cases]
-        for _, policy in self.cases:
-            policy.init(n_parts, device)
+        super().init(n_parts, device)
 
     def __call__(self, sizes: Tensor, context: Context) -> Tensor:
         """Ask every policy about its own parts."""
         limits = torch.empty_like(sizes)
         for mask, policy in self.cases:
-            own = replace(context, active=context.active & mask)
+            own = replace(context, active=context.active & mask, clean=False)
             limits = torch.where(mask, policy(sizes, own).to(limits), limits)
         return limits
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the states of all cases by position."""
-        return {str(i): policy.state_dict() for i, (_, policy) in enumerate(self.cases)}
-
-    def check_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Raise ``ValueError`` if any case's state is not of its policy."""
-        if set(state) != {str(i) for i in range(len(self.cases))}:
-            raise ValueError(f"Switch: expected {len(self.cases)} cases, got {sorted(state)}")
-        for i, (_, policy) in enumerate(self.cases):
-            policy.check_state_dict(state[str(i)])
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over the states of all cases, or of none."""
-        self.check_state_dict(state)
-        for i, (_, policy) in enumerate(self.cases):
-            policy.load_state_dict(state[str(i)])
-
-
-def _put(buffer: Tensor, index: Tensor, values: Tensor) -> Tensor:
-    """Copy of ``buffer [n, k]`` with ``buffer[i, index[i]] = values[i]``."""
-    return buffer.scatter(1, index[:, None], values[:, None].to(buffer))

@@ -226,7 +226,9 @@ def main():
     rank, world = int(sys.argv[1]), int(sys.argv[2])
     folder = Path(sys.argv[4])
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{sys.argv[3]}", rank=rank, world_size=world)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{sys.argv[3]}", rank=rank, world_size=world
+    )
     results = {}
     for case in sys.argv[5:]:
         if case in CASES:

@@ -158,9 +158,7 @@ def test_very_large_and_very_small_entries(entry, scope):
     grads = [torch.full((3, 4), entry), torch.full((3,), entry)]
     after, report = clip(grads, entry, scope)
     expected = sizes([g.double() for g in grads], scope)
-    torch.testing.assert_close(
-        report.norm_before.reshape(-1).double(), expected, rtol=1e-5, atol=0
-    )
+    torch.testing.assert_close(report.norm_before.reshape(-1).double(), expected, rtol=1e-5, atol=0)
     assert (sizes(after, scope) <= entry * (1 + 1e-5)).all()
     assert all((a != 0).all() for a in after)
 

@@ -1,30 +1,76 @@
+import inspect
+import io
 import math
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from cliplab import Context, Decay, Fixed, MovingAverage, Percentile, Switch
+import cliplab
+from cliplab import (
+    EMA,
+    RMS,
+    AfterWarmup,
+    Bounded,
+    Context,
+    Decay,
+    Fixed,
+    MovingAverage,
+    Percentile,
+    Queue,
+    Scheduled,
+    Switch,
+    TargetRate,
+    Threshold,
+    WeightRatio,
+    ZScore,
+    as_policy,
+)
 
 POLICIES = [
     lambda: Fixed(1.0),
     lambda: Decay(1.0, alpha=0.5, patience=2, floor=0.1),
+    lambda: TargetRate(0.3, initial=1.0, speed=0.5),
+    lambda: Scheduled(lambda step, lr: 2.0),
+    lambda: RMS(1.0),
     lambda: MovingAverage(2.0, window=4, warmup=2),
+    lambda: EMA(1.1, beta=0.5, warmup=3),
+    lambda: EMA(1.1, beta=0.5, warmup=0),
+    lambda: ZScore(0.5, 0.7, warmup=3),
+    lambda: ZScore(0.5, 0.7, warmup=3, response="mean", learn_spikes=False),
+    lambda: ZScore(0.5, 0.7, warmup=3, response="level"),
+    lambda: Queue(length=4, initial=5.0),
+    lambda: WeightRatio(0.5),
     lambda: Percentile(30.0),
     lambda: Percentile(30.0, window=4),
     lambda: Switch([([True, False], Decay()), ([False, True], Percentile(50))]),
+    lambda: Bounded(ZScore(0.5, 0.7, warmup=3), 0.5, 2.0),
+    lambda: AfterWarmup(Bounded(MovingAverage(1.0, 2, 1), high=3.0), steps=3, until=Decay()),
 ]
 
 
-def feed(policy, stream, active=None):
+def context_of(sizes, active=None, step=0):
+    """A context as a Clipper would make it, with weights of norm 2 and 9 entries a part."""
+    active = torch.ones(len(sizes), dtype=torch.bool) if active is None else active
+    fine = active & sizes.isfinite()
+    return Context(
+        active,
+        step,
+        lr=0.1,
+        measure_total=lambda: sizes[fine].norm(),
+        measure_weights=lambda: torch.full((len(sizes),), 2.0),
+        measure_numels=lambda: torch.full((len(sizes),), 9),
+    )
+
+
+def feed(policy, stream, active=None, first=0):
     """Limits of a two-part policy over a stream of sizes; both parts get the same."""
-    active = torch.tensor([True, True]) if active is None else active
     out = []
     for step, size in enumerate(stream):
         sizes = torch.full((2,), size)
-        out.append(policy(sizes, Context(active=active, step=step)).clone())
+        out.append(policy(sizes, context_of(sizes, active, first + step)).clone())
     return torch.stack(out) if out else torch.empty(0, 2)
 
 
@@ -34,35 +80,50 @@ def start(make):
     return policy
 
 
+def leaves(state):
+    """All tensors of a nested state, in order."""
+    nested = (leaves(v) if isinstance(v, dict) else [v] for v in state.values())
+    return [tensor for tensors in nested for tensor in tensors]
+
+
+def test_every_policy_is_tested_here():
+    public = vars(cliplab).values()
+    policies = {c for c in public if inspect.isclass(c) and issubclass(c, Threshold)}
+    assert policies - {Threshold} == {type(make()) for make in POLICIES}
+
+
 @pytest.mark.parametrize("make", POLICIES)
-@given(st.lists(st.sampled_from([0.1, 0.9, 1.1, 7.0, math.nan, math.inf]), min_size=1, max_size=12))
+@given(st.lists(st.sampled_from([0.0, 0.1, 0.9, 7.0, math.nan, math.inf, 1e30]), max_size=12))
 def test_nonfinite_sizes_never_enter_the_state(make, stream):
     clean = [size for size in stream if math.isfinite(size)]
     poisoned, reference = start(make), start(make)
     feed(poisoned, stream)
     feed(reference, clean)
-    for step, probe in enumerate([0.5, 2.0, 9.0]):
-        context = Context(active=torch.tensor([True, True]), step=20 + step)
-        sizes = torch.full((2,), probe)
-        torch.testing.assert_close(poisoned(sizes, context), reference(sizes, context))
+    pairs = zip(leaves(poisoned.state_dict()), leaves(reference.state_dict()), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+    probes = [0.5, 2.0, 9.0]
+    limits = feed(poisoned, probes, first=20)
+    assert torch.equal(limits, feed(reference, probes, first=20))
+    assert not limits.isnan().any()
+
+
+@pytest.mark.parametrize("make", POLICIES)
+@given(st.lists(st.sampled_from([0.0, 1e-30, 1.0, 3e38]), min_size=1, max_size=20))
+def test_no_finite_size_breaks_a_policy_for_good(make, stream):
+    policy = start(make)
+    feed(policy, stream)
+    limits = feed(policy, [1.0] * 60)
+    assert not limits.isnan().any()
+    assert not any(tensor.isnan().any() for tensor in leaves(policy.state_dict()))
+    assert limits[-1].isfinite().all()
 
 
 @pytest.mark.parametrize("make", POLICIES)
 def test_an_inactive_part_keeps_its_state(make):
     policy, reference = start(make), start(make)
-    feed(policy, [1.0, 2.0, 3.0], active=torch.tensor([True, False]))
-    torch.testing.assert_close(
-        flat(policy.state_dict(), part=1), flat(reference.state_dict(), part=1)
-    )
-
-
-def flat(state, part):
-    parts = [
-        v
-        for value in state.values()
-        for v in (value.values() if isinstance(value, dict) else [value])
-    ]
-    return [tensor[part] for tensor in parts]
+    feed(policy, [1.0, 2.0, 3.0, 9.0, 1.0], active=torch.tensor([True, False]))
+    pairs = zip(leaves(policy.state_dict()), leaves(reference.state_dict()), strict=True)
+    assert all(torch.equal(a[1], b[1]) for a, b in pairs)
 
 
 @pytest.mark.parametrize("make", POLICIES)
@@ -72,12 +133,70 @@ def test_a_saved_policy_continues_bit_for_bit(make, cut):
     whole, first, second = start(make), start(make), start(make)
     expected = feed(whole, stream)
     feed(first, stream[:cut])
-    second.load_state_dict(first.state_dict())
-    rest = [
-        second(torch.full((2,), size), Context(torch.tensor([True, True]), step=cut + i)).clone()
-        for i, size in enumerate(stream[cut:])
+    torch.save(first.state_dict(), file := io.BytesIO())
+    file.seek(0)
+    second.load_state_dict(torch.load(file, weights_only=True))
+    assert torch.equal(expected[cut:], feed(second, stream[cut:], first=cut).reshape(-1, 2))
+    pairs = zip(leaves(whole.state_dict()), leaves(second.state_dict()), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize("make", POLICIES)
+def test_parts_do_not_notice_each_other(make):
+    stream = torch.tensor([0.5, 1.5, 2.5, 0.2, 8.0, 3.0, 1.0])
+    both, alone = start(make), start(make)
+    total = stream.mul(math.sqrt(2))
+    for step, size in enumerate(stream):
+        sizes = torch.stack([size, size * 0.25])
+        context = context_of(sizes, step=step)
+        shared = {"measure_total": lambda step=step: total[step]}
+        context = Context(**{**vars(context), **shared})
+        limits = both(sizes, context)
+        expected = alone(size.expand(2), context)
+        assert torch.equal(limits[0], expected[0])
+
+
+class NoWaiting(TorchDispatchMode):
+    """Fail where a value would be read from the device."""
+
+    def __torch_dispatch__(self, op, types, args=(), kwargs=None):
+        assert "_local_scalar_dense" not in str(op), "reads a value"
+        return op(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("make", POLICIES)
+def test_a_device_is_never_waited_for_and_gets_the_same_limits(make, monkeypatch):
+    monkeypatch.setattr(Percentile, "exact_sizes", 6)
+    stream = [0.5, 1.5, 2.5, 0.2, 8.0, 3.0, 1.0, 1.0, 1.2, 0.7, 9.0]
+    expected = feed(start(make), stream)
+    policy = start(make)
+    for module in ("policy", "percentile", "relative"):
+        monkeypatch.setattr(f"cliplab.{module}.on_host", lambda tensor: False)
+    with NoWaiting():
+        limits = feed(policy, stream)
+    assert torch.equal(limits, expected)
+
+
+def test_policies_that_do_not_look_at_sizes_say_so():
+    assert [policy.stateless for policy in (Fixed(), Scheduled(max), Decay(), RMS())] == [
+        True,
+        True,
+        False,
+        False,
     ]
-    assert all(torch.equal(a, b) for a, b in zip(expected[cut:], rest, strict=True))
+    assert Bounded(Fixed()).stateless
+    assert not Bounded(Decay()).stateless
+    assert not AfterWarmup(Fixed(), 3, until=Decay()).stateless
+    assert Switch([([True, False], Fixed()), ([False, True], Fixed(2.0))]).stateless
+
+
+def test_as_policy_takes_numbers_and_copies_policies():
+    assert as_policy(3).value == 3.0
+    policy = Switch([([True], inner := Decay())])
+    copied = as_policy(policy)
+    assert copied.cases[0][1] is not inner
+    with pytest.raises(ValueError, match="got '1'"):
+        as_policy("1")
 
 
 def test_decay_waits_for_patience_hits_in_a_row_and_stops_at_the_floor():
@@ -86,60 +205,46 @@ def test_decay_waits_for_patience_hits_in_a_row_and_stops_at_the_floor():
     assert limits == pytest.approx([1, 1, 1, 1, 0.5, 0.5, 0.3, 0.3])
 
 
-def test_moving_average_is_of_previous_sizes():
-    policy = start(lambda: MovingAverage(2.0, window=2, warmup=1))
-    assert feed(policy, [1.0, 3.0, 5.0, 100.0])[:, 0].tolist() == [math.inf, 2.0, 4.0, 8.0]
+def test_a_schedule_knows_step_and_learning_rate():
+    seen = []
+    policy = start(lambda: Scheduled(lambda step, lr: seen.append((step, lr)) or 2.0 / (step + 1)))
+    assert feed(policy, [9.0, 9.0])[:, 0].tolist() == [2.0, 1.0]
+    assert seen == [(0, 0.1), (1, 0.1)]
 
 
-@given(
-    st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=40),
-    st.floats(0, 100),
-    st.sampled_from([None, 1, 7]),
-)
-def test_percentile_equals_numpy(stream, percentile, window):
-    policy = start(lambda: Percentile(percentile, window))
-    limits = feed(policy, stream)[:, 0]
-    for t, limit in enumerate(limits.tolist()):
-        seen = np.array(stream[: t + 1], dtype=np.float32)[-(window or len(stream)) :]
-        assert limit == pytest.approx(np.percentile(seen, percentile), rel=1e-5)
+@pytest.mark.parametrize("bad", [-1.0, math.nan, None, "1"])
+def test_a_bad_answer_of_a_schedule_is_named(bad):
+    policy = start(lambda: Scheduled(lambda step, lr: bad))
+    with pytest.raises(ValueError, match=f"the limit at step 0 must be .*, got {bad!r}"):
+        feed(policy, [1.0])
 
 
-def test_percentile_beyond_the_exact_range_is_within_half_a_percent():
-    generator = torch.Generator().manual_seed(1)
-    sizes = torch.randn(6000, generator=generator).mul(2).exp()
-    policy = Percentile(10.0)
-    policy.init(1)
-    active = torch.tensor([True])
-    for step, size in enumerate(sizes):
-        limit = policy(size.reshape(1), Context(active, step=step))
-    assert limit.item() == pytest.approx(np.percentile(sizes.numpy(), 10), rel=6e-3)
+def test_bounds_hold_the_limits_and_leave_the_inner_policy_alone():
+    stream = torch.rand(60).add(0.5).tolist()
+    inner = feed(start(lambda: Queue(5, initial=3.0)), stream)
+    bounded = feed(start(lambda: Bounded(Queue(5, initial=3.0), 1.8, 2.4)), stream)
+    assert (inner < 1.8).any()
+    assert (inner > 2.4).any()
+    assert torch.equal(bounded, inner.clamp(1.8, 2.4))
 
 
-def test_percentile_is_exact_for_a_part_that_comes_late():
-    policy = start(lambda: Percentile(50))
-    first = torch.tensor([True, False])
-    for step in range(5000):
-        policy(torch.tensor([1.0, 9.0]), Context(first, step))
-    both = torch.tensor([True, True])
-    policy(torch.tensor([1.0, 1.0]), Context(both, 5000))
-    assert policy(torch.tensor([1.0, 3.0]), Context(both, 5001))[1].item() == 2.0
-
-
-def test_percentile_takes_sizes_of_any_magnitude_and_answers_only_active_parts():
-    policy = start(lambda: Percentile(50))
-    limits = feed(policy, [1e-30, 1e30, 3e38, math.nan])
-    assert limits[1, 0].item() == pytest.approx(5e29, rel=1e-3)
-    assert limits[3].isnan().all()
-
-
-@pytest.mark.parametrize("make", [lambda: MovingAverage(1.0, 2, 1), lambda: Percentile(50, 3)])
-def test_a_double_that_overflows_the_state_does_not_enter_it(make):
+def test_after_warmup_lets_the_policy_learn_meanwhile():
+    make = lambda: AfterWarmup(MovingAverage(1.0, window=2, warmup=1), steps=2, until=0.5)  # noqa: E731
     policy = start(make)
-    both = torch.tensor([True, True])
-    for step, size in enumerate([1.0, 1e39, 1.0, 1.0]):
-        policy(torch.full((2,), size, dtype=torch.float64), Context(both, step))
-    assert policy.state["count"].tolist() == [3, 3]
-    assert policy(torch.ones(2), Context(both, 4)).tolist() == [1.0, 1.0]
+    assert feed(policy, [1.0, math.nan, 3.0, 7.0])[:, 0].tolist() == [0.5, 0.5, 0.5, 2.0]
+    policy = start(make)
+    feed(policy, [1.0, 3.0], active=torch.tensor([True, False]))
+    assert feed(policy, [5.0]).tolist() == [[2.0, 0.5]]
+
+
+def test_rms_is_per_entry():
+    assert feed(start(lambda: RMS(2.0)), [1.0]).tolist() == [[6.0, 6.0]]
+
+
+@pytest.mark.parametrize("make", [lambda: RMS(), lambda: WeightRatio(), lambda: EMA()])
+def test_a_policy_without_a_clipper_says_what_it_needs(make):
+    with pytest.raises(ValueError, match="this policy needs the"):
+        start(make)(torch.ones(2), Context(torch.tensor([True, True])))
 
 
 @pytest.mark.parametrize(
@@ -151,7 +256,19 @@ def test_a_double_that_overflows_the_state_does_not_enter_it(make):
         (lambda: Fixed("1.0"), "got '1.0'"),
         (lambda: Decay(alpha=1.0), "alpha must be between 0 and 1, got 1.0"),
         (lambda: Decay(patience=0), "patience must be an integer >= 1, got 0"),
+        (lambda: TargetRate(rate=1.0), "rate must be between 0 and 1, got 1.0"),
+        (lambda: TargetRate(initial=1e9), "initial must be between 1e-08 and 100000000.0, got"),
+        (lambda: Scheduled(3.0), "function of step and lr, got 3.0"),
+        (lambda: Bounded(1.0, 2.0, 1.0), "low must be at most high=1.0, got 2.0"),
+        (lambda: Bounded("x"), "got 'x'"),
+        (lambda: AfterWarmup(1.0, 0), "steps must be an integer >= 1, got 0"),
         (lambda: MovingAverage(window=5, warmup=6), "warmup must be at most window=5, got 6"),
+        (lambda: EMA(beta=1.0), "beta must be >= 0 and < 1, got 1.0"),
+        (lambda: EMA(warmup=-1), "warmup must be an integer >= 1, got -1"),
+        (lambda: ZScore(response="clip"), "response must be reciprocal, mean or level, got 'clip'"),
+        (lambda: ZScore(alpha=math.nan), "alpha must be a number >= 0, got nan"),
+        (lambda: Queue(length=0), "length must be an integer >= 1, got 0"),
+        (lambda: WeightRatio(ratio=-1), "ratio must be a number > 0, got -1"),
         (lambda: Percentile(101), "percentile must be between 0 and 100, got 101"),
         (lambda: Switch([]), "at least one"),
         (lambda: Switch([([True], Fixed()), ([False, True], Fixed())]), r"lengths \[1, 2\]"),
@@ -167,10 +284,13 @@ def test_a_state_of_another_kind_is_refused():
     policy = start(lambda: Decay())
     with pytest.raises(ValueError, match="Decay: expected state"):
         policy.load_state_dict(start(lambda: MovingAverage()).state_dict())
-    switch = start(POLICIES[-1])
+    make = lambda: Switch([([True, False], Decay()), ([False, True], Percentile(50))])  # noqa: E731
+    switch, other = start(make), start(make)
     with pytest.raises(ValueError, match="Decay: expected state"):
         policy.load_state_dict(switch.state_dict())
-    feed(other := start(POLICIES[-1]), [5.0, 5.0])
+    with pytest.raises(ValueError, match=r"Switch: expected \['0', '1'\], got \['0'\]"):
+        switch.load_state_dict({"0": {}})
+    feed(other, [5.0, 5.0])
     broken = {**other.state_dict(), "1": {}}
     with pytest.raises(ValueError, match="Percentile: expected state"):
         switch.load_state_dict(broken)

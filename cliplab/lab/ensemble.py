@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from cliplab import Clipper, ClipReport, Fixed, Switch, Threshold
+from cliplab import Clipper, ClipReport, Switch, Threshold, as_policy
 
 
 class Ensemble(nn.Module):
@@ -133,8 +133,7 @@ class Ensemble(nn.Module):
         for position, threshold in enumerate(self.arms.values()):
             mask = torch.arange(len(self)) // len(self.seeds) == position
             limit = math.inf if threshold is None else threshold
-            policy = copy.deepcopy(limit) if isinstance(limit, Threshold) else Fixed(limit)
-            cases.append((mask, policy))
+            cases.append((mask, as_policy(limit)))
         return Switch(cases)
 
 

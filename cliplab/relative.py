@@ -1,0 +1,239 @@
+"""The relative policies: limits that come from past sizes, from the weights, or from the shape."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from cliplab.policy import Context, State, Threshold, check_count, check_positive, on_host
+
+
+class MovingAverage(Threshold):
+    """A multiple of the mean of the last raw sizes: ``limit = multiplier * mean(window)``.
+
+    The current size is not part of its own limit; no limit (``inf``) before ``warmup`` sizes.
+    Like every purely relative rule it follows an explosion: measured sizes are learnt unclipped.
+    """
+
+    def __init__(self, multiplier: float = 2.0, window: int = 100, warmup: int = 10) -> None:
+        super().__init__()
+        self.multiplier = check_positive("multiplier", multiplier)
+        self.window = check_count("window", window)
+        self.warmup = check_count("warmup", warmup)
+        if self.warmup > self.window:
+            raise ValueError(f"warmup must be at most window={window}, got {warmup!r}")
+
+    def start(self, n_parts: int, device: torch.device) -> State:
+        """Begin with an empty window."""
+        return {
+            "sizes": torch.zeros(n_parts, self.window, device=device),
+            "count": torch.zeros(n_parts, dtype=torch.long, device=device),
+        }
+
+    def step(self, sizes: Tensor, state: State, context: Context) -> tuple[Tensor, State]:
+        """Answer from the window, then put the size into it."""
+        count = state["count"]
+        mean = (state["sizes"] / count.clamp(1, self.window)[:, None]).sum(dim=1)
+        limit = torch.where(count >= self.warmup, self.multiplier * mean, math.inf)
+        after = _put(state["sizes"], count % self.window, sizes)
+        return limit, {"sizes": after, "count": count + 1}
+
+
+class EMA(Threshold):
+    """A multiple of the running mean of the clipped sizes: ``limit = ratio * gamma`` (AdaGC).
+
+    ``gamma <- beta * gamma + (1 - beta) * min(n, limit)``. In a part's first ``warmup`` steps the
+    gradient as a whole is held to ``initial`` (``limit = n * initial / total``, no limit where the
+    total is below it) and gamma is the smallest clipped size. A part whose gamma is 0 takes its
+    next size as gamma; published, it would stay at 0 for ever. ``warmup=0`` begins at the first
+    size, which is OLMo's ``max_grad_norm_ratio``. Source: Wang et al. 2025 (AdaGC).
+    """
+
+    def __init__(
+        self, ratio: float = 1.05, beta: float = 0.98, warmup: int = 100, initial: float = 1.0
+    ) -> None:
+        super().__init__()
+        self.ratio = check_positive("ratio", ratio)
+        self.beta = _check_decay("beta", beta)
+        self.warmup = check_count("warmup", warmup) if warmup else 0
+        self.initial = check_positive("initial", initial)
+
+    def start(self, n_parts: int, device: torch.device) -> State:
+        """Begin with nothing learnt."""
+        return {
+            "gamma": torch.zeros(n_parts, device=device),
+            "count": torch.zeros(n_parts, dtype=torch.long, device=device),
+        }
+
+    def step(self, sizes: Tensor, state: State, context: Context) -> tuple[Tensor, State]:
+        """Answer, then learn the clipped size."""
+        gamma = torch.where(state["gamma"] > 0, state["gamma"], sizes)
+        limit, warm = self.ratio * gamma, state["count"] < self.warmup
+        warming = not on_host(warm) or bool(warm.any())
+        if warming:
+            total = context.total_norm.to(sizes)
+            shared = torch.where(total > self.initial, sizes * (self.initial / total), math.inf)
+            limit = torch.where(warm, shared, limit)
+        learnt = torch.minimum(sizes, limit)
+        after = gamma.lerp(learnt, 1 - self.beta)
+        if warming:
+            after = torch.where(warm, torch.minimum(gamma, learnt), after)
+        return limit, {"gamma": after, "count": state["count"] + 1}
+
+
+class ZScore(Threshold):
+    """A number of standard deviations above the running mean: ``level = mean + z * std`` (ZClip).
+
+    What a size above the level is brought to is the ``response``: the "level" itself (``z`` is a
+    percentile's where ``z = Phi^-1(p)``), the "mean", or the "reciprocal"
+    ``clip_factor * (mean + z^2 / z_t * std)`` with ``z_t`` the size's own z-score, so that a larger
+    spike becomes a smaller step. The clipped size is learnt:
+    ``mean <- alpha * mean + (1 - alpha) * x``, ``var <- alpha * var + (1 - alpha) * (x - mean)^2``
+    with the new mean; ``learn_spikes=False`` leaves both as they are at a spike. No limit in the
+    first ``warmup`` steps, whose mean and (biased) variance they start from. ``eps`` is added to
+    the standard deviation of "mean" and "reciprocal". Source: Kumar et al. 2025 (ZClip), and
+    bluorion-com/ZClip at 584ce4f.
+    """
+
+    def __init__(
+        self,
+        alpha: float = 0.97,
+        z: float = 2.5,
+        warmup: int = 25,
+        response: str = "reciprocal",
+        clip_factor: float = 1.0,
+        learn_spikes: bool = True,
+        eps: float = 1e-6,
+    ) -> None:
+        super().__init__()
+        self.alpha = _check_decay("alpha", alpha)
+        self.z = check_positive("z", z)
+        self.warmup = check_count("warmup", warmup)
+        if response not in ("reciprocal", "mean", "level"):
+            raise ValueError(f"response must be reciprocal, mean or level, got {response!r}")
+        self.response = response
+        self.clip_factor = check_positive("clip_factor", clip_factor)
+        self.learn_spikes = learn_spikes
+        self.eps = check_positive("eps", eps, zero=True)
+
+    def start(self, n_parts: int, device: torch.device) -> State:
+        """Begin with nothing seen."""
+        return {
+            "mean": torch.zeros(n_parts, device=device),
+            "std": torch.zeros(n_parts, device=device),  # its square would overflow
+            "count": torch.zeros(n_parts, dtype=torch.long, device=device),
+        }
+
+    def step(self, sizes: Tensor, state: State, context: Context) -> tuple[Tensor, State]:
+        """Answer, then learn the clipped size."""
+        mean, std, count = state["mean"], state["std"], state["count"]
+        warm = count < self.warmup
+        warming = not on_host(warm) or bool(warm.any())
+        scale = std if self.response == "level" else std + self.eps
+        level = limit = torch.add(mean, scale, alpha=self.z)
+        if warming:
+            level = limit = torch.where(warm, math.inf, level)
+        spike = sizes > level
+        if self.response == "reciprocal":
+            above = std * (scale / (sizes - mean))
+            answer = self.clip_factor * torch.add(mean, above, alpha=self.z**2)
+            limit = torch.where(spike, answer, level)
+        elif self.response == "mean":
+            limit = torch.where(spike, mean, level)
+        # var <- keep * (var + (gain * change)^2): exponential, or of the warm-up so far.
+        keep: float | Tensor = self.alpha
+        gain: float | Tensor = math.sqrt(self.alpha * (1 - self.alpha))
+        if warming:
+            share = 1 / (count + 1)
+            keep, gain = torch.where(warm, 1 - share, keep), torch.where(warm, share.sqrt(), gain)
+        change = torch.where(spike, limit, sizes) - mean
+        after = {
+            "mean": mean + (1 - keep) * change,
+            "std": keep**0.5 * torch.hypot(std, gain * change),
+        }
+        if not self.learn_spikes:
+            after = {name: torch.where(spike, state[name], new) for name, new in after.items()}
+        return limit, {**after, "count": count + 1}
+
+
+class Queue(Threshold):
+    """Mean and spread of the last clipped sizes: ``limit = multiplier * mean + z * std`` (EDM).
+
+    The queue holds ``length`` entries, first only ``initial`` (large), and takes in
+    ``min(n, limit)``; ``std`` is the biased one. Source: Hoogeboom et al. 2022, code.
+    """
+
+    def __init__(
+        self,
+        length: int = 50,
+        multiplier: float = 1.5,
+        z: float = 2.0,
+        initial: float = 3000.0,
+    ) -> None:
+        super().__init__()
+        self.length = check_count("length", length)
+        self.multiplier = check_positive("multiplier", multiplier)
+        self.z = check_positive("z", z, zero=True)
+        self.initial = check_positive("initial", initial)
+
+    def start(self, n_parts: int, device: torch.device) -> State:
+        """Begin with one large entry."""
+        sizes = torch.zeros(n_parts, self.length, device=device)
+        sizes[:, 0] = self.initial
+        return {"sizes": sizes, "count": torch.ones(n_parts, dtype=torch.long, device=device)}
+
+    def step(self, sizes: Tensor, state: State, context: Context) -> tuple[Tensor, State]:
+        """Answer from the queue, then put the clipped size into it."""
+        queue, count = state["sizes"], state["count"]
+        filled = torch.arange(self.length, device=queue.device) < count[:, None]
+        share = filled / count.clamp(max=self.length)[:, None]
+        mean = (queue * share).sum(dim=1)
+        std = ((queue - mean[:, None]) * share.sqrt()).norm(dim=1)
+        limit = self.multiplier * mean + self.z * std
+        after = _put(queue, count % self.length, torch.minimum(sizes, limit))
+        return limit, {"sizes": after, "count": count + 1}
+
+
+class WeightRatio(Threshold):
+    """A share of the weights' own norm: ``limit = ratio * max(|W|, eps)`` (AGC). No state.
+
+    ``eps`` lets weights that begin at zero move. Source: Brock et al. 2021 (NFNets).
+    """
+
+    def __init__(self, ratio: float = 0.01, eps: float = 1e-3) -> None:
+        super().__init__()
+        self.ratio = check_positive("ratio", ratio)
+        self.eps = check_positive("eps", eps, zero=True)
+
+    def step(self, sizes: Tensor, state: State, context: Context) -> tuple[Tensor, State]:
+        """Measure the weights and answer."""
+        return self.ratio * context.weight_norms.to(sizes).clamp(min=self.eps), {}
+
+
+class RMS(Threshold):
+    """A limit on the root mean square of a part: ``limit = c * sqrt(entries)``.
+
+    Source: the update clipping of Shazeer & Stern 2018 (Adafactor), on gradients.
+    """
+
+    def __init__(self, value: float = 1.0) -> None:
+        super().__init__()
+        self.value = check_positive("threshold", value, zero=True)
+
+    def step(self, sizes: Tensor, state: State, context: Context) -> tuple[Tensor, State]:
+        """Count the entries and answer."""
+        return self.value * context.numels.to(sizes).sqrt(), {}
+
+
+def _check_decay(name: str, value: float) -> float:
+    """Return ``value`` if it is a share of the past that is kept: in [0, 1)."""
+    if check_positive(name, value, zero=True) >= 1:
+        raise ValueError(f"{name} must be >= 0 and < 1, got {value!r}")
+    return float(value)
+
+
+def _put(buffer: Tensor, index: Tensor, values: Tensor) -> Tensor:
+    """Copy of ``buffer [n, k]`` with ``buffer[i, index[i]] = values[i]``."""
+    return buffer.scatter(1, index[:, None], values[:, None].to(buffer))

@@ -1,0 +1,92 @@
+"""TensorFlow's clipping functions by their names and meanings, in place on torch tensors.
+
+They take tensors, not parameters: pass gradients. ``None`` among the tensors is passed over.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from numbers import Real
+
+import torch
+from torch import Tensor
+
+from cliplab.functional import _scale_unless_one
+from cliplab.norms import dense, row_norms, total_norm
+from cliplab.policy import check_positive
+
+Tensors = Tensor | Iterable[Tensor | None]
+
+
+def clip_by_value_(tensors: Tensors, min: float, max: float) -> None:
+    """Clamp every entry to ``[min, max]``, ``tf.clip_by_value``; ``ValueError`` unless min <= max.
+
+    >>> gradient = torch.tensor([-3.0, 0.5, 4.0])
+    >>> clip_by_value_(gradient, -1.0, 2.0)
+    >>> gradient
+    tensor([-1.0000,  0.5000,  2.0000])
+    """
+    for name, bound in (("min", min), ("max", max)):
+        if isinstance(bound, bool) or not isinstance(bound, Real) or math.isnan(bound):
+            raise ValueError(f"{name} must be a number, got {bound!r}")
+    if min > max:
+        raise ValueError(f"min must be at most max={max!r}, got {min!r}")
+    for entries in dense(_listed(tensors)):
+        entries.clamp_(min=min, max=max)
+
+
+def clip_by_norm_(
+    tensors: Tensors, clip_norm: float, dim: int | Iterable[int] | None = None
+) -> None:
+    """Scale each tensor by ``c / max(norm, c)``, ``tf.clip_by_norm``; over ``dim`` if given.
+
+    With ``dim`` (TensorFlow's ``axes``) every slice has its own norm. An inf makes its own entry
+    NaN and the others 0, a NaN makes all NaN, as in TensorFlow. Raises ``ValueError``.
+
+    >>> gradient = torch.tensor([[3.0, 4.0], [0.3, 0.4]])
+    >>> clip_by_norm_(gradient, 1.0, dim=1)
+    >>> gradient
+    tensor([[0.6000, 0.8000],
+            [0.3000, 0.4000]])
+    """
+    limit = check_positive("clip_norm", clip_norm, zero=True)
+    for tensor in _listed(tensors):
+        if dim is None:
+            _scale_unless_one([tensor], _factor(total_norm([tensor]), limit))
+            continue
+        dims = {d % tensor.ndim for d in ([dim] if isinstance(dim, int) else dim)}
+        kept = [1 if d in dims else size for d, size in enumerate(tensor.shape)]
+        norms = row_norms(tensor.detach(), tuple(sorted(dims)))
+        tensor.mul_(_factor(norms, limit).reshape(kept))
+
+
+def clip_by_global_norm_(
+    tensors: Tensors, clip_norm: float, use_norm: Tensor | None = None
+) -> Tensor:
+    """Scale all tensors by ``c / max(norm, c)``, ``tf.clip_by_global_norm``; returns the norm.
+
+    ``use_norm`` is a norm measured before. A norm that is not finite makes every entry NaN, as in
+    TensorFlow; unlike there, tensors within the limit stay as they are to the last bit
+    (``c * (1 / c)`` is not 1 for every ``c``). Raises ``ValueError``.
+
+    >>> gradients = [torch.tensor([3.0]), None, torch.tensor([4.0])]
+    >>> clip_by_global_norm_(gradients, 1.0)
+    tensor(5.)
+    >>> gradients
+    [tensor([0.6000]), None, tensor([0.8000])]
+    """
+    limit = check_positive("clip_norm", clip_norm, zero=True)
+    listed = _listed(tensors)
+    norm = total_norm([t.detach() for t in listed]) if use_norm is None else use_norm
+    _scale_unless_one(listed, _factor(norm, limit) + (norm - norm))
+    return norm
+
+
+def _factor(norm: Tensor, limit: float) -> Tensor:
+    return torch.where(norm <= limit, 1.0, limit / norm)
+
+
+def _listed(tensors: Tensors) -> list[Tensor]:
+    listed = [tensors] if isinstance(tensors, Tensor) else list(tensors)
+    return [t for t in listed if t is not None]
