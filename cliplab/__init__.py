@@ -2,6 +2,8 @@
 
 from cliplab.attachment import Attachment
 from cliplab.clipper import Clipper
+from cliplab.diagnosis import diagnose
+from cliplab.findings import Finding, Findings
 from cliplab.functional import (
     adaptive_clip_,
     clip_activation_grad_,
@@ -16,6 +18,7 @@ from cliplab.nonfinite import NonFiniteGradientError
 from cliplab.norms import member_norms, tensor_norms, total_norm
 from cliplab.percentile import Percentile
 from cliplab.policy import Context, Threshold
+from cliplab.probe import Probe, find_threshold
 from cliplab.relative import EMA, RMS, MovingAverage, Queue, WeightRatio, ZScore
 from cliplab.tensorflow_forms import clip_by_global_norm_, clip_by_norm_, clip_by_value_
 from cliplab.thresholds import (
@@ -41,12 +44,15 @@ __all__ = [
     "Clipper",
     "Context",
     "Decay",
+    "Finding",
+    "Findings",
     "Fixed",
     "History",
     "Method",
     "MovingAverage",
     "NonFiniteGradientError",
     "Percentile",
+    "Probe",
     "Queue",
     "Scheduled",
     "Switch",
@@ -64,6 +70,8 @@ __all__ = [
     "clip_grad_value_",
     "clip_grads_with_norm_",
     "create",
+    "diagnose",
+    "find_threshold",
     "get_total_norm",
     "list_methods",
     "member_norms",

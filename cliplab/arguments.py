@@ -116,10 +116,14 @@ def _positive_int(text: str) -> int:
 
 
 def _minutes(text: str) -> float:
+    return _positive(text, " of minutes")
+
+
+def _positive(text: str, unit: str = "") -> float:
     with contextlib.suppress(ValueError):
         if 0 < float(text) < math.inf:
             return float(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is not a positive number of minutes")
+    raise argparse.ArgumentTypeError(f"{text!r} is not a positive number{unit}")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -174,6 +178,13 @@ def _parser() -> argparse.ArgumentParser:
     list_ = commands.add_parser("list", parents=[shared], help="notebooks and their records")
     list_.add_argument("--json", action="store_true", help="for programs")
     list_.add_argument("--preset", help="only this preset")
+
+    diagnose = commands.add_parser("diagnose", help="advice read off a saved history")
+    diagnose.add_argument("history", type=Path, metavar="FILE", help=".pt or .csv of a History")
+    diagnose.add_argument(
+        "--lr", type=_positive, metavar="LR", help="where the history has no learning rates"
+    )
+    diagnose.add_argument("--json", action="store_true", help="for programs")
 
     report = commands.add_parser("report", parents=[shared], help="judge and report again")
     report.add_argument("--preset", help="all current records of it (default: the last run)")

@@ -1,4 +1,4 @@
-"""The command line: ``cliplab run | list | report``."""
+"""The command line: ``cliplab run | list | report | diagnose``."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FAILED, REFUSED, INTERRUPTED, TERMINATED = 1, 2, 130, 143
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; the exit status is 0, 1 (a run failed), 2 (refused), 130 or 143 (stopped)."""
-    commands = {"run": run, "list": list_, "report": report}
+    commands = {"run": run, "list": list_, "report": report, "diagnose": diagnose}
     options = parse_arguments(sys.argv[1:] if argv is None else argv)
     try:
         return commands[options.command](options)
@@ -252,6 +252,24 @@ def _preset_records(options: argparse.Namespace) -> list[RunRecord]:
     if not newest:
         raise ValueError(f"no current records of preset {options.preset!r} in {options.results}")
     return list(newest.values())
+
+
+def diagnose(options: argparse.Namespace) -> int:
+    """``cliplab diagnose``: what a saved history shows, and what to change."""
+    from cliplab import diagnosis
+    from cliplab.history import History
+
+    try:
+        history = History.load(options.history)
+    except OSError as error:
+        raise ValueError(f"cannot read {options.history}: {error.strerror}") from None
+    found = diagnosis.diagnose(history, options.lr)
+    if options.json:
+        print(json.dumps([finding.as_dict() for finding in found], indent=1))
+    else:
+        print(f"{len(history)} steps: {found.headline}")
+        print("".join(f"\n{finding}\n" for finding in found), end="")
+    return 0
 
 
 class _Terminated(BaseException):

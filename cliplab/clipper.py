@@ -11,15 +11,14 @@ from torch import Tensor
 
 from cliplab.attachment import Attachment
 from cliplab.history import ClipReport, History
-from cliplab.layout import member_views, unit_views
 from cliplab.nonfinite import NonFiniteGradientError, Watch
 from cliplab.norms import check_norm_type, dense, total_norm
-from cliplab.parameters import Group, Parameters, select_parameters
-from cliplab.partition import Gradients, Partition, RowParts, TensorParts, gradients
+from cliplab.parameters import Parameters, select_parameters
+from cliplab.partition import Gradients, TensorParts, gradients
 from cliplab.policy import Context, Threshold, on_host
-from cliplab.thresholds import Switch, as_policy
+from cliplab.scopes import Scope, divide, policy_of_groups
+from cliplab.thresholds import as_policy
 
-Scope = Literal["global", "group", "tensor", "unit", "element", "member"]
 Mode = Literal["rescale", "soft", "skip"]
 NonFinite = Literal["raise", "skip", "zero", "propagate"]
 
@@ -69,8 +68,8 @@ class Clipper:
         self.norm_type = check_norm_type(norm_type)
         groups = select_parameters(params, exclude)
         self.params = [p for group in groups for p in group.params]
-        self.partition, labels, group_of = _divide(self.scope, groups, params)
-        self.policy = _policy_of_groups(as_policy(threshold), groups, group_of)
+        self.partition, labels, group_of = divide(self.scope, groups, params)
+        self.policy = policy_of_groups(as_policy(threshold), groups, group_of)
         if scope == "element" and not self.policy.stateless:
             raise ValueError(f'scope "element" needs a fixed threshold, got {self.policy!r}')
         if mode == "skip" and scope not in ("global", "group", "tensor"):
@@ -253,7 +252,8 @@ class Clipper:
     def _total(self, sizes: Tensor, counts: Tensor) -> Tensor:
         if self.scope == "member":  # every member is a gradient of its own
             return sizes
-        return torch.linalg.vector_norm(torch.where(counts, sizes, 0.0), self.norm_type)
+        total: Tensor = torch.linalg.vector_norm(torch.where(counts, sizes, 0.0), self.norm_type)
+        return total
 
     def _weight_norms(self) -> Tensor:
         weights = [p.detach() for p in self.params]
@@ -269,47 +269,6 @@ class Clipper:
         raise NonFiniteGradientError(
             f"gradient norm{where} is {float(sizes[worst])} at step {self.steps}"
         )
-
-
-def _divide(
-    scope: Scope, groups: Sequence[Group], source: Parameters
-) -> tuple[Partition, list[str], list[int]]:
-    """Return the partition, a label for every part, and the number of every part's group."""
-    params = [p for group in groups for p in group.params]
-    position = [i for i, group in enumerate(groups) for _ in group.params]
-    names = [name or f"tensor {i}" for i, name in enumerate(n for g in groups for n in g.names)]
-    if scope == "tensor":
-        return TensorParts(params, [1] * len(params)), names, position
-    if scope == "group":
-        runs = [len(group.params) for group in groups]
-        return TensorParts(params, runs), [g.label for g in groups], list(range(len(groups)))
-    if scope in ("global", "element"):
-        own = [i for i, group in enumerate(groups) if group.threshold is not None]
-        shared = len(groups) - len(own)
-        runs = [sum(len(g.params) for g in groups[:shared])] * (shared > 0)
-        runs += [len(groups[i].params) for i in own]
-        labels = ["all"] * (shared > 0) + [groups[i].label for i in own]
-        return TensorParts(params, runs), labels, [0] * (shared > 0) + own
-    if scope == "member":
-        if any(group.threshold is not None for group in groups):
-            raise ValueError('scope "member" takes one policy: use Switch for several')
-        rows = RowParts(params, member_views(params), members=True)
-        return rows, [f"member {i}" for i in range(rows.n_parts)], [0] * rows.n_parts
-    rows = RowParts(params, unit_views(source, params))
-    labels = [f"{name}[{i}]" for name, k in zip(names, rows.counts, strict=True) for i in range(k)]
-    return rows, labels, [i for i, k in zip(position, rows.counts, strict=True) for _ in range(k)]
-
-
-def _policy_of_groups(
-    policy: Threshold, groups: Sequence[Group], group_of: Sequence[int]
-) -> Threshold:
-    """One policy for all parts, groups with a threshold of their own switched to theirs."""
-    own = {i: as_policy(g.threshold) for i, g in enumerate(groups) if g.threshold is not None}
-    if not own:
-        return policy
-    cases = [([i not in own for i in group_of], policy)]
-    cases += [([i == group for i in group_of], theirs) for group, theirs in own.items()]
-    return Switch([(mask, theirs) for mask, theirs in cases if any(mask)])
 
 
 def _clamp_entries(entries: Tensor, limit: Tensor) -> None:

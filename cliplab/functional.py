@@ -168,7 +168,7 @@ def clip_activation_grad_(
         return gradient * torch.where(size > bound, bound / size, 1.0)
 
     if activation.requires_grad:
-        activation.register_hook(clip)
+        activation.register_hook(clip)  # type: ignore[no-untyped-call]
     return activation
 
 

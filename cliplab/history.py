@@ -5,13 +5,17 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
     import pandas
+
+    from cliplab.policy import Threshold
+    from cliplab.telemetry import Live, Writer
 
 
 class ClipReport:
@@ -90,6 +94,7 @@ class History:
         self._blocks: deque[Tensor] = deque()
         self._used = self._block  # rows used of the last block
         self._lr: deque[float | Tensor] = deque()
+        self._live: Live | None = None
 
     def append(self, report: Tensor, lr: float | Tensor | None) -> None:
         """Record one step: ``[6, n_parts]``, the columns of a report; ``lr`` None: not known."""
@@ -98,6 +103,8 @@ class History:
         self._blocks[-1][self._used] = report
         self._used += 1
         self._lr.append(math.nan if lr is None else lr)
+        if self._live is not None:
+            self._live.update()
 
     def label(self, part: int) -> str:
         """Name of a part."""
@@ -118,6 +125,20 @@ class History:
     def __len__(self) -> int:
         return len(self._lr)
 
+    @property
+    def rows(self) -> Tensor:
+        """All reports as one tensor, ``[steps, 6, n_parts]``; columns as in ``ClipReport``."""
+        if not self._blocks:
+            return torch.empty(0, len(ClipReport.fields), 1)
+        *full, last = self._blocks
+        return torch.cat([*full, last[: self._used]])
+
+    @property
+    def part_names(self) -> list[str]:
+        """Names of all parts."""
+        n_parts = self._blocks[-1].shape[-1] if self._blocks else 1
+        return [self.label(i) for i in range(n_parts)]
+
     def _column(self, name: str) -> Tensor:
         if not self._blocks:
             return torch.empty(0)
@@ -131,6 +152,12 @@ class History:
     def norm_before(self) -> Tensor:
         """Raw gradient norms."""
         return self._column("norm_before")
+
+    @property
+    def total(self) -> Tensor:
+        """Norm of all parts as one vector, ``[steps]``: ``sqrt(sum_i n_i^2)``."""
+        norms = self.norm_before
+        return norms if norms.ndim == 1 else norms.double().norm(dim=1).to(norms)
 
     @property
     def norm_after(self) -> Tensor:
@@ -191,15 +218,82 @@ class History:
         over = (self.norm_before - self.threshold).clamp(min=0)
         return over.where(self.norm_before.isfinite(), math.nan).nanmean(dim=0)
 
+    def summary(self) -> dict[str, Any]:
+        """Return what happened in a few plain numbers; NaN where nothing is known.
+
+        ``norm_*`` are of the finite norms of the whole gradient; ``clip_fraction`` and
+        ``factor_mean`` are means over steps and parts; a skipped step counts as factor 0;
+        ``clip_fraction_by_part`` is there when the history has parts.
+
+        >>> history = History(scalar=True)
+        >>> history.append(torch.tensor([4.0, 1, 1, 0.25, 1, 0])[:, None], 0.5)
+        >>> history.summary()["effective_lr_mean"]
+        0.125
+        """
+        from cliplab.telemetry import summarise
+
+        return summarise(self)
+
+    def replay(self, policy: float | Threshold) -> History:
+        """Return the history that ``policy`` would have made of the recorded raw norms.
+
+        Open loop: with other limits the weights, and so all later norms, would have been others;
+        read it for the first steps, or where clipping is rare. ``factor = min(1, limit / size)``;
+        steps with a non-finite size are not learnt and count as skipped; the recorded learning
+        rates are kept. A policy that needs the weights or the loss cannot be replayed:
+        ``ValueError``. The result is on the CPU.
+        """
+        from cliplab.telemetry import replay
+
+        return replay(self, policy)
+
+    def watch(self, every: float = 1.0) -> Live:
+        """Draw the history in a notebook, again at most every ``every`` seconds while it grows.
+
+        Drawing waits for the device and takes at most a tenth of the time. ``close()`` the
+        result, or use it as a context manager; then nothing is drawn any more. Outside of a
+        notebook nothing is drawn at all. Needs ``cliplab[lab]``.
+        """
+        from cliplab.telemetry import Live
+
+        return Live(self, every)
+
     def to_frame(self) -> pandas.DataFrame:
         """Return one tidy row per step (and part) as a pandas data frame."""
         import pandas
 
-        columns = {name: self._column(name).cpu() for name in ClipReport.fields}
-        columns["factor"], columns["effective_lr"] = self.factor.cpu(), self.effective_lr.cpu()
-        parts = columns["factor"].shape[1] if columns["factor"].ndim > 1 else 1
-        step = torch.arange(len(self)).repeat_interleave(parts) + self.first_step
-        index = {"step": step.numpy(), "part": torch.arange(parts).repeat(len(self)).numpy()}
-        lr = self.lr.repeat_interleave(parts).numpy()
-        values = {name: column.flatten().numpy() for name, column in columns.items()}
-        return pandas.DataFrame({**index, **values, "lr": lr})
+        from cliplab.telemetry import tidy
+
+        columns = tidy(self)
+        return pandas.DataFrame(
+            {k: c.numpy() if isinstance(c, Tensor) else c for k, c in columns.items()}
+        )
+
+    def to_csv(self, path: str | Path) -> None:
+        """Write one tidy row per step (and part); ``History.load`` reads it back."""
+        from cliplab.telemetry import write_csv
+
+        write_csv(self, path)
+
+    def to_tensorboard(self, writer: Writer, tag: str = "clip") -> None:
+        """Hand all recorded steps to a ``SummaryWriter`` (or what has its ``add_scalar``)."""
+        from cliplab.telemetry import write_scalars
+
+        write_scalars(self, writer, tag)
+
+    def save(self, path: str | Path) -> None:
+        """Write everything to a file that ``torch.load(weights_only=True)`` reads."""
+        from cliplab.telemetry import save
+
+        save(self, path)
+
+    @staticmethod
+    def load(path: str | Path) -> History:
+        """Read a file of ``save``, or a ``.csv`` with at least a column ``norm_before``.
+
+        In a ``.csv`` other columns are those of ``to_frame``; what is missing was not clipped.
+        ``OSError`` if there is no such file, ``ValueError`` if it holds something else.
+        """
+        from cliplab.telemetry import load
+
+        return load(path)

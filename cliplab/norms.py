@@ -63,10 +63,10 @@ def tensor_norms(tensors: Sequence[Tensor], norm_type: float = 2.0) -> Tensor:
     norms = local_norms(dense(tensors), norm_type)
     if not any(map(is_sharded, tensors)):
         return norms
-    return torch.cat(add_shards(norms.reshape(-1, 1), tensors, norm_type))
+    return torch.cat(add_shards(list(norms.reshape(-1, 1)), tensors, norm_type))
 
 
-def local_norms(entries: Sequence[Tensor], norm_type: float) -> Tensor:
+def local_norms(entries: list[Tensor], norm_type: float) -> Tensor:
     """Norm of every plain tensor, ``[n_tensors]``; there must be one."""
     return _rescue(_direct(entries, norm_type), entries, norm_type)
 
@@ -168,8 +168,8 @@ def scale_(tensors: Sequence[Tensor], factor: Tensor | Sequence[float]) -> None:
     entries = dense(tensors)
     if not entries:
         return
-    if all([t.is_cpu for t in entries]) and (not isinstance(factor, Tensor) or factor.is_cpu):
-        torch._foreach_mul_(entries, factor)  # type: ignore[arg-type]
+    if all(t.is_cpu for t in entries) and (not isinstance(factor, Tensor) or factor.is_cpu):
+        torch._foreach_mul_(entries, factor)
         return
     for (device, _), bucket in _buckets(entries).items():
         own: Any = factor.to(device) if isinstance(factor, Tensor) else [factor[i] for i in bucket]
@@ -183,10 +183,10 @@ def _buckets(tensors: Sequence[Tensor]) -> dict[tuple[torch.device, torch.dtype]
     return buckets
 
 
-def _direct(entries: Sequence[Tensor], norm_type: float) -> Tensor:
+def _direct(entries: list[Tensor], norm_type: float) -> Tensor:
     """Norms by plain sums, ``[n_tensors]``, on the first tensor's device."""
     single = torch.float32
-    if norm_type == 2 and all([t.dtype is single and t.is_cpu for t in entries]):
+    if norm_type == 2 and all(t.dtype is single and t.is_cpu for t in entries):
         return _blas_norms(entries)
     norms: dict[int, Tensor] = {}
     for (device, dtype), bucket in _buckets(entries).items():
@@ -200,7 +200,7 @@ def _direct(entries: Sequence[Tensor], norm_type: float) -> Tensor:
     return torch.stack([norms[i].to(place, result) for i in range(len(entries))])
 
 
-def _blas_norms(entries: Sequence[Tensor]) -> Tensor:
+def _blas_norms(entries: list[Tensor]) -> Tensor:
     """L2 norms of fp32 tensors on a CPU: large ones in one read each, at the speed of BLAS."""
     large = [i for i, t in enumerate(entries) if t.numel() >= _LARGE and t.is_contiguous()]
     if not large:

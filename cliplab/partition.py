@@ -144,11 +144,11 @@ class TensorParts(Partition):
         norms = torch.cat(list(cells))
         if self.n_parts == len(norms):
             return norms
-        return torch.stack([combine(part, norm_type) for part in norms.split(self.runs)])
+        return torch.stack([combine(part, norm_type) for part in torch.split(norms, self.runs)])
 
     def spread(self, flags: Tensor) -> Tensor:
         """Any of a part's tensors."""
-        return torch.stack([part.any() for part in flags.split(self.runs)])
+        return torch.stack([part.any() for part in torch.split(flags, self.runs)])
 
     def own(self, values: Tensor) -> list[Tensor]:
         """Every tensor's own value, a scalar."""
@@ -253,7 +253,7 @@ class RowParts(Partition):
                 rows.masked_fill_(own, 0.0)
 
     def _split(self, values: Tensor) -> Sequence[Tensor]:
-        return [values] * len(self.params) if self.members else values.split(self.counts)
+        return [values] * len(self.params) if self.members else torch.split(values, self.counts)
 
     def _rows(self, i: int, tensor: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
         """Entries of a gradient, and its rows' values broadcastable to them."""

@@ -5,18 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import matplotlib.pyplot as plt
-import seaborn as sns
 import torch
+from torch import Tensor
+
+try:
+    import matplotlib.pyplot as plt
+    import seaborn as sns
+except ImportError as error:
+    raise ImportError(f"figures need pip install 'cliplab[lab]' ({error})") from error
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from pandas import DataFrame
 
     from cliplab.history import History
+    from cliplab.probe import Probe
 
 # Okabe and Ito's colours: distinct for colour-blind readers. Black is always "no clipping".
 COLOURS = ["#000000", "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442"]
+
+WIDE = (12.0, 3.7)  # three panels (inches)
 
 
 def theme() -> None:
@@ -44,6 +53,105 @@ def history(history: History, *, title: str = "", ax: Axes | None = None) -> Axe
         ax.axvline(step, color=COLOURS[6], ls=":", label="not finite")
     ax.set(yscale="log", xlabel="update", ylabel="gradient norm (L2)", title=title)
     ax.legend(frameon=False)
+    return ax
+
+
+def overview(history: History, *, title: str = "", figure: Figure | None = None) -> Figure:
+    """Draw norm and threshold, the effective learning rate, and how often what was clipped.
+
+    With parts the first two panels show the median part and the range of all; the third has a bar
+    for each of the (at most 20) parts that were clipped most, or, without parts, the share of
+    clipped steps over time. Where no learning rate is known the factor is drawn instead.
+    """
+    figure = figure or plt.figure(figsize=WIDE, layout="constrained")
+    norm_ax, lr_ax, share_ax = figure.subplots(1, 3)
+    steps = torch.arange(len(history)) + history.first_step
+    _band(norm_ax, steps, history.norm_before, COLOURS[0], "raw norm")
+    _band(norm_ax, steps, history.threshold, COLOURS[1], "threshold", ls="--")
+    bad = _by_part(history.nonfinite).any(dim=1)
+    if bad.any():
+        top = norm_ax.get_xaxis_transform()
+        ones = torch.ones(int(bad.sum()))
+        norm_ax.plot(steps[bad], ones, "|", color=COLOURS[6], transform=top, label="not finite")
+    norm_ax.set(xlabel="update", ylabel="gradient norm (L2)", title=title or "Norm")
+    known = history.lr.isfinite().any()
+    effective = history.effective_lr if known else history.factor
+    _band(lr_ax, steps, effective, COLOURS[3], "lr × factor" if known else "factor")
+    if known:
+        lr_ax.plot(steps, history.lr, color=COLOURS[0], ls=":", lw=1, label="lr")
+    lr_ax.set(xlabel="update", ylabel="learning rate" if known else "factor")
+    lr_ax.set_title("Effective learning rate" if known else "Factor")
+    for ax in (norm_ax, lr_ax):
+        if any((line.get_ydata() > 0).any() for line in ax.get_lines()):
+            ax.set_yscale("log")
+        _legend_below(ax)
+    _clip_shares(share_ax, steps, history)
+    return figure
+
+
+def _by_part(values: Tensor) -> Tensor:
+    return (values if values.ndim == 2 else values[:, None]).cpu()
+
+
+def _band(ax: Axes, steps: Tensor, values: Tensor, colour: str, label: str, ls: str = "-") -> None:
+    """Draw the median of the parts as a line, their range as a band; nothing for no numbers."""
+    values = _by_part(values).float()
+    values = values.where(values.isfinite() & (values > 0), torch.nan)
+    if not values.isfinite().any():
+        return
+    ax.plot(steps, values.nanmedian(dim=1).values, color=colour, ls=ls, lw=1, label=label)
+    if values.shape[1] > 1:
+        low, high = (
+            end.where(end.isfinite(), torch.nan)
+            for end in (
+                values.nan_to_num(torch.inf).amin(dim=1),
+                values.nan_to_num(-torch.inf).amax(dim=1),
+            )
+        )
+        ax.fill_between(steps, low, high, color=colour, alpha=0.15, lw=0)
+
+
+def _clip_shares(ax: Axes, steps: Tensor, history: History, most: int = 20) -> None:
+    clipped = history.clipped.cpu().float()
+    if clipped.ndim == 1:
+        width = max(len(steps) // 20, 1)
+        padded = torch.cat([torch.zeros(1), clipped.cumsum(0)])
+        share = (padded[width:] - padded[:-width]) / width
+        ax.plot(steps[width - 1 :], share, color=COLOURS[6])
+        ax.set(xlabel="update", ylabel=f"share of the last {width} clipped", ylim=(-0.02, 1.02))
+    else:
+        share, order = clipped.mean(dim=0).sort(descending=True)
+        names = [history.part_names[i] for i in order[:most]]
+        ax.barh(range(len(names)), share[:most].tolist(), color=COLOURS[6])
+        ax.set_yticks(range(len(names)), names, size=8)
+        ax.invert_yaxis()
+        ax.set(xlabel="share of steps clipped", xlim=(0, 1))
+        ax.grid(axis="y", visible=False)
+    ax.set_title("Clipped")
+
+
+def _legend_below(ax: Axes, ncols: int = 3) -> None:
+    if ax.get_legend_handles_labels()[0]:
+        below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2)}
+        ax.legend(frameon=False, ncols=ncols, fontsize=9, **below)
+
+
+def probe(probe: Probe, *, ax: Axes | None = None) -> Axes:
+    """Draw the norms of a probe, the band of its rule and the threshold recommended."""
+    ax = ax or plt.gca()
+    norms, stable = probe.norms, probe.stable
+    steps = torch.arange(len(norms))
+    finite = norms.isfinite() & (norms > 0)
+    ax.plot(steps[finite], norms[finite], color="0.6", lw=1, label="raw norm")
+    ax.plot(steps[stable], norms[stable], color=COLOURS[0], lw=1, label="used")
+    if not finite.all():
+        ax.axvline(int((~finite).nonzero()[0]), color=COLOURS[6], ls=":", label="not finite or 0")
+    if probe.found:
+        ax.axhspan(*probe.band, color=COLOURS[1], alpha=0.1, lw=0, label="0.5 to 10 × median")
+        name = f"threshold {probe.threshold:g}"
+        ax.axhline(probe.threshold, color=COLOURS[1], ls="--", label=name)
+    ax.set(yscale="log", xlabel="probe step", ylabel="gradient norm (L2)")
+    _legend_below(ax, ncols=2)
     return ax
 
 

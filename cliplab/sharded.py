@@ -80,7 +80,7 @@ def add_shards(
         _reduce(values, groups, norm_type)
         if norm_type != math.inf:
             values = values.pow(1 / norm_type)
-        split = values.split([norms[i].numel() for i in indices])
+        split = torch.split(values, [norms[i].numel() for i in indices])
         for i, value in zip(indices, split, strict=True):
             whole[i] = value.to(norms[i].dtype)
     return whole

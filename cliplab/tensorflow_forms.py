@@ -28,7 +28,8 @@ def clip_by_value_(tensors: Tensors, min: float, max: float) -> None:
     tensor([-1.0000,  0.5000,  2.0000])
     """
     for name, bound in (("min", min), ("max", max)):
-        if isinstance(bound, bool) or not isinstance(bound, Real) or math.isnan(bound):
+        number: object = bound
+        if isinstance(number, bool) or not isinstance(number, Real) or math.isnan(bound):
             raise ValueError(f"{name} must be a number, got {bound!r}")
     if min > max:
         raise ValueError(f"min must be at most max={max!r}, got {min!r}")

@@ -1,4 +1,5 @@
 import json
+import math
 import os
 import signal
 import subprocess
@@ -9,9 +10,11 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 
 from cliplab.arguments import parse_arguments
 from cliplab.cli import main
+from cliplab.history import History
 from cliplab.lab.claims import Claim
 
 SLOW = """
@@ -31,6 +34,7 @@ def project(tmp_path, make_notebook, monkeypatch) -> Path:
     make_notebook(tmp_path / "notebooks" / "02_fail.ipynb", "1 / 0", title="# Why?\n# not me")
     (tmp_path / "notebooks" / "presets.toml").write_text("[01_slow.smoke]\nwait = 0\n")
     (tmp_path / "values.yaml").write_text("wait: 1e-3\n")
+    (tmp_path / "loss.csv").write_text("loss\n1\n")
     (tmp_path / "list.yaml").write_text("- 1\n")
     (tmp_path / "nan.toml").write_text("wait = nan\n")
     (tmp_path / "broken.toml").write_text("wait = [\n\n")
@@ -102,6 +106,12 @@ def test_data_that_cannot_be_fetched_is_one_line_and_nothing_starts(tmp_path):
         ("run 01 -f broken.toml", "cannot read broken.toml"),
         ("run 01 -f none.toml", "cannot read none.toml"),
         ("run 01 -f presets.ini", "expected a .toml, .yaml or .yml file"),
+        ("diagnose none.pt", "cannot read none.pt: No such file"),
+        ("diagnose notebooks", "cannot read notebooks: Is a directory"),
+        ("diagnose values.yaml", "values.yaml is not a saved history"),
+        ("diagnose loss.csv", "expected a table with a column norm_before"),
+        ("diagnose loss.csv --lr 0", "'0' is not a positive number"),
+        ("diagnose", "required: FILE"),
         ("report", "`cliplab run` first"),
         ("report --preset quick", "no current records of preset 'quick'"),
     ],
@@ -142,6 +152,38 @@ def test_list_shows_notebooks_parameters_and_records(project, capsys):
     assert two["parameters"][0]["name"] == "first_seed"
     assert status_of("list --json --preset smoke") == 0
     assert [entry["notebook"] for entry in json.loads(capsys.readouterr().out)] == ["01_slow"]
+
+
+@pytest.fixture
+def always_clipped() -> History:
+    history = History(scalar=True)
+    for _ in range(60):
+        history.append(torch.tensor([4.0, 1, 1, 0.25, 1, 0])[:, None], None)
+    return history
+
+
+@pytest.mark.parametrize("name", ["history.pt", "history.csv"])
+def test_diagnose_reads_what_a_history_wrote(name, always_clipped, tmp_path, capsys):
+    path = tmp_path / name
+    always_clipped.save(path) if name.endswith(".pt") else always_clipped.to_csv(path)
+    assert status_of(f"diagnose {path} --lr 0.5") == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert out.startswith("60 steps: 1 warning, 1 info\n")
+    assert "warning: always clips: 100% of the steps are clipped" in out
+    assert "0.5 x 1 = 0.5" in out
+
+
+def test_diagnose_for_programs(always_clipped, tmp_path, capsys):
+    for _ in range(20):
+        always_clipped.append(torch.full((6, 1), math.nan), None)
+    always_clipped.save(tmp_path / "history.pt")
+    assert status_of(f"diagnose {tmp_path / 'history.pt'} --json") == 0
+    text = capsys.readouterr().out
+    found = json.loads(text, parse_constant=pytest.fail)
+    assert [entry["name"] for entry in found] == ["non-finite wall", "always clips", "too short"]
+    assert set(found[0]) == {"name", "severity", "message", "advice", "evidence"}
+    assert found[0]["evidence"]["begin"] == 60
 
 
 def start(command: str) -> subprocess.Popen[str]:

@@ -24,11 +24,20 @@ def launch(folder, world, *cases):
     """Run the cases on ``world`` ranks; the results of every rank."""
     own = folder / f"{world}-{cases[0]}"
     own.mkdir()
+    place = [str(own / "store"), str(own)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parent)}
     ranks = [
         subprocess.Popen(
-            [sys.executable, "-W", "ignore", HERE / "ranks.py", str(rank), str(world)]
-            + [str(own / "store"), str(own), *cases],
+            [
+                sys.executable,
+                "-W",
+                "ignore",
+                HERE / "ranks.py",
+                str(rank),
+                str(world),
+                *place,
+                *cases,
+            ],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

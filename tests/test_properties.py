@@ -1,5 +1,6 @@
 """What must hold for any gradient, with a limit that stands still."""
 
+import itertools
 import math
 
 import pytest
@@ -134,7 +135,7 @@ def test_soft_is_below_the_limit_and_monotone(direction, limit, scope, exponents
         )
         found.append(sizes(after, scope))
         assert (found[-1] < limit).all()
-    for lower, higher in zip(found, found[1:], strict=False):
+    for lower, higher in itertools.pairwise(found):
         assert (higher >= lower).all()
     spread = max(exponents) - min(exponents)
     if spread > 1e-6:
