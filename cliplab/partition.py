@@ -199,7 +199,7 @@ class RowParts(Partition):
 
     def numels(self) -> Tensor:
         """Number of entries of every part, ``[n_parts]``."""
-        each = [p.numel() // k for p, k in zip(self.params, self.counts, strict=True)]
+        each = [p.numel() // max(k, 1) for p, k in zip(self.params, self.counts, strict=True)]
         if self.members:
             return torch.full((self.n_parts,), sum(each), device=self.device)
         return torch.tensor(each).repeat_interleave(torch.tensor(self.counts)).to(self.device)
