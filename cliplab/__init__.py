@@ -20,6 +20,7 @@ from cliplab.percentile import Percentile
 from cliplab.policy import Context, Threshold
 from cliplab.probe import Probe, find_threshold
 from cliplab.relative import EMA, RMS, MovingAverage, Queue, WeightRatio, ZScore
+from cliplab.robust import RobustSpike, SpikeSkip
 from cliplab.tensorflow_forms import clip_by_global_norm_, clip_by_norm_, clip_by_value_
 from cliplab.thresholds import (
     AfterWarmup,
@@ -54,7 +55,9 @@ __all__ = [
     "Percentile",
     "Probe",
     "Queue",
+    "RobustSpike",
     "Scheduled",
+    "SpikeSkip",
     "Switch",
     "TargetRate",
     "Threshold",

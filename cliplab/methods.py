@@ -13,6 +13,7 @@ from cliplab.clipper import Clipper
 from cliplab.parameters import Parameters
 from cliplab.percentile import Percentile
 from cliplab.relative import EMA, RMS, MovingAverage, Queue, WeightRatio, ZScore
+from cliplab.robust import RobustSpike, SpikeSkip
 from cliplab.thresholds import Bounded, Decay, Fixed, TargetRate
 
 
@@ -140,6 +141,23 @@ def decay(
 def moving_average(multiplier: float = 2.0, window: int = 100, warmup: int = 10) -> dict[str, Any]:
     """Clip the norm at a multiple of the mean of the last norms."""
     return {"threshold": MovingAverage(multiplier, window, warmup)}
+
+
+@_method("cliplab: robust statistics of the log norm")
+def robust(
+    deviations: float = 3.0, window: int = 64, spread: float = 0.35, prior: float = 16.0
+) -> dict[str, Any]:
+    """Clip spikes of the norm at a robust multiple of the last norms' median."""
+    return {"threshold": RobustSpike(deviations, window, spread, prior)}
+
+
+@_method("OLMo-core SkipStepOptimizer, levanter; in order statistics")
+def spike_skip(
+    sigmas: float = 6.0, window: int = 128, warmup: int = 64, floor: float = 0.02
+) -> dict[str, Any]:
+    """Skip steps whose norm or loss is far outside the last ones, or not finite."""
+    policy = SpikeSkip(sigmas, window, warmup, floor)
+    return {"threshold": policy, "mode": "skip", "nonfinite": "skip"}
 
 
 def list_methods() -> list[Method]:
