@@ -38,10 +38,10 @@ MLP = [(256, 784), (256,), (256, 256), (256,), (10, 256), (10,)]
 
 
 def resnet():
-    """Shapes of a ResNet-50's 161 tensors, and one more, with an eighth of the channels."""
-    shapes = [(8, 3, 7, 7), (8,), (8,)]
-    channels = 8
-    for blocks, width in ((3, 8), (4, 16), (6, 32), (3, 64)):
+    """Shapes of a ResNet-50's 161 tensors, and one more, with a quarter of the channels."""
+    shapes = [(16, 3, 7, 7), (16,), (16,)]
+    channels = 16
+    for blocks, width in ((3, 16), (4, 32), (6, 64), (3, 128)):
         for block in range(blocks):
             convs = [(width, channels, 1, 1), (width, width, 3, 3), (4 * width, width, 1, 1)]
             if block == 0:
@@ -177,10 +177,10 @@ def late_against_early(gradients, repeats, early=1_000, late=1_000_000):
         pair = []
         for steps in (early, late):
             clipper = Clipper(gradients.params, make())
-            context = cliplab.Context(torch.tensor([True]), 0)
-            sizes = gradients.norm * torch.randn(steps).mul(0.3).exp()
-            for i in range(steps if steps == early else 20_000):
-                clipper.policy(sizes[i : i + 1], context)
+            total = torch.tensor(gradients.norm)
+            context = cliplab.Context(torch.tensor([True]), measure_total=lambda t=total: t)
+            for size in torch.randn(min(steps, 20_000)).mul(0.3).exp():
+                clipper.policy(gradients.norm * size.reshape(1), context)
             if steps == late:
                 _pretend(clipper.policy, late)
             clipper.steps = steps
@@ -194,7 +194,7 @@ def late_against_early(gradients, repeats, early=1_000, late=1_000_000):
 def _pretend(policy, steps):
     """Set the step counts of a state that has seen many steps to those of one that saw more."""
     for name, tensor in policy.state.items():
-        if name == "count":
+        if name in ("count", "sizes_seen"):
             tensor.fill_(steps)
 
 

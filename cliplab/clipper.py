@@ -256,8 +256,7 @@ class Clipper:
         return total
 
     def _weight_norms(self) -> Tensor:
-        weights = [p.detach() for p in self.params]
-        return self.partition.measure(weights, self.norm_type)[0].float()
+        return self.partition.measure(self.params, self.norm_type)[0].float()
 
     def _raise(self, sizes: Tensor, finite: Tensor) -> None:
         self._watch.check()

@@ -137,7 +137,7 @@ def adaptive_clip_(
     with torch.no_grad():
         grads = gradients(params, rows=True)
         sizes = partition.measure(grads, 2.0)[0]
-        weights = partition.measure([p.detach() for p in params], 2.0)[0]
+        weights = partition.measure(params, 2.0)[0]
         limits = ratio * weights.clamp(min=floor)
         factor = torch.where(sizes > limits, limits / sizes.clamp(min=1e-6), 1.0)
         partition.scale_(grads, factor)

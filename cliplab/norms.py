@@ -19,7 +19,7 @@ from cliplab.sharded import add_shards, is_sharded, local
 
 _HALF = (torch.float16, torch.bfloat16)
 _DOUBLE = (torch.float64, torch.complex128)
-_LARGE = 1 << 16  # entries from which a call of its own costs a tensor nothing
+LARGE = 1 << 16  # entries from which a call of its own costs a tensor nothing
 
 
 def check_norm_type(norm_type: float) -> float:
@@ -68,7 +68,7 @@ def tensor_norms(tensors: Sequence[Tensor], norm_type: float = 2.0) -> Tensor:
 
 def local_norms(entries: list[Tensor], norm_type: float) -> Tensor:
     """Norm of every plain tensor, ``[n_tensors]``; there must be one."""
-    return _rescue(_direct(entries, norm_type), entries, norm_type)
+    return _rescue(direct_norms(entries, norm_type), entries, norm_type)
 
 
 def total_norm(tensors: Sequence[Tensor], norm_type: float = 2.0) -> Tensor:
@@ -82,7 +82,7 @@ def total_norm(tensors: Sequence[Tensor], norm_type: float = 2.0) -> Tensor:
     if any(type(t) is not Tensor and is_sharded(t) for t in tensors):
         return combine(tensor_norms(tensors, norm_type), norm_type)
     entries = dense(tensors)
-    norms = _direct(entries, norm_type)
+    norms = direct_norms(entries, norm_type)
     if norm_type != 2 or not on_host(norms):
         return combine(_rescue(norms, entries, norm_type), norm_type)
     total = math.hypot(*norms.tolist())
@@ -126,24 +126,36 @@ def row_norms(tensor: Tensor, dims: tuple[int, ...], norm_type: float = 2.0) -> 
     >>> row_norms(torch.tensor([[3.0, 4.0], [0.0, 1e-25]]), (1,))
     tensor([5.0000e+00, 1.0000e-25])
     """
-    wide = _wide(tensor.device, tensor.dtype)
-    kept = [d for d in range(tensor.ndim) if d not in dims]
-    if not tensor.numel():
-        return torch.zeros([tensor.shape[d] for d in kept], device=tensor.device).flatten()
-    if not dims:  # rows of one entry; vector_norm would take no dims for all
-        tensor, dims = tensor.unsqueeze(-1), (tensor.ndim,)
-    norms: Tensor = torch.linalg.vector_norm(tensor, norm_type, dims, dtype=wide).flatten()
-    if not on_host(norms):
-        return norms.to(torch.float64 if tensor.dtype in _DOUBLE else torch.float32)
-    safe = ((norms >= _smallest(norms.dtype, norm_type)) & (norms < math.inf)) | norms.isnan()
-    if norm_type == math.inf or bool(safe.all()):
+    norms = direct_row_norms(tensor, dims, norm_type)
+    if not on_host(norms) or bool((fine := safe(norms, norm_type)).all()) or not tensor.numel():
         return norms
-    rows = tensor.permute(*kept, *dims).reshape(len(norms), -1)[~safe]
-    largest = torch.linalg.vector_norm(rows, math.inf, dim=1, dtype=wide)
+    kept = [d for d in range(tensor.ndim) if d not in dims]
+    rows = tensor.permute(*kept, *dims).reshape(len(norms), -1)[~fine]
+    largest = direct_row_norms(rows, (1,), math.inf)
     usable = (largest > 0) & largest.isfinite()
     divisor = torch.where(usable, largest, 1.0)
     scaled = torch.linalg.vector_norm(rows / divisor[:, None], norm_type, dim=1) * divisor
-    return norms.masked_scatter(~safe, torch.where(usable, scaled, norms[~safe]))
+    return norms.masked_scatter(~fine, torch.where(usable, scaled, norms[~fine]))
+
+
+def direct_row_norms(tensor: Tensor, dims: tuple[int, ...], norm_type: float) -> Tensor:
+    """``row_norms`` by plain sums."""
+    result = torch.float64 if tensor.dtype in _DOUBLE else torch.float32
+    if not tensor.numel():
+        count = torch.Size([size for d, size in enumerate(tensor.shape) if d not in dims]).numel()
+        return torch.zeros(count, device=tensor.device, dtype=result)
+    if not dims:  # rows of one entry; vector_norm would take no dims for all
+        tensor, dims = tensor.unsqueeze(-1), (tensor.ndim,)
+    wide = _wide(tensor.device, tensor.dtype)
+    norms: Tensor = torch.linalg.vector_norm(tensor, norm_type, dims, dtype=wide)
+    return norms.flatten() if on_host(norms) else norms.flatten().to(result)
+
+
+def safe(norms: Tensor, norm_type: float) -> Tensor:
+    """Which norms neither overflowed nor may have lost entries (NaN is final: safe)."""
+    if norm_type == math.inf:
+        return torch.ones_like(norms, dtype=torch.bool)
+    return ((norms >= _smallest(norms.dtype, norm_type)) & (norms < math.inf)) | norms.isnan()
 
 
 def combine(norms: Tensor, norm_type: float) -> Tensor:
@@ -183,7 +195,7 @@ def _buckets(tensors: Sequence[Tensor]) -> dict[tuple[torch.device, torch.dtype]
     return buckets
 
 
-def _direct(entries: list[Tensor], norm_type: float) -> Tensor:
+def direct_norms(entries: list[Tensor], norm_type: float) -> Tensor:
     """Norms by plain sums, ``[n_tensors]``, on the first tensor's device."""
     single = torch.float32
     if norm_type == 2 and all(t.dtype is single and t.is_cpu for t in entries):
@@ -202,7 +214,7 @@ def _direct(entries: list[Tensor], norm_type: float) -> Tensor:
 
 def _blas_norms(entries: list[Tensor]) -> Tensor:
     """L2 norms of fp32 tensors on a CPU: large ones in one read each, at the speed of BLAS."""
-    large = [i for i, t in enumerate(entries) if t.numel() >= _LARGE and t.is_contiguous()]
+    large = [i for i, t in enumerate(entries) if t.numel() >= LARGE and t.is_contiguous()]
     if not large:
         return torch.stack(torch._foreach_norm(entries))
     flat = [entries[i].view(-1) for i in large]

@@ -13,7 +13,18 @@ import torch
 from torch import Tensor
 
 from cliplab.layout import UnitView
-from cliplab.norms import combine, dense, local_norms, row_norms, scale_, total_norm
+from cliplab.norms import (
+    LARGE,
+    combine,
+    dense,
+    direct_norms,
+    direct_row_norms,
+    local_norms,
+    row_norms,
+    safe,
+    scale_,
+    total_norm,
+)
 from cliplab.policy import on_host
 from cliplab.sharded import add_shards, is_partial, is_sharded, local, reduced, shard_offset
 
@@ -191,6 +202,13 @@ class RowParts(Partition):
         ]
         self.counts = [torch.Size(kept).numel() for kept in self.kept]
         super().__init__(params, self.counts[0] if members else sum(self.counts))
+        self._shapes = [
+            [1 if d in v.dims else size for d, size in enumerate(v.shape)] for v in self.views
+        ]
+        whole = [len(v.dims) == len(v.shape) for v in self.views]
+        self._wholes = [i for i, is_whole in enumerate(whole) if is_whole]
+        self._rows_of = [i for i, is_whole in enumerate(whole) if not is_whole]
+        self._few_calls = not members and all(p.numel() for p in self.params)
         for p, view in zip(self.params, self.views, strict=True):
             if is_sharded(p) and tuple(view.shape) != tuple(p.shape):
                 raise ValueError(
@@ -203,6 +221,28 @@ class RowParts(Partition):
         if self.members:
             return torch.full((self.n_parts,), sum(each), device=self.device)
         return torch.tensor(each).repeat_interleave(torch.tensor(self.counts)).to(self.device)
+
+    def sizes(self, tensors: Gradients, norm_type: float) -> Tensor:
+        """Sizes ``[n_parts]`` of tensors that are not sharded."""
+        present = [t for t in tensors if t is not None and t.layout is torch.strided]
+        if not self._few_calls or len(present) < len(tensors):
+            return super().sizes(tensors, norm_type)
+        cells = list(present)
+        if self._wholes:
+            norms = direct_norms([present[i] for i in self._wholes], norm_type).reshape(-1, 1)
+            for i, norm in zip(self._wholes, norms.unbind(), strict=True):
+                cells[i] = norm
+        for i in self._rows_of:
+            rows = present[i].reshape(self.views[i].shape)
+            cells[i] = direct_row_norms(rows, self.views[i].dims, norm_type).to(self.device)
+        sizes = torch.cat(cells)
+        if on_host(sizes) and not bool((fine := safe(sizes, norm_type)).all()):
+            for i, flags in enumerate(torch.split(fine, self.counts)):
+                if not bool(flags.all()):
+                    rows = present[i].reshape(self.views[i].shape)
+                    cells[i] = row_norms(rows, self.views[i].dims, norm_type)
+            return torch.cat(cells)
+        return sizes
 
     def cells(self, tensors: Gradients, norm_type: float) -> list[Tensor]:
         """Norm of every row, ``[k_i]``; of a shard those of its own rows, zero elsewhere."""
@@ -237,12 +277,19 @@ class RowParts(Partition):
         return torch.cat([f.expand(k) for f, k in zip(flags.unbind(), self.counts, strict=True)])
 
     def scale_(self, tensors: Gradients, factor: Tensor) -> None:
-        """Multiply every row by its factor, on a CPU only tensors where some is not 1."""
+        """Multiply every row by its factor, on a CPU only large tensors where some is not 1."""
+        if on_host(factor) and bool((factor == 1).all()):
+            return
+        pairs = []
         for i, own in enumerate(self._split(factor)):
             tensor = tensors[i]
-            if tensor is not None and not (on_host(own) and bool((own == 1).all())):
-                rows, own = self._rows(i, tensor, own)
-                rows.mul_(own)
+            if tensor is None or (
+                tensor.numel() >= LARGE and on_host(own) and bool((own == 1).all())
+            ):
+                continue
+            pairs.append(self._rows(i, tensor, own))
+        if pairs:
+            torch._foreach_mul_([rows for rows, _ in pairs], [own for _, own in pairs])
 
     def clear_(self, tensors: Gradients, bad: Tensor) -> None:
         """Zero the bad rows."""
@@ -257,18 +304,19 @@ class RowParts(Partition):
 
     def _rows(self, i: int, tensor: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
         """Entries of a gradient, and its rows' values broadcastable to them."""
-        own = own.to(local(tensor).device)
+        if own.device != tensor.device:
+            own = own.to(tensor.device)
         if tensor.layout is torch.sparse_coo:
             values = tensor.values()
             return values, own[tensor.indices()[0]].reshape(-1, *[1] * (values.ndim - 1))
-        view, entries = self.views[i], local(tensor)
-        kept = [1 if d in view.dims else size for d, size in enumerate(view.shape)]
+        view, shape = self.views[i], self._shapes[i]
         if is_sharded(tensor):
-            kept = [1 if d in view.dims else size for d, size in enumerate(entries.shape)]
-            own = own[self._on_this_rank(i, torch.Size(kept).numel())]
-        elif tuple(view.shape) != tuple(entries.shape):
-            entries = entries.view(view.shape)
-        return entries, own.reshape(kept)
+            tensor = local(tensor)
+            shape = [1 if d in view.dims else size for d, size in enumerate(tensor.shape)]
+            own = own[self._on_this_rank(i, torch.Size(shape).numel())]
+        elif len(view.shape) != tensor.ndim:
+            tensor = tensor.view(view.shape)
+        return tensor, own.reshape(shape)
 
     def _on_this_rank(self, i: int, count: int) -> slice:
         axes = [d for d in range(self.params[i].ndim) if d not in self.views[i].dims]
