@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from cliplab.clipper import Clipper
 
 
+WORTH = 1 << 20  # entries from which handing the factor over pays on a CPU
+
+
 class Attachment:
     """A clipper at work on every step of one optimizer; a context manager, or ``remove()`` it."""
 
@@ -31,6 +34,10 @@ class Attachment:
         self.clipper, self._optimizer = clipper, optimizer
         clipper.attached = True
         self._group = group_of[id(clipper.params[0])]
+        # Fused kernels write back what they unscale: on a CPU that costs small models more than it
+        # saves; on an accelerator it saves launches.
+        entries = sum(p.numel() for p in clipper.params)
+        self._pays = entries >= WORTH or not on_host(clipper.params[0])
         self._hidden: list[tuple[Tensor, Tensor]] = []
         self._lent: list[str] = []
         self._hooks = [
@@ -97,6 +104,7 @@ class Attachment:
             and clipper.partition.n_parts == 1
             and clipper.nonfinite != "zero"
             and not clipper.partition.sharded
+            and self._pays
             and held == len(clipper.params)
         )
 

@@ -148,11 +148,10 @@ class Clipper:
         sizes, active, complete = self.partition.measure(grads, order)
         if scale is not None:
             sizes = sizes / scale.to(sizes)
-        fine = self._host and math.isfinite(float(sizes.sum()))  # overflows: not fine, but right
-        finite = active if fine else sizes.isfinite()
-        if not fine and self.nonfinite == "raise" and dropped is None:
+        finite = self._finite(sizes)
+        if finite is not None and self.nonfinite == "raise" and dropped is None:
             self._raise(sizes, finite)
-        learns = active & finite
+        learns = active if finite is None else active & finite
         if dropped is not None:
             learns = learns & (dropped.to(sizes.device) == 0)
         context = Context(
@@ -163,17 +162,24 @@ class Clipper:
             lambda: self._total(sizes, learns),
             self._weight_norms,
             lambda: self._numels,
-            clean=fine and complete and dropped is None and sizes.dtype is torch.float32,
+            clean=complete and finite is None and dropped is None and sizes.dtype is torch.float32,
         )
         self.steps, self._loss = self.steps + 1, None
         limits = self.policy(sizes, context)
         if limits.dtype is not sizes.dtype:
             limits = limits.to(sizes.dtype)
-        row = self._respond(grads, sizes, limits, None if fine else finite, hand_over)
+        row = self._respond(grads, sizes, limits, finite, hand_over)
         if dropped is not None:
             row[5].logical_or_((dropped.to(sizes.device) != 0).all())
         self.history.append(row, lr)
-        return ClipReport(row[:, 0] if self.history.scalar else row)
+        return ClipReport(row, self.history.scalar)
+
+    def _finite(self, sizes: Tensor) -> Tensor | None:
+        """The mask of finite sizes; None where a look, free on a CPU, says that all are."""
+        if self._host and math.isfinite(float(sizes.sum() if len(sizes) > 1 else sizes)):
+            return None
+        finite = sizes.isfinite()
+        return None if self._host and bool(finite.all()) else finite
 
     def _respond(
         self,
@@ -189,14 +195,14 @@ class Clipper:
         """
         over, skipped = sizes > limits, self._zeros
         if finite is None and self.mode == "rescale" and self.scope != "element":
-            if not bool(over.any()):
+            if not bool(over if len(over) == 1 else over.any()):
                 return torch.stack((sizes, sizes, limits, self._ones, skipped, skipped))
-            factor = torch.where(over, limits / sizes, self._ones)
+            ratio = limits / sizes
+            factor = ratio if len(ratio) == 1 else torch.where(over, ratio, self._ones)
             if not hand_over:
                 self.partition.scale_(grads, factor)
-            return torch.stack(
-                (sizes, sizes * factor, limits, factor, over.to(sizes.dtype), skipped)
-            )
+            flags = self._ones if len(ratio) == 1 else over.to(sizes.dtype)
+            return torch.stack((sizes, sizes * factor, limits, factor, flags, skipped))
         skipped = skipped.bool()
         if self.mode == "skip":
             skipped = skipped | over.any()

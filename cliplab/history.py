@@ -28,40 +28,43 @@ class ClipReport:
     """
 
     fields = ("norm_before", "norm_after", "threshold", "factor", "clipped", "skipped")
-    __slots__ = ("_row",)
+    __slots__ = ("_row", "_scalar")
 
-    def __init__(self, row: Tensor) -> None:
-        self._row = row
+    def __init__(self, row: Tensor, scalar: bool) -> None:
+        self._row, self._scalar = row, scalar
+
+    def _column(self, i: int) -> Tensor:
+        return self._row[i, 0] if self._scalar else self._row[i]
 
     @property
     def norm_before(self) -> Tensor:
         """Size of the raw gradient."""
-        return self._row[0]
+        return self._column(0)
 
     @property
     def norm_after(self) -> Tensor:
         """Size after clipping."""
-        return self._row[1]
+        return self._column(1)
 
     @property
     def threshold(self) -> Tensor:
         """The limit in force."""
-        return self._row[2]
+        return self._column(2)
 
     @property
     def factor(self) -> Tensor:
         """What the gradient was multiplied by."""
-        return self._row[3]
+        return self._column(3)
 
     @property
     def clipped(self) -> Tensor:
         """Whether the size was above the limit."""
-        return self._row[4].bool()
+        return self._column(4).bool()
 
     @property
     def skipped(self) -> Tensor:
         """Whether the step should be left out."""
-        return self._row[5].bool()
+        return self._column(5).bool()
 
     def __repr__(self) -> str:
         return f"ClipReport({', '.join(f'{k}={getattr(self, k)!r}' for k in self.fields)})"
