@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cliplab.attachment import Attachment
-from cliplab.history import ClipReport, History
+from cliplab.history import ClipReport, History, Row
 from cliplab.nonfinite import NonFiniteGradientError, Watch
 from cliplab.norms import check_norm_type, dense, total_norm
 from cliplab.parameters import Parameters, select_parameters
@@ -86,6 +86,13 @@ class Clipper:
         self._ones = torch.ones(self.partition.n_parts, device=device, dtype=kind)
         self._zeros = torch.zeros_like(self._ones)
         self._numels = self.partition.numels()
+        self._is_one = (
+            self._host
+            and isinstance(self.partition, TensorParts)
+            and self.partition.n_parts == 1
+            and mode == "rescale"
+            and scope != "element"
+        )
         self._loss: Tensor | None = None
         self._watch = Watch()
 
@@ -168,15 +175,30 @@ class Clipper:
         limits = self.policy(sizes, context)
         if limits.dtype is not sizes.dtype:
             limits = limits.to(sizes.dtype)
-        row = self._respond(grads, sizes, limits, finite, hand_over)
-        if dropped is not None:
-            row[5].logical_or_((dropped.to(sizes.device) != 0).all())
+        row: Row
+        if finite is None and dropped is None and self._is_one and limits.dtype is torch.float32:
+            row = self._respond_to_one(grads, float(sizes), float(limits), hand_over)
+        else:
+            row = self._respond(grads, sizes, limits, finite, hand_over)
+            if dropped is not None:
+                row[5].logical_or_((dropped.to(sizes.device) != 0).all())
         self.history.append(row, lr)
         return ClipReport(row, self.history.scalar)
 
+    def _respond_to_one(
+        self, grads: Gradients, size: float, limit: float, hand_over: bool
+    ) -> tuple[float, ...]:
+        """``_respond`` for one finite part on a CPU, in numbers: small models feel every call."""
+        if not size > limit:
+            return size, size, limit, 1.0, 0.0, 0.0
+        factor = limit / size
+        if not hand_over:
+            self.partition.scale_(grads, torch.tensor([factor]))
+        return size, size * factor, limit, factor, 1.0, 0.0
+
     def _finite(self, sizes: Tensor) -> Tensor | None:
         """The mask of finite sizes; None where a look, free on a CPU, says that all are."""
-        if self._host and math.isfinite(float(sizes.sum() if len(sizes) > 1 else sizes)):
+        if self._host and math.isfinite(float(sizes if len(sizes) == 1 else sizes.sum())):
             return None
         finite = sizes.isfinite()
         return None if self._host and bool(finite.all()) else finite
@@ -195,14 +217,13 @@ class Clipper:
         """
         over, skipped = sizes > limits, self._zeros
         if finite is None and self.mode == "rescale" and self.scope != "element":
-            if not bool(over if len(over) == 1 else over.any()):
+            if not bool(over.any()):
                 return torch.stack((sizes, sizes, limits, self._ones, skipped, skipped))
-            ratio = limits / sizes
-            factor = ratio if len(ratio) == 1 else torch.where(over, ratio, self._ones)
+            factor = torch.where(over, limits / sizes, self._ones)
             if not hand_over:
                 self.partition.scale_(grads, factor)
-            flags = self._ones if len(ratio) == 1 else over.to(sizes.dtype)
-            return torch.stack((sizes, sizes * factor, limits, factor, flags, skipped))
+            after = sizes * factor
+            return torch.stack((sizes, after, limits, factor, over.to(sizes.dtype), skipped))
         skipped = skipped.bool()
         if self.mode == "skip":
             skipped = skipped | over.any()

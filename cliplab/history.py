@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from cliplab.telemetry import Live, Writer
 
 
+Row = Tensor | tuple[float, ...]  # the columns of a report: [6, n_parts], or numbers of one part
+
+
 class ClipReport:
     """What one ``clip()`` did: scalars for one part, else ``[n_parts]``.
 
@@ -30,11 +33,14 @@ class ClipReport:
     fields = ("norm_before", "norm_after", "threshold", "factor", "clipped", "skipped")
     __slots__ = ("_row", "_scalar")
 
-    def __init__(self, row: Tensor, scalar: bool) -> None:
+    def __init__(self, row: Row, scalar: bool) -> None:
         self._row, self._scalar = row, scalar
 
     def _column(self, i: int) -> Tensor:
-        return self._row[i, 0] if self._scalar else self._row[i]
+        column = self._row[i]
+        if not isinstance(column, Tensor):
+            return torch.tensor(column if self._scalar else [column])
+        return column[0] if self._scalar else column
 
     @property
     def norm_before(self) -> Tensor:
@@ -96,18 +102,39 @@ class History:
         self._max_bytes = max_bytes
         self._blocks: deque[Tensor] = deque()
         self._used = self._block  # rows used of the last block
+        self._numbers: list[tuple[float, ...]] = []
         self._lr: deque[float | Tensor] = deque()
         self._live: Live | None = None
 
-    def append(self, report: Tensor, lr: float | Tensor | None) -> None:
-        """Record one step: ``[6, n_parts]``, the columns of a report; ``lr`` None: not known."""
-        if self._used >= self._block:
-            self._grow(report)
-        self._blocks[-1][self._used] = report
-        self._used += 1
+    def append(self, report: Row, lr: float | Tensor | None) -> None:
+        """Record one step: ``[6, n_parts]``, the columns of a report; ``lr`` None: not known.
+
+        Six numbers, the report of one part, are kept as numbers until something is read.
+        """
+        if isinstance(report, Tensor):
+            self._settle()
+            self._write(report.unsqueeze(0))
+        else:
+            self._numbers.append(report)
+            if len(self._numbers) >= self._block:
+                self._settle()
         self._lr.append(math.nan if lr is None else lr)
         if self._live is not None:
             self._live.update()
+
+    def _settle(self) -> None:
+        if self._numbers:
+            numbers, self._numbers = self._numbers, []
+            self._write(torch.tensor(numbers).unsqueeze(2))
+
+    def _write(self, reports: Tensor) -> None:
+        while len(reports):
+            if self._used >= self._block:
+                self._grow(reports[0])
+            count = min(len(reports), self._block - self._used)
+            self._blocks[-1][self._used : self._used + count] = reports[:count]
+            self._used += count
+            reports = reports[count:]
 
     def label(self, part: int) -> str:
         """Name of a part."""
@@ -131,6 +158,7 @@ class History:
     @property
     def rows(self) -> Tensor:
         """All reports as one tensor, ``[steps, 6, n_parts]``; columns as in ``ClipReport``."""
+        self._settle()
         if not self._blocks:
             return torch.empty(0, len(ClipReport.fields), 1)
         *full, last = self._blocks
@@ -139,10 +167,12 @@ class History:
     @property
     def part_names(self) -> list[str]:
         """Names of all parts."""
+        self._settle()
         n_parts = self._blocks[-1].shape[-1] if self._blocks else 1
         return [self.label(i) for i in range(n_parts)]
 
     def _column(self, name: str) -> Tensor:
+        self._settle()
         if not self._blocks:
             return torch.empty(0)
         position = ClipReport.fields.index(name)

@@ -82,14 +82,20 @@ def total_norm(tensors: Sequence[Tensor], norm_type: float = 2.0) -> Tensor:
         return torch.zeros(())
     if any(type(t) is not Tensor and is_sharded(t) for t in tensors):
         return combine(tensor_norms(tensors, norm_type), norm_type)
+    total = total_norm_1(tensors, norm_type)
+    return total.reshape(())
+
+
+def total_norm_1(tensors: Sequence[Tensor], norm_type: float) -> Tensor:
+    """``total_norm`` of tensors none of which is sharded, and one at least: ``[1]``."""
     entries = _join_vectors(dense(tensors))
     norms = direct_norms(entries, norm_type)
     if norm_type != 2 or not on_host(norms):
-        return combine(_rescue(norms, entries, norm_type), norm_type)
+        return combine(_rescue(norms, entries, norm_type), norm_type).reshape(1)
     total = math.hypot(*norms.tolist())
     if not _is_safe(total, norms.dtype, norm_type):
         total = math.hypot(*_rescue(norms, entries, norm_type).tolist())
-    return torch.tensor(total, dtype=norms.dtype)
+    return torch.tensor([total], dtype=norms.dtype)
 
 
 def plain_norm(tensors: Sequence[Tensor], norm_type: float) -> Tensor | None:
@@ -216,9 +222,7 @@ def direct_norms(entries: list[Tensor], norm_type: float) -> Tensor:
 def _join_vectors(entries: list[Tensor]) -> list[Tensor]:
     """Short fp32 vectors on a CPU joined to one: copying them costs less than a call for each."""
     single = torch.float32
-    short = [
-        t.ndim == 1 and t.numel() <= SHORT and t.dtype is single and t.is_cpu for t in entries
-    ]
+    short = [t.ndim == 1 and t.numel() <= SHORT and t.dtype is single and t.is_cpu for t in entries]
     if sum(short) < 3:
         return entries
     vectors = [t for t, is_short in zip(entries, short, strict=True) if is_short]

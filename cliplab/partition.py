@@ -23,7 +23,7 @@ from cliplab.norms import (
     row_norms,
     safe,
     scale_,
-    total_norm,
+    total_norm_1,
 )
 from cliplab.policy import on_host
 from cliplab.sharded import add_shards, is_partial, is_sharded, local, reduced, shard_offset
@@ -138,7 +138,10 @@ class TensorParts(Partition):
         """Sizes ``[n_parts]`` of tensors that are not sharded."""
         if self.n_parts > 1:
             return super().sizes(tensors, norm_type)
-        total = total_norm([t for t in tensors if t is not None], norm_type).reshape(1)
+        present = [t for t in tensors if t is not None]
+        if not present:
+            return torch.zeros(1, device=self.device)
+        total = total_norm_1(present, norm_type)
         return total if total.device == self.device else total.to(self.device)
 
     def cells(self, tensors: Gradients, norm_type: float) -> list[Tensor]:

@@ -27,9 +27,9 @@ class Fixed(Threshold):
         super().__init__()
         self.value = check_positive("threshold", value, zero=True)
 
-    def step(self, sizes: Tensor, state: State, context: Context) -> tuple[Tensor, State]:
+    def __call__(self, sizes: Tensor, context: Context) -> Tensor:
         """Return ``c`` for every part."""
-        return torch.full_like(sizes, self.value), {}
+        return torch.full_like(sizes, self.value)
 
 
 class Decay(Threshold):
