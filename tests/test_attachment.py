@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+import cliplab
 from cliplab import Clipper, Percentile
 
 
@@ -182,3 +183,140 @@ def test_grad_scaler_gives_the_updates_of_the_unscaled_run(fused, unscale):
     (scaled, seen), (plain, expected) = train(True), train(False)
     torch.testing.assert_close(scaled, plain)
     assert seen.tolist() == expected.tolist() == [5]
+
+
+# --- skipping, scaling and handing the factor over ---------------------------------------------
+
+
+@pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS.keys())
+@pytest.mark.parametrize("cause", ["mode", "nonfinite"])
+def test_a_first_step_skipped_leaves_no_trace(make, cause):
+    spike = [30.0 if cause == "mode" else math.nan, 40.0]
+    settings = {"mode": "skip"} if cause == "mode" else {"nonfinite": "skip"}
+    finals = []
+    for first in ([spike], []):
+        params = parameters(spike)
+        optimizer = make(params)
+        Clipper(params, 1.0, **settings).attach(optimizer)
+        for grad in [*first, [0.3, 0.4], [0.1, 0.2]]:
+            params[0].grad = torch.tensor(grad)
+            optimizer.step()
+        finals.append(params[0].detach())
+    assert torch.equal(*finals)
+
+
+def test_fused_sgd_with_dampening_survives_a_skipped_first_step():
+    params = parameters([30.0, 40.0])
+    optimizer = torch.optim.SGD(params, lr=0.1, momentum=0.9, dampening=0.5, fused=True)
+    Clipper(params, 1.0, mode="skip").attach(optimizer)
+    optimizer.step()
+    params[0].grad = torch.tensor([0.3, 0.4])
+    optimizer.step()
+    assert params[0].tolist() == pytest.approx([0.97, 0.96])
+
+
+@pytest.mark.parametrize("scale", [None, 1024.0])
+@pytest.mark.parametrize("mode", ["rescale", "soft", "skip"])
+@pytest.mark.parametrize("kind", ["sgd fused", "adamw fused"])
+def test_a_factor_handed_over_gives_the_steps_of_gradients_clipped_in_place(
+    monkeypatch, kind, mode, scale
+):
+    def train(worth):
+        monkeypatch.setattr("cliplab.attachment.WORTH", worth)
+        torch.manual_seed(0)
+        model = nn.Linear(3, 2)
+        optimizer = OPTIMIZERS[kind](model.parameters())
+        clipper = Clipper(model, Percentile(60.0), mode=mode, nonfinite="skip")
+        clipper.attach(optimizer)
+        scaler = torch.amp.GradScaler("cpu", init_scale=scale or 1.0, enabled=scale is not None)
+        for step in range(8):
+            optimizer.zero_grad()
+            bad = math.inf if step == 4 else 1.0
+            scaler.scale(model(torch.randn(4, 3)).square().mean() * bad).backward()
+            scaler.step(optimizer)
+            scaler.update()
+        assert not hasattr(optimizer, "grad_scale")
+        assert not hasattr(optimizer, "found_inf")
+        weights = torch.cat([p.detach().flatten() for p in model.parameters()])
+        return weights, clipper.history.norm_before, clipper.history.skipped
+
+    lent, in_place = train(0), train(10**9)
+    torch.testing.assert_close(lent[0], in_place[0], rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(lent[1], in_place[1], equal_nan=True)
+    assert torch.equal(lent[2], in_place[2])
+    assert lent[2][4]
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_the_scale_grows_and_backs_off_as_without_a_clipper(fused):
+    def train(clip):
+        torch.manual_seed(0)
+        model = nn.Linear(3, 1)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, fused=fused)
+        clipper = Clipper(model, math.inf)
+        if clip:
+            clipper.attach(optimizer)
+        scaler = torch.amp.GradScaler("cpu", init_scale=4.0, growth_interval=2)
+        scales = []
+        for step in range(9):
+            optimizer.zero_grad()
+            bad = math.inf if step == 5 else 1.0
+            scaler.scale(model(torch.randn(4, 3)).square().mean() * bad).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            scales.append(scaler.get_scale())
+        return scales, torch.cat([p.detach().flatten() for p in model.parameters()])
+
+    (ours, weights), (plain, expected) = train(True), train(False)
+    assert ours == plain
+    assert len(set(ours)) > 2
+    torch.testing.assert_close(weights, expected)
+
+
+def test_gradient_accumulation_is_clipped_once():
+    torch.manual_seed(0)
+    model = nn.Linear(3, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    clipper = Clipper(model, 0.5)
+    clipper.attach(optimizer)
+    before = torch.cat([p.detach().flatten() for p in model.parameters()])
+    for _ in range(4):
+        model(torch.randn(4, 3)).square().mean().backward()
+    raw = torch.cat([p.grad.flatten() for p in model.parameters()]).norm()
+    optimizer.step()
+    after = torch.cat([p.detach().flatten() for p in model.parameters()])
+    assert clipper.history.norm_before.tolist() == pytest.approx([raw.item()])
+    assert (after - before).norm().item() == pytest.approx(0.5, rel=1e-5)
+
+
+def test_a_loss_that_is_observed_reaches_the_policy_once():
+    params = parameters([0.3, 0.4])
+    optimizer = torch.optim.SGD(params, lr=0.1)
+    clipper = cliplab.create("spike_skip", params, window=8, warmup=4)
+    clipper.attach(optimizer)
+    for loss in [1.0, 1.1, 0.9, 1.0, 1.05, math.nan, 1.0, 50.0, 1.0]:
+        clipper.observe(torch.tensor(loss))
+        params[0].grad = torch.tensor([0.3, 0.4])
+        optimizer.step()
+    optimizer.step()
+    skipped = clipper.history.skipped.tolist()
+    assert [i for i, s in enumerate(skipped) if s] == [5, 7]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("fused", [False, True])
+def test_grad_scaler_on_cuda(fused):
+    torch.manual_seed(0)
+    model = nn.Linear(3, 1).cuda()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, fused=fused)
+    clipper = Clipper(model, Percentile(50))
+    clipper.attach(optimizer)
+    scaler = torch.amp.GradScaler("cuda", init_scale=1024.0)
+    for step in range(6):
+        optimizer.zero_grad()
+        bad = math.inf if step == 3 else 1.0
+        scaler.scale(model(torch.randn(4, 3).cuda()).square().mean() * bad).backward()
+        scaler.step(optimizer)
+        scaler.update()
+    assert clipper.policy.state["count"].tolist() == [5]
+    assert all(p.isfinite().all() for p in model.parameters())

@@ -244,35 +244,65 @@ def test_propagate_is_what_the_arithmetic_gives():
 # --- state and history ------------------------------------------------------------------------
 
 
+class Whole:
+    """Everything that a run has to save."""
+
+    def __init__(self, method):
+        torch.manual_seed(5)
+        self.model = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2))
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.5, momentum=0.9)
+        self.clipper = cliplab.create(method, self.model)
+        self.clipper.attach(self.optimizer)
+        self.parts = {"model": self.model, "optimizer": self.optimizer, "clipper": self.clipper}
+
+    def train(self, first, last):
+        for step in range(first, last):
+            data = torch.randn(8, 4, generator=torch.Generator().manual_seed(step))
+            self.optimizer.zero_grad()
+            loss = (self.model(data) * (1 + step)).square().mean()
+            loss.backward()
+            self.clipper.observe(loss)
+            self.optimizer.step()
+        return torch.cat([p.detach().flatten() for p in self.model.parameters()])
+
+    def state(self):
+        return {name: part.state_dict() for name, part in self.parts.items()}
+
+    def load(self, state):
+        for name, part in self.parts.items():
+            part.load_state_dict(state[name])
+
+
 @pytest.mark.parametrize("method", [m.name for m in cliplab.list_methods()])
 @given(cut=st.integers(0, 11))
 def test_a_resumed_run_is_bit_identical(method, cut):
-    def run(steps, saved=None):
-        torch.manual_seed(5)
-        model = nn.Linear(4, 2)
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.9)
-        clipper = cliplab.create(method, model)
-        clipper.attach(optimizer)
-        first = 0
-        if saved is not None:
-            state = torch.load(io.BytesIO(saved), weights_only=True)
-            model.load_state_dict(state["model"])
-            optimizer.load_state_dict(state["optimizer"])
-            clipper.load_state_dict(state["clipper"])
-            first = state["clipper"]["steps"]
-        for step in range(first, steps):
-            data = torch.randn(8, 4, generator=torch.Generator().manual_seed(step))
-            optimizer.zero_grad()
-            (model(data) * (1 + step)).square().mean().backward()
-            optimizer.step()
-        buffer = io.BytesIO()
-        parts = {"model": model, "optimizer": optimizer, "clipper": clipper}
-        torch.save({name: part.state_dict() for name, part in parts.items()}, buffer)
-        return model.weight.detach(), buffer.getvalue()
+    whole = Whole(method).train(0, 12)
+    run, buffer = Whole(method), io.BytesIO()
+    run.train(0, cut)
+    torch.save(run.state(), buffer)
+    buffer.seek(0)
+    again = Whole(method)
+    again.load(torch.load(buffer, weights_only=True))
+    assert again.clipper.steps == cut
+    assert torch.equal(again.train(cut, 12), whole)
 
-    whole, _ = run(12)
-    _, saved = run(cut)
-    assert torch.equal(run(12, saved)[0], whole)
+
+@pytest.mark.parametrize("method", [m.name for m in cliplab.list_methods()])
+@pytest.mark.parametrize("cut", [1, 7])
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled:UserWarning")
+def test_a_run_resumed_from_a_distributed_checkpoint_is_bit_identical(method, cut, tmp_path):
+    import torch.distributed.checkpoint as dcp
+
+    whole = Whole(method).train(0, 12)
+    run = Whole(method)
+    run.train(0, cut)
+    dcp.save(run.state(), checkpoint_id=tmp_path, no_dist=True)
+    again = Whole(method)
+    again.train(0, 1)  # momentum buffers to load into
+    state = again.state()
+    dcp.load(state, checkpoint_id=tmp_path, no_dist=True)
+    again.load(state)
+    assert torch.equal(again.train(cut, 12), whole)
 
 
 def test_history_to_frame():
