@@ -12,7 +12,7 @@ from torch import Tensor
 from cliplab.attachment import Attachment
 from cliplab.history import ClipReport, History, Row
 from cliplab.nonfinite import NonFiniteGradientError, Watch
-from cliplab.norms import check_norm_type, dense, total_norm
+from cliplab.norms import check_norm_type, total_norm
 from cliplab.parameters import Parameters, select_parameters
 from cliplab.partition import Gradients, TensorParts, gradients
 from cliplab.policy import Context, Threshold, on_host
@@ -81,7 +81,8 @@ class Clipper:
         self.history = History(labels, scalar=scalar)
         self.attached = False
         self.steps = 0
-        device, kind = self.partition.device, _size_dtype(self.params)
+        double = any(p.dtype in (torch.float64, torch.complex128) for p in self.params)
+        device, kind = self.partition.device, torch.float64 if double else torch.float32
         self._host = on_host(torch.empty(0, device=device))
         self._ones = torch.ones(self.partition.n_parts, device=device, dtype=kind)
         self._zeros = torch.zeros_like(self._ones)
@@ -98,8 +99,7 @@ class Clipper:
 
     def clip(self, loss: Tensor | None = None) -> ClipReport:
         """Clip the gradients in place and return what was done; ``loss`` is shown to the policy."""
-        if loss is not None:
-            self.observe(loss)
+        self._loss = self._loss if loss is None else loss.detach()
         return self._clip(lr=None)
 
     def observe(self, loss: Tensor) -> None:
@@ -270,10 +270,7 @@ class Clipper:
         assert isinstance(self.partition, TensorParts)
         present = [g for g in grads if g is not None]
         before = total_norm(present)
-        limits = torch.where(skipped, math.inf, limits)
-        for grad, limit in zip(grads, self.partition.own(limits), strict=True):
-            if grad is not None:
-                _clamp_entries(dense([grad])[0], limit)
+        self.partition.clamp_(grads, torch.where(skipped, math.inf, limits))
         return torch.where(before > 0, total_norm(present) / before, 1.0).to(limits)
 
     def _total(self, sizes: Tensor, counts: Tensor) -> Tensor:
@@ -295,19 +292,6 @@ class Clipper:
         raise NonFiniteGradientError(
             f"gradient norm{where} is {float(sizes[worst])} at step {self.steps}"
         )
-
-
-def _clamp_entries(entries: Tensor, limit: Tensor) -> None:
-    limit = limit.to(entries.device)
-    if entries.is_complex():
-        entries.mul_((limit / entries.abs()).clamp(max=1.0).nan_to_num(nan=1.0))
-    else:
-        entries.clamp_(min=-limit, max=limit)
-
-
-def _size_dtype(params: Sequence[Tensor]) -> torch.dtype:
-    double = any(p.dtype in (torch.float64, torch.complex128) for p in params)
-    return torch.float64 if double else torch.float32
 
 
 def _check_choice(name: str, value: Any, choices: Any) -> Any:

@@ -5,16 +5,19 @@ All of them change ``.grad`` in place and work inside ``torch.compile``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import warnings
+from collections.abc import Generator, Iterable
 
 import torch
 from torch import Tensor, nn
 
-from cliplab.layout import unit_views
+from cliplab.branchfree import may_look, wide_norm, wide_total_norm
+from cliplab.layout import scale_units_, unit_norms, unit_views
 from cliplab.nonfinite import NonFiniteGradientError
 from cliplab.norms import check_norm_type, dense, plain_norm, scale_, total_norm
-from cliplab.partition import RowParts, gradients
-from cliplab.policy import check_positive, on_host
+from cliplab.partition import gradients
+from cliplab.policy import check_positive
+from cliplab.rows import RowParts
 
 
 class NonFiniteNormError(NonFiniteGradientError, RuntimeError):
@@ -32,11 +35,12 @@ def clip_grad_norm_(
 
     Equal to ``torch.nn.utils.clip_grad_norm_`` bit for bit for finite dense gradients that are all
     fp32 or all fp64, on one device. It differs in this: half-precision norms are taken in fp32;
-    norms that overflow or are below about 1e-12 (fp32) are measured right; a tensor given twice is
-    clipped once; an empty tensor is no error at ``norm_type=inf``; sparse gradients, several meshes
-    and DTensors beside plain tensors work; ``max_norm`` must be a number >= 0 (not NaN, a bool or
-    text), ``norm_type`` > 0; ``foreach`` is accepted and ignored. Raises ``ValueError``, and with
-    ``error_if_nonfinite`` a ``RuntimeError`` that leaves the gradients.
+    norms that overflow or are below about 1e-12 (fp32) are measured right where they can be looked
+    at (a CPU, not compiled); a tensor given twice is clipped once; an empty tensor is no error at
+    ``norm_type=inf``; sparse gradients, several meshes and DTensors beside plain tensors work;
+    ``max_norm`` must be a number >= 0 (not NaN, a bool or text) or a tensor with one, ``norm_type``
+    > 0; ``foreach`` is accepted and ignored. Raises ``ValueError``, and with ``error_if_nonfinite``
+    a ``RuntimeError`` that leaves the gradients.
 
     >>> weight = torch.nn.Parameter(torch.zeros(2))
     >>> weight.grad = torch.tensor([3.0, 4.0])
@@ -67,7 +71,8 @@ def get_total_norm(
     listed = [tensors] if isinstance(tensors, Tensor) else list(tensors)
     norm = plain_norm(listed, order)
     if norm is None:
-        norm = total_norm(listed, order)
+        compiling = torch.compiler.is_compiling()
+        norm = wide_total_norm(dense(listed), order) if compiling else total_norm(listed, order)
     if error_if_nonfinite and not bool(norm.isfinite()):
         raise NonFiniteNormError(f"the total norm of order {order} is {float(norm)}")
     return norm
@@ -89,7 +94,7 @@ def clip_grads_with_norm_(
     """
     if not isinstance(total_norm, Tensor):
         raise ValueError(f"total_norm must be a tensor, got {total_norm!r}")
-    factor = (_limit("max_norm", max_norm) / (total_norm + 1e-6)).clamp(max=1.0)
+    factor = (_limit("max_norm", max_norm) / (total_norm.detach() + 1e-6)).clamp(max=1.0)
     _scale_unless_one(_gradients(parameters), factor)
 
 
@@ -129,18 +134,19 @@ def adaptive_clip_(
     """
     ratio, floor = check_positive("clip_factor", clip_factor), check_positive("eps", eps)
     held = parameters.parameters() if isinstance(parameters, nn.Module) else parameters
-    params = _unique(held)
-    params = [p for p in params if p.grad is not None]
+    params = [p for p in _unique(held) if p.grad is not None]
     if not params:
         return
-    partition = RowParts(params, unit_views(parameters, params))
+    views, weights = unit_views(parameters, params), [p.detach() for p in params]
     with torch.no_grad():
-        grads = gradients(params, rows=True)
-        sizes = partition.measure(grads, 2.0)[0]
-        weights = partition.measure(params, 2.0)[0]
-        limits = ratio * weights.clamp(min=floor)
-        factor = torch.where(sizes > limits, limits / sizes.clamp(min=1e-6), 1.0)
-        partition.scale_(grads, factor)
+        grads = [grad.detach() for grad in gradients(params, rows=True) if grad is not None]
+        if _are_plain(grads + weights):
+            factor = _agc_factor(unit_norms(grads, views), unit_norms(weights, views), ratio, floor)
+            scale_units_(grads, views, factor)
+            return
+        partition = RowParts(params, views)
+        sizes, limits = (partition.measure(tensors, 2.0)[0] for tensors in (grads, weights))
+        partition.scale_(grads, _agc_factor(sizes, limits, ratio, floor))
 
 
 def clip_activation_grad_(
@@ -164,8 +170,10 @@ def clip_activation_grad_(
     def clip(gradient: Tensor) -> Tensor:
         if order is None:
             return gradient.clamp(min=-bound, max=bound)
-        size = torch.linalg.vector_norm(gradient, order, dim=-1, keepdim=True)
-        return gradient * torch.where(size > bound, bound / size, 1.0)
+        size = wide_norm(gradient, order, (-1,), keepdim=True)
+        over = size > bound
+        factor = torch.where(over, bound / torch.where(over, size, 1.0), 1.0)
+        return gradient * factor.to(gradient.dtype)
 
     if activation.requires_grad:
         activation.register_hook(clip)  # type: ignore[no-untyped-call]
@@ -173,20 +181,34 @@ def clip_activation_grad_(
 
 
 def _limit(name: str, value: float | Tensor) -> float | Tensor:
-    """A checked number; a tensor that cannot be looked at is taken as it is."""
-    if isinstance(value, Tensor) and (torch.compiler.is_compiling() or not on_host(value)):
-        return value
-    return check_positive(name, value, zero=True)
+    """A checked number or 0-dim tensor; one that cannot be looked at is taken as it is."""
+    if not isinstance(value, Tensor):
+        return check_positive(name, value, zero=True)
+    if may_look(value):
+        check_positive(name, value, zero=True)
+    return value.detach().reshape(())
 
 
 def _scale_unless_one(grads: list[Tensor], factor: Tensor) -> None:
-    may_look = on_host(factor) and not torch.compiler.is_compiling()
-    if not (may_look and float(factor) == 1.0):
+    if not (may_look(factor) and float(factor) == 1.0):
         scale_(grads, factor)
+
+
+def _agc_factor(sizes: Tensor, weights: Tensor, ratio: float, floor: float) -> Tensor:
+    limits = ratio * weights.clamp(min=floor)
+    return torch.where(sizes > limits, limits / sizes.clamp(min=1e-6), 1.0)
+
+
+def _are_plain(tensors: list[Tensor]) -> bool:
+    """Strided, not sharded, on one device."""
+    first, strided = tensors[0].device, torch.strided
+    return all(type(t) is Tensor and t.layout is strided and t.device == first for t in tensors)
 
 
 def _unique(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
     listed = [parameters] if isinstance(parameters, Tensor) else list(parameters)
+    if not listed and isinstance(parameters, Generator):
+        warnings.warn("an empty generator was given: nothing is clipped", stacklevel=4)
     return list({id(p): p for p in listed}.values())
 
 

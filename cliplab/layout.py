@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvTransposeNd
+
+from cliplab.branchfree import may_look, wide_norm
+from cliplab.norms import row_norms
+
+_HALF = (torch.float16, torch.bfloat16)
 
 
 class UnitView(NamedTuple):
@@ -14,6 +21,11 @@ class UnitView(NamedTuple):
 
     shape: tuple[int, ...]
     dims: tuple[int, ...]
+
+    @property
+    def kept(self) -> list[int]:
+        """``shape`` with 1 for every axis in ``dims``: what a value for each unit broadcasts as."""
+        return [1 if d in self.dims else size for d, size in enumerate(self.shape)]
 
 
 def unit_views(source: Any, params: Sequence[Tensor]) -> list[UnitView]:
@@ -35,6 +47,56 @@ def member_views(params: Sequence[Tensor]) -> list[UnitView]:
         shapes = [tuple(p.shape) for p in params]
         raise ValueError(f'scope "member" needs one common leading axis, got shapes {shapes}')
     return [UnitView(tuple(p.shape), tuple(range(1, p.ndim))) for p in params]
+
+
+def unit_norms(tensors: Sequence[Tensor], views: Sequence[UnitView]) -> Tensor:
+    """L2 norms of all units of plain tensors on one device, one after the other: ``[n_units]``.
+
+    Right for every magnitude from about 1e-12 on (fp32); what is smaller may be measured as 0.
+
+    >>> weights = [torch.tensor([[3.0, 4.0], [1e25, 0.0]]), torch.ones(4)]
+    >>> unit_norms(weights, unit_views(None, weights))
+    tensor([5.0000e+00, 1.0000e+25, 2.0000e+00])
+    """
+    rows = _rows(tensors, views)
+    if not may_look(rows[0]):
+        cells = [wide_norm(r, 2.0, v.dims) for r, v in zip(rows, views, strict=True)]
+        return torch.cat([cell.reshape(-1) for cell in cells])
+    wide, norm = torch.float32, torch.linalg.vector_norm
+    cells = [
+        norm(r, 2.0, v.dims, dtype=wide if r.dtype in _HALF else None).view(-1)
+        for r, v in zip(rows, views, strict=True)
+    ]
+    norms = torch.cat(cells)
+    if bool(norms.isinf().any()):  # or overflowed
+        norms = torch.cat([row_norms(r, v.dims) for r, v in zip(rows, views, strict=True)])
+    return norms
+
+
+def scale_units_(tensors: Sequence[Tensor], views: Sequence[UnitView], factor: Tensor) -> None:
+    """Multiply all units in place by factors in the order of ``unit_norms``, ``[n_units]``.
+
+    >>> weights = [torch.ones(2, 2), torch.ones(4)]
+    >>> scale_units_(weights, unit_views(None, weights), torch.tensor([1.0, 2.0, 3.0]))
+    >>> weights
+    [tensor([[1., 1.], [2., 2.]]), tensor([3., 3., 3., 3.])]
+    """
+    counts = [math.prod(view.kept) for view in views]
+    changed = list(range(len(views)))
+    if may_look(factor):
+        other = factor != 1
+        if not bool(other.any()):
+            return
+        owner = torch.arange(len(views)).repeat_interleave(torch.tensor(counts))
+        changed = torch.unique_consecutive(owner[other]).tolist()
+    own = torch.split(factor, counts)
+    rows = _rows([tensors[i] for i in changed], [views[i] for i in changed])
+    torch._foreach_mul_(rows, [own[i].view(views[i].kept) for i in changed])
+
+
+def _rows(tensors: Sequence[Tensor], views: Sequence[UnitView]) -> list[Tensor]:
+    same = zip(tensors, views, strict=True)
+    return [t if t.shape == view.shape else t.view(view.shape) for t, view in same]
 
 
 def _view(shape: tuple[int, ...], groups: int | None) -> UnitView:

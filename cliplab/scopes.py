@@ -7,8 +7,9 @@ from typing import Literal
 
 from cliplab.layout import member_views, unit_views
 from cliplab.parameters import Group, Parameters
-from cliplab.partition import Partition, RowParts, TensorParts
+from cliplab.partition import Partition, TensorParts
 from cliplab.policy import Threshold
+from cliplab.rows import RowParts
 from cliplab.thresholds import Switch, as_policy
 
 Scope = Literal["global", "group", "tensor", "unit", "element", "member"]

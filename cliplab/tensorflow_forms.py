@@ -1,6 +1,7 @@
 """TensorFlow's clipping functions by their names and meanings, in place on torch tensors.
 
-They take tensors, not parameters: pass gradients. ``None`` among the tensors is passed over.
+They change the tensors that they are given, not their ``.grad``: pass gradients, or weights to clip
+weights. ``None`` among them is passed over. Of a sparse tensor the stored entries are clipped.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from numbers import Real
 import torch
 from torch import Tensor
 
-from cliplab.functional import _scale_unless_one
-from cliplab.norms import dense, row_norms, total_norm
-from cliplab.policy import check_positive
+from cliplab.branchfree import may_look, wide_norm
+from cliplab.functional import _limit, _scale_unless_one, get_total_norm
+from cliplab.norms import dense, row_norms
 
 Tensors = Tensor | Iterable[Tensor | None]
 
@@ -38,7 +39,7 @@ def clip_by_value_(tensors: Tensors, min: float, max: float) -> None:
 
 
 def clip_by_norm_(
-    tensors: Tensors, clip_norm: float, dim: int | Iterable[int] | None = None
+    tensors: Tensors, clip_norm: float | Tensor, dim: int | Iterable[int] | None = None
 ) -> None:
     """Scale each tensor by ``c / max(norm, c)``, ``tf.clip_by_norm``; over ``dim`` if given.
 
@@ -51,19 +52,19 @@ def clip_by_norm_(
     tensor([[0.6000, 0.8000],
             [0.3000, 0.4000]])
     """
-    limit = check_positive("clip_norm", clip_norm, zero=True)
+    limit = _limit("clip_norm", clip_norm)
     for tensor in _listed(tensors):
         if dim is None:
-            _scale_unless_one([tensor], _factor(total_norm([tensor]), limit))
+            _scale_unless_one([tensor], _factor(get_total_norm([tensor]), limit))
             continue
-        dims = {d % tensor.ndim for d in ([dim] if isinstance(dim, int) else dim)}
+        dims = _axes(dim, tensor)
         kept = [1 if d in dims else size for d, size in enumerate(tensor.shape)]
-        norms = row_norms(tensor.detach(), tuple(sorted(dims)))
-        tensor.mul_(_factor(norms, limit).reshape(kept))
+        norms = row_norms(tensor, dims) if may_look(tensor) else wide_norm(tensor, 2.0, dims)
+        tensor.mul_(_factor(norms, limit).reshape(kept).to(tensor.dtype))
 
 
 def clip_by_global_norm_(
-    tensors: Tensors, clip_norm: float, use_norm: Tensor | None = None
+    tensors: Tensors, clip_norm: float | Tensor, use_norm: float | Tensor | None = None
 ) -> Tensor:
     """Scale all tensors by ``c / max(norm, c)``, ``tf.clip_by_global_norm``; returns the norm.
 
@@ -77,17 +78,31 @@ def clip_by_global_norm_(
     >>> gradients
     [tensor([0.6000]), None, tensor([0.8000])]
     """
-    limit = check_positive("clip_norm", clip_norm, zero=True)
+    limit = _limit("clip_norm", clip_norm)
     listed = _listed(tensors)
-    norm = total_norm([t.detach() for t in listed]) if use_norm is None else use_norm
+    norm = get_total_norm(listed) if use_norm is None else torch.as_tensor(use_norm).detach()
     _scale_unless_one(listed, _factor(norm, limit) + (norm - norm))
     return norm
 
 
-def _factor(norm: Tensor, limit: float) -> Tensor:
+def _factor(norm: Tensor, limit: float | Tensor) -> Tensor:
     return torch.where(norm <= limit, 1.0, limit / norm)
+
+
+def _axes(dim: int | Iterable[int], tensor: Tensor) -> tuple[int, ...]:
+    given = [dim] if isinstance(dim, int) else list(dim)
+    if tensor.layout is not torch.strided or any(
+        not -tensor.ndim <= d < tensor.ndim for d in given
+    ):
+        shape = f"{tensor.layout} {tuple(tensor.shape)}"
+        raise ValueError(f"dim must be axes of a dense tensor, got {dim!r} for {shape}")
+    return tuple(sorted({d % tensor.ndim for d in given}))
 
 
 def _listed(tensors: Tensors) -> list[Tensor]:
     listed = [tensors] if isinstance(tensors, Tensor) else list(tensors)
-    return [t for t in listed if t is not None]
+    present = [t for t in listed if t is not None]
+    for tensor in present:
+        if tensor.layout is torch.sparse_coo and not tensor.is_coalesced():
+            tensor.copy_(tensor.coalesce())  # on itself: a detached one would not write back
+    return [t.detach() if t.layout is torch.strided else t for t in present]

@@ -1,0 +1,151 @@
+"""Parts made of rows: output units, or the members of stacked models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from cliplab.layout import UnitView
+from cliplab.norms import LARGE, combine, direct_norms, direct_row_norms, row_norms, safe
+from cliplab.partition import Gradients, Partition
+from cliplab.policy import on_host
+from cliplab.sharded import is_sharded, local, shard_offset
+
+
+class RowParts(Partition):
+    """Parts made of rows: each row of each tensor one part, or row ``m`` of all tensors part ``m``.
+
+    ``views[i].shape`` says how tensor ``i`` is seen, ``views[i].dims`` what a row spans.
+    """
+
+    def __init__(
+        self, params: Sequence[Tensor], views: Sequence[UnitView], *, members: bool = False
+    ) -> None:
+        self.views, self.members = list(views), members
+        self.kept = [
+            [size for d, size in enumerate(v.shape) if d not in v.dims] for v in self.views
+        ]
+        self.counts = [torch.Size(kept).numel() for kept in self.kept]
+        super().__init__(params, self.counts[0] if members else sum(self.counts))
+        self._shapes = [
+            [1 if d in v.dims else size for d, size in enumerate(v.shape)] for v in self.views
+        ]
+        whole = [len(v.dims) == len(v.shape) for v in self.views]
+        self._wholes = [i for i, is_whole in enumerate(whole) if is_whole]
+        self._rows_of = [i for i, is_whole in enumerate(whole) if not is_whole]
+        self._few_calls = not members and all(p.numel() for p in self.params)
+        for p, view in zip(self.params, self.views, strict=True):
+            if is_sharded(p) and tuple(view.shape) != tuple(p.shape):
+                raise ValueError(
+                    f"units of a grouped transposed convolution cannot be sharded, got {p.shape}"
+                )
+
+    def numels(self) -> Tensor:
+        """Number of entries of every part, ``[n_parts]``."""
+        each = [p.numel() // max(k, 1) for p, k in zip(self.params, self.counts, strict=True)]
+        if self.members:
+            return torch.full((self.n_parts,), sum(each), device=self.device)
+        return torch.tensor(each).repeat_interleave(torch.tensor(self.counts)).to(self.device)
+
+    def sizes(self, tensors: Gradients, norm_type: float) -> Tensor:
+        """Sizes ``[n_parts]`` of tensors that are not sharded."""
+        present = [t for t in tensors if t is not None and t.layout is torch.strided]
+        if not self._few_calls or len(present) < len(tensors):
+            return super().sizes(tensors, norm_type)
+        cells = list(present)
+        if self._wholes:
+            norms = direct_norms([present[i] for i in self._wholes], norm_type).reshape(-1, 1)
+            for i, norm in zip(self._wholes, norms.unbind(), strict=True):
+                cells[i] = norm
+        for i in self._rows_of:
+            rows = present[i].reshape(self.views[i].shape)
+            cells[i] = direct_row_norms(rows, self.views[i].dims, norm_type).to(self.device)
+        sizes = torch.cat(cells)
+        if on_host(sizes) and not bool((fine := safe(sizes, norm_type)).all()):
+            for i, flags in enumerate(torch.split(fine, self.counts)):
+                if not bool(flags.all()):
+                    rows = present[i].reshape(self.views[i].shape)
+                    cells[i] = row_norms(rows, self.views[i].dims, norm_type)
+            return torch.cat(cells)
+        return sizes
+
+    def cells(self, tensors: Gradients, norm_type: float) -> list[Tensor]:
+        """Norm of every row, ``[k_i]``; of a shard those of its own rows, zero elsewhere."""
+        cells = []
+        for i, (tensor, view, count) in enumerate(
+            zip(tensors, self.views, self.counts, strict=True)
+        ):
+            if tensor is None:
+                norms = torch.zeros(count, device=self.device)
+            elif tensor.layout is torch.sparse_coo:
+                rows = row_norms(tensor.values().flatten(1), (1,), norm_type)
+                norms = rows.new_zeros(count).index_copy(0, tensor.indices()[0], rows)
+            elif is_sharded(tensor):
+                rows = row_norms(local(tensor), view.dims, norm_type)
+                norms = rows.new_zeros(count)
+                norms[self._on_this_rank(i, len(rows))] = rows
+            else:
+                norms = row_norms(tensor.reshape(view.shape), view.dims, norm_type)
+            cells.append(norms.to(self.device))
+        return cells
+
+    def gather(self, cells: Sequence[Tensor], norm_type: float) -> Tensor:
+        """The rows, or their norms over the tensors."""
+        if self.members:
+            return combine(torch.stack(list(cells)), norm_type)
+        return torch.cat(list(cells))
+
+    def spread(self, flags: Tensor) -> Tensor:
+        """A row counts as its tensor does; a member, as any of the tensors."""
+        if self.members:
+            return flags.any().expand(self.n_parts).clone()
+        return torch.cat([f.expand(k) for f, k in zip(flags.unbind(), self.counts, strict=True)])
+
+    def scale_(self, tensors: Gradients, factor: Tensor) -> None:
+        """Multiply every row by its factor, on a CPU only large tensors where some is not 1."""
+        if on_host(factor) and bool((factor == 1).all()):
+            return
+        pairs = []
+        for i, own in enumerate(self._split(factor)):
+            tensor = tensors[i]
+            if tensor is None or (
+                tensor.numel() >= LARGE and on_host(own) and bool((own == 1).all())
+            ):
+                continue
+            pairs.append(self._rows(i, tensor, own))
+        if pairs:
+            torch._foreach_mul_([rows for rows, _ in pairs], [own for _, own in pairs])
+
+    def clear_(self, tensors: Gradients, bad: Tensor) -> None:
+        """Zero the bad rows."""
+        for i, own in enumerate(self._split(bad)):
+            tensor = tensors[i]
+            if tensor is not None:
+                rows, own = self._rows(i, tensor, own)
+                rows.masked_fill_(own, 0.0)
+
+    def _split(self, values: Tensor) -> Sequence[Tensor]:
+        return [values] * len(self.params) if self.members else torch.split(values, self.counts)
+
+    def _rows(self, i: int, tensor: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
+        """Entries of a gradient, and its rows' values broadcastable to them."""
+        if own.device != tensor.device:
+            own = own.to(tensor.device)
+        if tensor.layout is torch.sparse_coo:
+            values = tensor.values()
+            return values, own[tensor.indices()[0]].reshape(-1, *[1] * (values.ndim - 1))
+        view, shape = self.views[i], self._shapes[i]
+        if is_sharded(tensor):
+            tensor = local(tensor)
+            shape = [1 if d in view.dims else size for d, size in enumerate(tensor.shape)]
+            own = own[self._on_this_rank(i, torch.Size(shape).numel())]
+        elif len(view.shape) != tensor.ndim:
+            tensor = tensor.view(view.shape)
+        return tensor, own.reshape(shape)
+
+    def _on_this_rank(self, i: int, count: int) -> slice:
+        axes = [d for d in range(self.params[i].ndim) if d not in self.views[i].dims]
+        start = shard_offset(self.params[i], axes[0]) if axes else 0
+        return slice(start, start + count)
