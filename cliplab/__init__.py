@@ -12,7 +12,7 @@ from cliplab.functional import (
     clip_grads_with_norm_,
     get_total_norm,
 )
-from cliplab.history import ClipReport, History
+from cliplab.history import History
 from cliplab.methods import Method, create, list_methods
 from cliplab.nonfinite import NonFiniteGradientError
 from cliplab.norms import member_norms, tensor_norms, total_norm
@@ -20,6 +20,7 @@ from cliplab.percentile import Percentile
 from cliplab.policy import Context, Threshold
 from cliplab.probe import Probe, find_threshold
 from cliplab.relative import EMA, RMS, MovingAverage, Queue, WeightRatio, ZScore
+from cliplab.report import ClipReport
 from cliplab.robust import RobustSpike, SpikeSkip
 from cliplab.tensorflow_forms import clip_by_global_norm_, clip_by_norm_, clip_by_value_
 from cliplab.thresholds import (

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from cliplab.attachment import Attachment
-from cliplab.history import ClipReport, History, Row
+from cliplab.history import History
 from cliplab.nonfinite import NonFiniteGradientError, Watch
 from cliplab.norms import check_norm_type, total_norm
 from cliplab.parameters import Parameters, select_parameters
 from cliplab.partition import Gradients, TensorParts, gradients
 from cliplab.policy import Context, Threshold, on_host
+from cliplab.report import ClipReport, Row
 from cliplab.scopes import Scope, divide, policy_of_groups
 from cliplab.thresholds import as_policy
 

@@ -32,10 +32,10 @@ class RowParts(Partition):
         self._shapes = [
             [1 if d in v.dims else size for d, size in enumerate(v.shape)] for v in self.views
         ]
-        whole = [len(v.dims) == len(v.shape) for v in self.views]
+        whole = [len(v.dims) == len(v.shape) and not members for v in self.views]
         self._wholes = [i for i, is_whole in enumerate(whole) if is_whole]
         self._rows_of = [i for i, is_whole in enumerate(whole) if not is_whole]
-        self._few_calls = not members and all(p.numel() for p in self.params)
+        self._few_calls = all(p.numel() for p in self.params)
         for p, view in zip(self.params, self.views, strict=True):
             if is_sharded(p) and tuple(view.shape) != tuple(p.shape):
                 raise ValueError(
@@ -50,7 +50,7 @@ class RowParts(Partition):
         return torch.tensor(each).repeat_interleave(torch.tensor(self.counts)).to(self.device)
 
     def sizes(self, tensors: Gradients, norm_type: float) -> Tensor:
-        """Sizes ``[n_parts]`` of tensors that are not sharded."""
+        """Sizes ``[n_parts]`` of tensors that are not sharded: in few calls where all are plain."""
         present = [t for t in tensors if t is not None and t.layout is torch.strided]
         if not self._few_calls or len(present) < len(tensors):
             return super().sizes(tensors, norm_type)
@@ -62,14 +62,16 @@ class RowParts(Partition):
         for i in self._rows_of:
             rows = present[i].reshape(self.views[i].shape)
             cells[i] = direct_row_norms(rows, self.views[i].dims, norm_type).to(self.device)
-        sizes = torch.cat(cells)
-        if on_host(sizes) and not bool((fine := safe(sizes, norm_type)).all()):
-            for i, flags in enumerate(torch.split(fine, self.counts)):
-                if not bool(flags.all()):
-                    rows = present[i].reshape(self.views[i].shape)
-                    cells[i] = row_norms(rows, self.views[i].dims, norm_type)
-            return torch.cat(cells)
-        return sizes
+        sizes = self.gather(cells, norm_type)
+        if not on_host(sizes) or bool((fine := safe(sizes, norm_type)).all()):
+            return sizes
+        if self.members:
+            return super().sizes(tensors, norm_type)
+        for i, flags in enumerate(torch.split(fine, self.counts)):
+            if not bool(flags.all()):
+                rows = present[i].reshape(self.views[i].shape)
+                cells[i] = row_norms(rows, self.views[i].dims, norm_type)
+        return torch.cat(cells)
 
     def cells(self, tensors: Gradients, norm_type: float) -> list[Tensor]:
         """Norm of every row, ``[k_i]``; of a shard those of its own rows, zero elsewhere."""
