@@ -173,9 +173,7 @@ class Clipper:
             clean=complete and finite is None and dropped is None and sizes.dtype is torch.float32,
         )
         self.steps, self._loss = self.steps + 1, None
-        limits = self.policy(sizes, context)
-        if limits.dtype is not sizes.dtype:
-            limits = limits.to(sizes.dtype)
+        limits = self.policy(sizes, context).to(sizes.dtype)
         row: Row
         if finite is None and dropped is None and self._is_one and limits.dtype is torch.float32:
             row = self._respond_to_one(grads, float(sizes), float(limits), hand_over)

@@ -1,4 +1,4 @@
-"""The stateless forms inside one graph, and under a guard that raises wherever a value is looked at."""
+"""The stateless forms inside one graph, and under a guard that forbids looking at values."""
 
 import math
 import sys
