@@ -70,8 +70,8 @@ def find_threshold(
     """Call ``step_fn(step)`` for a short while and recommend a threshold from the raw norms.
 
     ``step_fn`` does forward and backward, and best an optimizer step at a small learning rate,
-    without clipping. It returns the gradient norm; or, with ``params``, anything: their gradients
-    are cleared before every call and measured after it.
+    without clipping. It returns the gradient norm; or, with ``params``, anything, or, with
+    ``model``, nothing: the gradients are then cleared before every call and measured after it.
 
     ``threshold = min(q90, 10 x median)`` of the finite norms after the first tenth of the probe
     and before they leave for good: about one step in ten is clipped. Pascanu et al. (2013) take
@@ -89,9 +89,10 @@ def find_threshold(
     check_count("steps", steps)
     if isinstance(params, nn.Module):
         params = params.parameters()
-    measured = None if params is None else list(params)
+    else_model = params is None and model is not None
+    measured = list(model.parameters() if model and params is None else params or ())
     with _restored(model, optimizer):
-        found = [_norm(step_fn, step, measured) for step in range(steps)]
+        found = [_norm(step_fn, step, measured, else_model) for step in range(steps)]
     norms = torch.tensor([float(norm) for norm in found])  # only now: no wait in the loop
     if bool((norms < 0).any()):
         raise ValueError(f"step_fn must return norms >= 0, got {float(norms.min())}")
@@ -100,14 +101,18 @@ def find_threshold(
     return _recommend(norms)
 
 
-def _norm(step_fn: Callable[[int], Any], step: int, measured: Sequence[Tensor] | None) -> Tensor:
-    for parameter in measured or ():
+def _norm(
+    step_fn: Callable[[int], Any], step: int, measured: Sequence[Tensor], may_return: bool
+) -> Tensor:
+    for parameter in measured:
         parameter.grad = None
     returned = step_fn(step)
-    if measured is not None:
+    if measured and (returned is None or not may_return):
         return total_norm([p.grad for p in measured if p.grad is not None])
     if returned is None:
-        raise ValueError("step_fn returned None: return the gradient norm, or give params=")
+        raise ValueError(
+            "step_fn returned None: return the gradient norm, or give params= or model="
+        )
     return torch.as_tensor(returned).detach().clone()
 
 

@@ -141,3 +141,19 @@ def test_a_probe_leaves_no_trace(stepped, fails):
 def test_bad_arguments_are_refused(call, complaint):
     with pytest.raises(ValueError, match=complaint):
         call()
+
+
+def test_a_model_given_is_measured_where_the_step_returns_nothing():
+    torch.manual_seed(0)
+    model = nn.Linear(3, 1)
+
+    def step(_):
+        model(torch.ones(4, 3)).square().mean().backward()
+
+    measured = find_threshold(step, steps=30, model=model)
+    assert model.weight.grad is None
+    model(torch.ones(4, 3)).square().mean().backward()
+    norm = torch.cat([p.grad.flatten() for p in model.parameters()]).norm()
+    assert measured.norms.tolist() == pytest.approx([norm.item()] * 30)
+    returned = find_threshold(lambda _: (step(_), 7.0)[1], steps=30, model=model)
+    assert returned.norms.tolist() == [7.0] * 30

@@ -86,3 +86,13 @@ def test_no_file_is_over_300_lines_and_none_is_large():
         assert path.stat().st_size < 500_000, name
         if path.parts[len(ROOT.parts)] == "cliplab" and path.suffix == ".py":
             assert len(path.read_text().splitlines()) <= 300, name
+
+
+@pytest.mark.parametrize("name", cliplab.__all__)
+def test_every_public_name_says_what_it_is(name):
+    thing = getattr(cliplab, name)
+    assert thing.__doc__
+    assert len(thing.__doc__.splitlines()[0]) <= 100
+    if isinstance(thing, type):
+        methods = [m for k, m in vars(thing).items() if callable(m) and not k.startswith("_")]
+        assert all(m.__doc__ for m in methods)
