@@ -50,7 +50,7 @@ def clip_grad_norm_(
     limit = _limit("max_norm", max_norm)
     grads = _gradients(parameters)
     norm = get_total_norm(grads, norm_type, error_if_nonfinite)
-    _scale_unless_one(grads, (limit / (norm + 1e-6)).clamp(max=1.0))
+    _scale_unless_one(grads, _torchs_factor(limit, norm))
     return norm
 
 
@@ -94,7 +94,7 @@ def clip_grads_with_norm_(
     """
     if not isinstance(total_norm, Tensor):
         raise ValueError(f"total_norm must be a tensor, got {total_norm!r}")
-    factor = (_limit("max_norm", max_norm) / (total_norm.detach() + 1e-6)).clamp(max=1.0)
+    factor = _torchs_factor(_limit("max_norm", max_norm), total_norm.detach())
     _scale_unless_one(_gradients(parameters), factor)
 
 
@@ -122,7 +122,8 @@ def adaptive_clip_(
 
     ``G_i <- G_i * min(1, clip_factor * max(||W_i||, eps) / max(||G_i||, 1e-6))``. Units lie on the
     first axis; of a module's transposed convolutions on the second, one for each group; a vector
-    is one unit. Leave out the classifier, as the paper does. Raises ``ValueError``.
+    is one unit; one with a NaN becomes NaN. Leave out the classifier, as the paper does. Raises
+    ``ValueError``.
     Source: Brock, De, Smith, Simonyan 2021.
 
     >>> weight = torch.nn.Parameter(torch.eye(2))
@@ -181,12 +182,16 @@ def clip_activation_grad_(
 
 
 def _limit(name: str, value: float | Tensor) -> float | Tensor:
-    """A checked number or 0-dim tensor; one that cannot be looked at is taken as it is."""
+    """A checked number; a tensor that cannot be looked at is taken as it is, without axes."""
     if not isinstance(value, Tensor):
         return check_positive(name, value, zero=True)
-    if may_look(value):
-        check_positive(name, value, zero=True)
-    return value.detach().reshape(())
+    held = value.detach()
+    return check_positive(name, held, zero=True) if may_look(held) else held.reshape(())
+
+
+def _torchs_factor(limit: float | Tensor, norm: Tensor) -> Tensor:
+    """``limit / (norm + 1e-6)`` in the order in which torch divides a number by a tensor."""
+    return ((norm + 1e-6).reciprocal() * limit).clamp(max=1.0)
 
 
 def _scale_unless_one(grads: list[Tensor], factor: Tensor) -> None:
@@ -196,7 +201,7 @@ def _scale_unless_one(grads: list[Tensor], factor: Tensor) -> None:
 
 def _agc_factor(sizes: Tensor, weights: Tensor, ratio: float, floor: float) -> Tensor:
     limits = ratio * weights.clamp(min=floor)
-    return torch.where(sizes > limits, limits / sizes.clamp(min=1e-6), 1.0)
+    return torch.where(sizes <= limits, 1.0, limits / sizes.clamp(min=1e-6))  # NaN stays NaN
 
 
 def _are_plain(tensors: list[Tensor]) -> bool:

@@ -20,7 +20,9 @@ CONDA = {"torch": "pytorch", "arch": "arch-py", "gymnasium[box2d]": "gymnasium"}
 
 def requirements():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    groups = [project["dependencies"], *project["optional-dependencies"].values()]
+    extras = project["optional-dependencies"]
+    extras.pop("parity")  # peers to compare with: no part of the environment
+    groups = [project["dependencies"], *extras.values()]
     for requirement in (item for group in groups for item in group):
         name, _, version = requirement.partition(">=")
         yield CONDA.get(name, name.lower()), version
