@@ -23,16 +23,8 @@ from cliplab.relative import EMA, RMS, MovingAverage, Queue, WeightRatio, ZScore
 from cliplab.report import ClipReport
 from cliplab.robust import RobustSpike, SpikeSkip
 from cliplab.tensorflow_forms import clip_by_global_norm_, clip_by_norm_, clip_by_value_
-from cliplab.thresholds import (
-    AfterWarmup,
-    Bounded,
-    Decay,
-    Fixed,
-    Scheduled,
-    Switch,
-    TargetRate,
-    as_policy,
-)
+from cliplab.thresholds import Decay, Fixed, Scheduled, TargetRate, as_policy
+from cliplab.wrappers import AfterWarmup, Bounded, Switch
 
 __version__ = "0.1.0"
 

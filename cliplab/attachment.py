@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -38,8 +39,10 @@ class Attachment:
         # saves; on an accelerator it saves launches.
         entries = sum(p.numel() for p in clipper.params)
         self._pays = entries >= WORTH or not on_host(clipper.params[0])
+        self._pays &= all(p.dtype is not torch.float64 for p in clipper.params)  # takes fp32
+        self._ids = {id(p) for p in clipper.params}
         self._hidden: list[tuple[Tensor, Tensor]] = []
-        self._lent: list[str] = []
+        self._lent: list[tuple[str, Tensor]] = []
         self._hooks = [
             optimizer.register_step_pre_hook(self._before),
             optimizer.register_step_post_hook(self._after),
@@ -47,8 +50,11 @@ class Attachment:
 
     def remove(self) -> None:
         """Stop clipping."""
+        if not self._hooks:
+            return
         for hook in self._hooks:
             hook.remove()
+        self._hooks = []
         self._restore()
         self._take_back(self._optimizer)
         self.clipper.attached = False
@@ -67,7 +73,7 @@ class Attachment:
     def _before(self, optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if any(callable(x) for x in (*args, *kwargs.values())):
             raise RuntimeError("cannot clip gradients computed in a closure inside the step")
-        self._restore()  # left over when the last step itself raised
+        self._hidden.clear()  # of a step that raised: nobody knows whose turn these are now
         self._take_back(optimizer)
         fused = self._is_fused(optimizer)
         hand_over = fused and self._is_whole(optimizer)
@@ -77,13 +83,20 @@ class Attachment:
         )
         if scale is not None and not hand_over:
             self._unscale(optimizer, scale)
-        lr = optimizer.param_groups[self._group]["lr"]
+        lr = optimizer.param_groups[self._group].get("lr", math.nan)
         if isinstance(lr, Tensor):
             lr = float(lr) if on_host(lr) else lr.detach().clone()
-        report = self.clipper._clip(lr, dropped, scale if hand_over else None, hand_over)
+        try:
+            report = self.clipper._clip(lr, dropped, scale if hand_over else None, hand_over)
+        except BaseException:
+            for name in ("grad_scale", "found_inf"):  # a GradScaler would leave them for good
+                if hasattr(optimizer, name):
+                    delattr(optimizer, name)
+            raise
         if hand_over:
             self._lend_factor(optimizer, report.factor, scale)
-        if self.clipper.mode == "skip" or self.clipper.nonfinite == "skip":
+        skips = self.clipper.mode == "skip" or self.clipper.nonfinite == "skip"
+        if skips or (dropped is not None and _is_first_momentum_step(optimizer)):
             self._skip(optimizer, report.skipped.any(), fused)
 
     def _after(self, optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -98,14 +111,14 @@ class Attachment:
     def _is_whole(self, optimizer: Any) -> bool:
         """Whether one factor serves all that the optimizer holds."""
         clipper = self.clipper
-        held = sum(len(group["params"]) for group in optimizer.param_groups)
+        held = [id(p) for group in optimizer.param_groups for p in group["params"]]
         return (
             clipper.scope == "global"
             and clipper.partition.n_parts == 1
             and clipper.nonfinite != "zero"
             and not clipper.partition.sharded
             and self._pays
-            and held == len(clipper.params)
+            and set(held) == self._ids
         )
 
     def _lend_factor(self, optimizer: Any, factor: Tensor, scale: Tensor | None) -> None:
@@ -129,12 +142,12 @@ class Attachment:
 
     def _lend(self, optimizer: Any, name: str, value: Tensor) -> None:
         if not hasattr(optimizer, name):  # else a GradScaler takes it back
-            self._lent.append(name)
+            self._lent.append((name, value))
         setattr(optimizer, name, value)
 
     def _take_back(self, optimizer: Any) -> None:
-        for name in self._lent:
-            if hasattr(optimizer, name):
+        for name, value in self._lent:
+            if getattr(optimizer, name, None) is value:
                 delattr(optimizer, name)
         self._lent.clear()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,16 +12,14 @@ from torch import Tensor
 from cliplab.attachment import Attachment
 from cliplab.history import History
 from cliplab.nonfinite import NonFiniteGradientError, Watch
-from cliplab.norms import check_norm_type, total_norm
+from cliplab.norms import DOUBLE, check_norm_type, combine, total_norm
 from cliplab.parameters import Parameters, select_parameters
 from cliplab.partition import Gradients, TensorParts, gradients
 from cliplab.policy import Context, Threshold, on_host
 from cliplab.report import ClipReport, Row
-from cliplab.scopes import Scope, divide, policy_of_groups
+from cliplab.rows import RowParts
+from cliplab.scopes import Mode, NonFinite, Scope, check_choice, divide, policy_of_groups
 from cliplab.thresholds import as_policy
-
-Mode = Literal["rescale", "soft", "skip"]
-NonFinite = Literal["raise", "skip", "zero", "propagate"]
 
 
 class Clipper:
@@ -63,10 +61,11 @@ class Clipper:
         nonfinite: NonFinite = "raise",
         exclude: str | Sequence[str] | None = None,
     ) -> None:
-        self.scope = _check_choice("scope", scope, Scope)
-        self.mode = _check_choice("mode", mode, Mode)
-        self.nonfinite = _check_choice("nonfinite", nonfinite, NonFinite)
+        self.scope = check_choice("scope", scope, Scope)
+        self.mode = check_choice("mode", mode, Mode)
+        self.nonfinite = check_choice("nonfinite", nonfinite, NonFinite)
         self.norm_type = check_norm_type(norm_type)
+        self._order = math.inf if scope == "element" else self.norm_type
         groups = select_parameters(params, exclude)
         self.params = [p for group in groups for p in group.params]
         self.partition, labels, group_of = divide(self.scope, groups, params)
@@ -82,10 +81,9 @@ class Clipper:
         self.history = History(labels, scalar=scalar)
         self.attached = False
         self.steps = 0
-        double = any(p.dtype in (torch.float64, torch.complex128) for p in self.params)
-        device, kind = self.partition.device, torch.float64 if double else torch.float32
-        self._host = on_host(torch.empty(0, device=device))
-        self._ones = torch.ones(self.partition.n_parts, device=device, dtype=kind)
+        kind = torch.float64 if any(p.dtype in DOUBLE for p in self.params) else torch.float32
+        self._ones = torch.ones(self.partition.n_parts, device=self.partition.device, dtype=kind)
+        self._host = on_host(self._ones)
         self._zeros = torch.zeros_like(self._ones)
         self._numels = self.partition.numels()
         self._is_one = (
@@ -98,14 +96,14 @@ class Clipper:
         self._loss: Tensor | None = None
         self._watch = Watch()
 
-    def clip(self, loss: Tensor | None = None) -> ClipReport:
+    def clip(self, loss: float | Tensor | None = None) -> ClipReport:
         """Clip the gradients in place and return what was done; ``loss`` is shown to the policy."""
-        self._loss = self._loss if loss is None else loss.detach()
+        self._loss = self._loss if loss is None else torch.as_tensor(loss).detach()
         return self._clip(lr=None)
 
-    def observe(self, loss: Tensor) -> None:
+    def observe(self, loss: float | Tensor) -> None:
         """Show the next step's loss to the policy; for loss-aware policies used with ``attach``."""
-        self._loss = loss.detach()
+        self._loss = torch.as_tensor(loss).detach()
 
     def attach(self, optimizer: torch.optim.Optimizer) -> Attachment:
         """Clip at every ``optimizer.step()``; returns a handle with ``remove()``.
@@ -133,10 +131,14 @@ class Clipper:
         """Continue where the saved clipper stopped; ``ValueError`` for a state of another kind."""
         if set(state) != {"steps", "policy"}:
             raise ValueError(f"expected a state with 'steps' and 'policy', got {sorted(state)}")
+        steps = int(state["steps"])  # first: all is taken over, or nothing
         self.policy.load_state_dict(state["policy"])
-        self.steps = int(state["steps"])
+        self.steps = steps
         if not len(self.history):
             self.history.first_step = self.steps
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"attached": False}  # a copy is not at work on any optimizer
 
     @torch.no_grad()
     def _clip(
@@ -151,14 +153,16 @@ class Clipper:
         ``scale``: what the gradients were multiplied by. ``hand_over``: leave multiplying by
         the reported factor to the optimizer.
         """
-        grads = gradients(self.params, rows=self.scope == "unit")
-        order = math.inf if self.scope == "element" else self.norm_type
-        sizes, active, complete = self.partition.measure(grads, order)
+        loss, self._loss = self._loss, None
+        grads = gradients(self.params, rows=isinstance(self.partition, RowParts))
+        sizes, active, complete = self.partition.measure(grads, self._order)
         if scale is not None:
             sizes = sizes / scale.to(sizes)
+        if sizes.dtype is not self._ones.dtype:
+            sizes = sizes.to(self._ones.dtype)
         finite = self._finite(sizes)
-        if finite is not None and self.nonfinite == "raise" and dropped is None:
-            self._raise(sizes, finite)
+        if finite is not None and self.nonfinite == "raise":
+            self._raise(sizes, ~finite if dropped is None else ~finite & (dropped == 0))
         learns = active if finite is None else active & finite
         if dropped is not None:
             learns = learns & (dropped.to(sizes.device) == 0)
@@ -166,14 +170,14 @@ class Clipper:
             learns,
             self.steps,
             lr,  # type: ignore[arg-type]
-            self._loss,
+            loss,
             lambda: self._total(sizes, learns),
             self._weight_norms,
             lambda: self._numels,
             clean=complete and finite is None and dropped is None and sizes.dtype is torch.float32,
         )
-        self.steps, self._loss = self.steps + 1, None
         limits = self.policy(sizes, context).to(sizes.dtype)
+        self.steps += 1
         row: Row
         if finite is None and dropped is None and self._is_one and limits.dtype is torch.float32:
             row = self._respond_to_one(grads, float(sizes), float(limits), hand_over)
@@ -215,6 +219,8 @@ class Clipper:
         ``finite``: the mask of finite parts, or None where all are known to be.
         """
         over, skipped = sizes > limits, self._zeros
+        if finite is not None and self.nonfinite == "zero":
+            over = over & finite
         if finite is None and self.mode == "rescale" and self.scope != "element":
             if not bool(over.any()):
                 return torch.stack((sizes, sizes, limits, self._ones, skipped, skipped))
@@ -238,7 +244,9 @@ class Clipper:
             factor = self._factor(sizes, limits, over, finite, skipped)
             if not hand_over:
                 self.partition.scale_(grads, factor)
-        after = torch.minimum(sizes, limits) if self.scope == "element" else sizes * factor
+        after = sizes * factor
+        if self.scope == "element":
+            after = torch.where(skipped, sizes, torch.minimum(sizes, limits))
         if self.nonfinite == "zero" and finite is not None:
             factor, after = factor.where(finite, 0.0), after.where(finite, 0.0)
         flags = over.to(sizes.dtype), skipped.to(sizes.dtype)
@@ -270,30 +278,23 @@ class Clipper:
         present = [g for g in grads if g is not None]
         before = total_norm(present)
         self.partition.clamp_(grads, torch.where(skipped, math.inf, limits))
-        return torch.where(before > 0, total_norm(present) / before, 1.0).to(limits)
+        usable = (before > 0) & before.isfinite()
+        return torch.where(usable, total_norm(present) / before, 1.0).to(limits)
 
     def _total(self, sizes: Tensor, counts: Tensor) -> Tensor:
         if self.scope == "member":  # every member is a gradient of its own
             return sizes
-        total: Tensor = torch.linalg.vector_norm(torch.where(counts, sizes, 0.0), self.norm_type)
-        return total
+        return combine(torch.where(counts, sizes, 0.0), self.norm_type)
 
     def _weight_norms(self) -> Tensor:
         return self.partition.measure(self.params, self.norm_type)[0].float()
 
-    def _raise(self, sizes: Tensor, finite: Tensor) -> None:
+    def _raise(self, sizes: Tensor, bad: Tensor) -> None:
         self._watch.check()
         if not on_host(sizes):
-            self._watch.put(self.steps, ~finite.all())
-            return
-        worst = int((~finite).nonzero()[0])
-        where = "" if self.history.scalar else f" of {self.history.label(worst)}"
-        raise NonFiniteGradientError(
-            f"gradient norm{where} is {float(sizes[worst])} at step {self.steps}"
-        )
-
-
-def _check_choice(name: str, value: Any, choices: Any) -> Any:
-    if value not in get_args(choices):
-        raise ValueError(f"{name} must be one of {', '.join(get_args(choices))}, got {value!r}")
-    return value
+            self._watch.put(self.steps, bad.any())
+        elif bool(bad.any()):
+            worst = int(bad.nonzero()[0])
+            where = "" if self.history.scalar else f" of {self.history.label(worst)}"
+            found = f"norm{where} is {float(sizes[worst])}"
+            raise NonFiniteGradientError(f"gradient {found} at step {self.steps}")

@@ -186,7 +186,7 @@ class History:
     @property
     def shares(self) -> Tensor:
         """Every part's share of the squared gradient, ``n_i^2 / sum_j n_j^2``."""
-        squares = self.norm_before.square()
+        squares = self.norm_before.double().square()
         return squares / squares.sum(dim=-1, keepdim=True) if not self.scalar else squares * 0 + 1
 
     @property

@@ -14,7 +14,8 @@ from cliplab.parameters import Parameters
 from cliplab.percentile import Percentile
 from cliplab.relative import EMA, RMS, MovingAverage, Queue, WeightRatio, ZScore
 from cliplab.robust import RobustSpike, SpikeSkip
-from cliplab.thresholds import Bounded, Decay, Fixed, TargetRate
+from cliplab.thresholds import Decay, Fixed, TargetRate
+from cliplab.wrappers import Bounded
 
 
 @dataclass(frozen=True)

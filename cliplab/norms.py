@@ -18,7 +18,7 @@ from cliplab.policy import on_host
 from cliplab.sharded import add_shards, is_sharded, local
 
 _HALF = (torch.float16, torch.bfloat16)
-_DOUBLE = (torch.float64, torch.complex128)
+DOUBLE = (torch.float64, torch.complex128)
 SHORT = 1 << 12  # entries up to which copying a tensor costs less than a call
 LARGE = 1 << 18  # entries from which a call of its own costs a tensor nothing
 
@@ -147,7 +147,7 @@ def row_norms(tensor: Tensor, dims: tuple[int, ...], norm_type: float = 2.0) -> 
 
 def direct_row_norms(tensor: Tensor, dims: tuple[int, ...], norm_type: float) -> Tensor:
     """``row_norms`` by plain sums."""
-    result = torch.float64 if tensor.dtype in _DOUBLE else torch.float32
+    result = torch.float64 if tensor.dtype in DOUBLE else torch.float32
     if not tensor.numel():
         count = torch.Size([size for d, size in enumerate(tensor.shape) if d not in dims]).numel()
         return torch.zeros(count, device=tensor.device, dtype=result)
@@ -176,8 +176,8 @@ def combine(norms: Tensor, norm_type: float) -> Tensor:
     return total.to(norms.dtype)
 
 
-def scale_(tensors: Sequence[Tensor], factor: Tensor | Sequence[float]) -> None:
-    """Multiply tensors in place by one factor, or each by its own number; no host sync.
+def scale_(tensors: Sequence[Tensor], factor: Tensor) -> None:
+    """Multiply tensors in place by one factor, a scalar tensor, without a host sync.
 
     >>> gradient = torch.tensor([3.0, 4.0])
     >>> scale_([gradient], torch.tensor(0.5))
@@ -187,12 +187,11 @@ def scale_(tensors: Sequence[Tensor], factor: Tensor | Sequence[float]) -> None:
     entries = dense(tensors)
     if not entries:
         return
-    if all(t.is_cpu for t in entries) and (not isinstance(factor, Tensor) or factor.is_cpu):
+    if factor.is_cpu and all(t.is_cpu for t in entries):
         torch._foreach_mul_(entries, factor)
         return
     for (device, _), bucket in _buckets(entries).items():
-        own: Any = factor.to(device) if isinstance(factor, Tensor) else [factor[i] for i in bucket]
-        torch._foreach_mul_([entries[i] for i in bucket], own)
+        torch._foreach_mul_([entries[i] for i in bucket], factor.to(device))
 
 
 def _buckets(tensors: Sequence[Tensor]) -> dict[tuple[torch.device, torch.dtype], list[int]]:
@@ -214,7 +213,7 @@ def direct_norms(entries: list[Tensor], norm_type: float) -> Tensor:
         if full:
             tensors, wide = [entries[i] for i in full], _wide(device, dtype)
             norms |= zip(full, torch._foreach_norm(tensors, norm_type, dtype=wide), strict=True)
-    result = torch.float64 if any(t.dtype in _DOUBLE for t in entries) else torch.float32
+    result = torch.float64 if any(t.dtype in DOUBLE for t in entries) else torch.float32
     place = entries[0].device
     return torch.stack([norms[i].to(place, result) for i in range(len(entries))])
 

@@ -33,6 +33,8 @@ def select_parameters(params: Parameters, exclude: str | Sequence[str] | None) -
 
     Groups with a threshold of their own come last, otherwise the order is kept.
     """
+    if not isinstance(params, nn.Module | Iterable):
+        raise ValueError(f"expected a module, tensors or groups to clip, got {params!r}")
     entries: Iterable[Any] = params if isinstance(params, Iterable) else ()
     if isinstance(params, nn.Module):
         entries = params.named_parameters()
@@ -44,7 +46,9 @@ def select_parameters(params: Parameters, exclude: str | Sequence[str] | None) -
         if not isinstance(entry, Mapping):
             _add(loose, [entry])
         elif entry.get("clip", True):
-            held = entry["params"]
+            held = entry.get("params")
+            if not isinstance(held, Iterable):
+                raise ValueError(f"a group needs its params, tensors, got {entry!r}")
             label = str(entry.get("name", f"group {position}"))
             groups.append(Group(label, entry.get("threshold")))
             _add(groups[-1], [held] if isinstance(held, Tensor) else held)

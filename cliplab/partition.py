@@ -172,10 +172,11 @@ class TensorParts(Partition):
                 if tensor is not None:
                     dense([tensor])[0].mul_(own.to(tensor.device))
             return
-        numbers = [f for f, run in zip(factor.tolist(), self.runs, strict=True) for _ in range(run)]
-        pairs = [(t, f) for t, f in zip(tensors, numbers, strict=True) if t is not None and f != 1]
-        if pairs:
-            scale_([t for t, _ in pairs], [f for _, f in pairs])
+        each = zip(tensors, self.own(factor), self.own(factor != 1), strict=True)
+        pairs = [(t, own) for t, own, acts in each if t is not None and bool(acts)]
+        if pairs:  # by tensors: a number would be rounded to half precision first
+            factors = [own.to(t.device) for t, own in pairs]
+            torch._foreach_mul_(dense([t for t, _ in pairs]), factors)
 
     def clear_(self, tensors: Gradients, bad: Tensor) -> None:
         """Zero the tensors of bad parts."""

@@ -77,7 +77,7 @@ class Percentile(Threshold):
         position = ((count - 1) * (self.percentile / 100))[:, None]
         below, above = position.long(), position.ceil().long()
         low, high = ordered.gather(1, below), ordered.gather(1, above)
-        return low.lerp(high, position - below)[:, 0]
+        return low.lerp(high, (position - below).to(low))[:, 0]
 
     def _tally(self, sizes: Tensor, state: State, active: Tensor) -> None:
         last = self._blocks * self._block - 1

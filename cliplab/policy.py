@@ -68,7 +68,9 @@ def on_host(tensor: Tensor) -> bool:
 def check_positive(name: str, value: object, *, zero: bool = False) -> float:
     """Return ``value`` as a float; ``ValueError`` for NaN, a bool, text, and numbers below 0."""
     is_number = isinstance(value, Real) and not isinstance(value, bool)
-    is_scalar = isinstance(value, Tensor) and value.numel() == 1 and value.dtype != torch.bool
+    is_scalar = isinstance(value, Tensor) and value.numel() == 1
+    if isinstance(value, Tensor) and (value.dtype == torch.bool or value.is_complex()):
+        is_scalar = False
     number = float(value) if is_number or is_scalar else math.nan  # type: ignore[arg-type]
     if not (number > 0 or (zero and number == 0)):
         raise ValueError(f"{name} must be a number {'>= 0' if zero else '> 0'}, got {value!r}")
@@ -96,7 +98,8 @@ class Threshold:
 
     def init(self, n_parts: int, device: torch.device | str = "cpu") -> None:
         """Start afresh for ``n_parts`` parts."""
-        self.state = self.start(n_parts, torch.device(device))
+        state = self.start(n_parts, torch.device(device))  # in fp32, whatever the default dtype
+        self.state = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
 
     def __call__(self, sizes: Tensor, context: Context) -> Tensor:
         """Return limits ``[n_parts]`` for sizes ``[n_parts]``, and learn from the active parts."""
@@ -133,6 +136,8 @@ class Threshold:
 
     def check_state_dict(self, state: Mapping[str, Any]) -> None:
         """Raise ``ValueError`` if a saved state is not of this policy and number of parts."""
+        if not isinstance(state, Mapping):
+            raise ValueError(f"{type(self).__name__}: expected a state, got {state!r}")
         have = {name: tuple(tensor.shape) for name, tensor in self.state.items()}
         given = {name: tuple(getattr(entry, "shape", ())) for name, entry in state.items()}
         if have != given:

@@ -1,18 +1,28 @@
-"""The scopes: what a clipper's parts are, their names, and whose threshold rules each."""
+"""A clipper's choices; what its parts are, their names, and whose threshold rules each."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal, get_args
 
 from cliplab.layout import member_views, unit_views
 from cliplab.parameters import Group, Parameters
 from cliplab.partition import Partition, TensorParts
 from cliplab.policy import Threshold
 from cliplab.rows import RowParts
-from cliplab.thresholds import Switch, as_policy
+from cliplab.thresholds import as_policy
+from cliplab.wrappers import Switch
 
 Scope = Literal["global", "group", "tensor", "unit", "element", "member"]
+Mode = Literal["rescale", "soft", "skip"]
+NonFinite = Literal["raise", "skip", "zero", "propagate"]
+
+
+def check_choice(name: str, value: Any, choices: Any) -> Any:
+    """Return ``value`` if it is one of the choices of a ``Literal``; ``ValueError`` otherwise."""
+    if value not in get_args(choices):
+        raise ValueError(f"{name} must be one of {', '.join(get_args(choices))}, got {value!r}")
+    return value
 
 
 def divide(
