@@ -64,7 +64,7 @@ class Bounded(Wrapper):
     it sees raw sizes, and what it learns is clipped, if at all, at its own limit, not at the bound
     (as ZClip does with its ``max_grad_norm``).
 
-    >>> policy = Bounded(Fixed(5.0), high=1.0)
+    >>> policy = Bounded(5.0, high=1.0)
     >>> policy.init(1)
     >>> policy(torch.tensor([3.0]), Context(active=torch.tensor([True])))
     tensor([1.])
@@ -127,7 +127,7 @@ class Switch(Wrapper):
 
     Every part must be in exactly one mask (a sequence of bools, ``[n_parts]``).
 
-    >>> policy = Switch([([True, False], Fixed(1.0)), ([False, True], Fixed(9.0))])
+    >>> policy = Switch([([True, False], 1.0), ([False, True], 9.0)])
     >>> policy.init(2)
     >>> policy(torch.tensor([5.0, 5.0]), Context(active=torch.tensor([True, True])))
     tensor([1., 9.])

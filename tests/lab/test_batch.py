@@ -167,7 +167,7 @@ def test_failures_are_retried_once_kept_and_stop_nothing(notebooks, tmp_path):
     good, *others = notebooks
     specs = [
         *plan([good], "quick", results, grid={"lr": [1, 2]}),
-        *plan(others, "quick", results, budget_s=4),
+        *plan(others, "quick", results, budget_s=10),
     ]
     with LocalExecutor(2) as executor:
         result = run_batch(specs, executor, events)  # type: ignore[arg-type]
