@@ -178,7 +178,7 @@ def test_failures_are_retried_once_kept_and_stop_nothing(notebooks, tmp_path):
     errors = {failure.spec.notebook.stem: failure.error for failure in result.failures}
     assert errors == {
         "02_fail": "ValueError: too large",
-        "04_slow": "over its budget of 0.0666667 minutes",
+        "04_slow": "over its budget of 0.166667 minutes",
         "05_twice": f"{once} 2 times",
         "06_never": f"{once} 0 times",
     }
