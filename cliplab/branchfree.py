@@ -10,9 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from cliplab.norms import DOUBLE
 from cliplab.policy import on_host
-
-_DOUBLE = (torch.float64, torch.complex128)
 
 
 def may_look(tensor: Tensor) -> bool:
@@ -36,9 +35,9 @@ def wide_norm(
     if tensor.device.type == "mps":
         wide = torch.complex64 if tensor.is_complex() else torch.float32
     if dims == () and tensor.ndim:  # slices of one entry; vector_norm would take no dims for all
-        return tensor.abs().to(torch.float64 if tensor.dtype in _DOUBLE else torch.float32)
+        return tensor.abs().to(torch.float64 if tensor.dtype in DOUBLE else torch.float32)
     norm: Tensor = torch.linalg.vector_norm(tensor, norm_type, dims, keepdim=keepdim, dtype=wide)
-    return norm if tensor.dtype in _DOUBLE else norm.float()
+    return norm if tensor.dtype in DOUBLE else norm.float()
 
 
 def wide_total_norm(tensors: Sequence[Tensor], norm_type: float = 2.0) -> Tensor:

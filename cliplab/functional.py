@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from cliplab.branchfree import may_look, wide_norm, wide_total_norm
 from cliplab.layout import scale_units_, unit_norms, unit_views
 from cliplab.nonfinite import NonFiniteGradientError
-from cliplab.norms import check_norm_type, dense, plain_norm, scale_, total_norm
+from cliplab.norms import check_norm_type, clamp_, dense, plain_norm, scale_, total_norm
 from cliplab.partition import gradients
 from cliplab.policy import check_positive
 from cliplab.rows import RowParts
@@ -109,10 +109,7 @@ def clip_grad_value_(
     """
     limit = check_positive("clip_value", clip_value, zero=True)
     for entries in dense(_gradients(parameters)):
-        if entries.is_complex():
-            entries.mul_(torch.where(entries.abs() > limit, limit / entries.abs(), 1.0))
-        else:
-            entries.clamp_(min=-limit, max=limit)
+        clamp_(entries, limit)
 
 
 def adaptive_clip_(

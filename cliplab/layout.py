@@ -11,9 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvTransposeNd
 
 from cliplab.branchfree import may_look, wide_norm
-from cliplab.norms import row_norms
-
-_HALF = (torch.float16, torch.bfloat16)
+from cliplab.norms import HALF, row_norms
 
 
 class UnitView(NamedTuple):
@@ -64,7 +62,7 @@ def unit_norms(tensors: Sequence[Tensor], views: Sequence[UnitView]) -> Tensor:
         return torch.cat([cell.reshape(-1) for cell in cells])
     wide, norm = torch.float32, torch.linalg.vector_norm
     cells = [
-        norm(r, 2.0, v.dims, dtype=wide if r.dtype in _HALF else None).view(-1)
+        norm(r, 2.0, v.dims, dtype=wide if r.dtype in HALF else None).view(-1)
         for r, v in zip(rows, views, strict=True)
     ]
     norms = torch.cat(cells)

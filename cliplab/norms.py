@@ -17,7 +17,7 @@ from torch import Tensor
 from cliplab.policy import on_host
 from cliplab.sharded import add_shards, is_sharded, local
 
-_HALF = (torch.float16, torch.bfloat16)
+HALF = (torch.float16, torch.bfloat16)
 DOUBLE = (torch.float64, torch.complex128)
 SHORT = 1 << 12  # entries up to which copying a tensor costs less than a call
 LARGE = 1 << 18  # entries from which a call of its own costs a tensor nothing
@@ -104,7 +104,7 @@ def plain_norm(tensors: Sequence[Tensor], norm_type: float) -> Tensor | None:
     """
     full = [t for t in tensors if t.numel()] if norm_type == math.inf else list(tensors)
     kinds = {(t.device, t.dtype, t.layout) for t in full}
-    if len(kinds) != 1 or full[0].dtype in _HALF or full[0].layout is not torch.strided:
+    if len(kinds) != 1 or full[0].dtype in HALF or full[0].layout is not torch.strided:
         return None
     if any(map(is_sharded, full)):
         return None
@@ -194,6 +194,21 @@ def scale_(tensors: Sequence[Tensor], factor: Tensor) -> None:
         torch._foreach_mul_([entries[i] for i in bucket], factor.to(device))
 
 
+def clamp_(entries: Tensor, limit: float | Tensor) -> None:
+    """Clamp every entry of a plain tensor to ``[-limit, limit]``, a complex one to that magnitude.
+
+    >>> gradient = torch.tensor([-3.0, 0.5])
+    >>> clamp_(gradient, 1.0)
+    >>> gradient
+    tensor([-1.0000,  0.5000])
+    """
+    if entries.is_complex():
+        size = entries.abs()
+        entries.mul_(torch.where(size > limit, limit / size, 1.0))
+    else:
+        entries.clamp_(min=-limit, max=limit)  # type: ignore[arg-type]
+
+
 def _buckets(tensors: Sequence[Tensor]) -> dict[tuple[torch.device, torch.dtype], list[int]]:
     buckets = defaultdict(list)
     for i, tensor in enumerate(tensors):
@@ -252,7 +267,7 @@ def _blas_norms(entries: list[Tensor]) -> Tensor:
 def _wide(device: torch.device, dtype: torch.dtype) -> torch.dtype | None:
     """What to sum in, None for as it is: fp64 on accelerators, where nothing can be taken again."""
     if device.type in ("cpu", "mps"):
-        return torch.float32 if dtype in _HALF else None
+        return torch.float32 if dtype in HALF else None
     return torch.complex128 if dtype.is_complex else torch.float64
 
 

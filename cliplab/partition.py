@@ -12,13 +12,7 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from cliplab.norms import (
-    combine,
-    dense,
-    local_norms,
-    scale_,
-    total_norm_1,
-)
+from cliplab.norms import clamp_, combine, dense, local_norms, scale_, total_norm_1
 from cliplab.policy import on_host
 from cliplab.sharded import add_shards, is_partial, is_sharded, local, reduced
 
@@ -188,9 +182,4 @@ class TensorParts(Partition):
         """Clamp every entry to the limit of its part, a complex one to that magnitude."""
         for tensor, own in zip(tensors, self.own(limits), strict=True):
             if tensor is not None:
-                entries, limit = dense([tensor])[0], own.to(tensor.device)
-                if entries.is_complex():
-                    size = entries.abs()
-                    entries.mul_(torch.where(size > limit, limit / size, 1.0))
-                else:
-                    entries.clamp_(min=-limit, max=limit)
+                clamp_(dense([tensor])[0], own.to(tensor.device))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -24,14 +25,9 @@ class RowParts(Partition):
         self, params: Sequence[Tensor], views: Sequence[UnitView], *, members: bool = False
     ) -> None:
         self.views, self.members = list(views), members
-        self.kept = [
-            [size for d, size in enumerate(v.shape) if d not in v.dims] for v in self.views
-        ]
-        self.counts = [torch.Size(kept).numel() for kept in self.kept]
+        self.counts = [math.prod(view.kept) for view in self.views]
         super().__init__(params, self.counts[0] if members else sum(self.counts))
-        self._shapes = [
-            [1 if d in v.dims else size for d, size in enumerate(v.shape)] for v in self.views
-        ]
+        self._shapes = [view.kept for view in self.views]
         whole = [len(v.dims) == len(v.shape) and not members for v in self.views]
         self._wholes = [i for i, is_whole in enumerate(whole) if is_whole]
         self._rows_of = [i for i, is_whole in enumerate(whole) if not is_whole]
@@ -141,8 +137,8 @@ class RowParts(Partition):
         view, shape = self.views[i], self._shapes[i]
         if is_sharded(tensor):
             tensor = local(tensor)
-            shape = [1 if d in view.dims else size for d, size in enumerate(tensor.shape)]
-            own = own[self._on_this_rank(i, torch.Size(shape).numel())]
+            shape = UnitView(tuple(tensor.shape), view.dims).kept
+            own = own[self._on_this_rank(i, math.prod(shape))]
         elif len(view.shape) != tensor.ndim:
             tensor = tensor.view(view.shape)
         return tensor, own.reshape(shape)
