@@ -24,7 +24,8 @@ import torch
 from torch.nn import functional as F
 
 from cliplab import Bounded, Clipper, Fixed
-from cliplab.lab.data import char_corpus, temporal_order, windows
+from cliplab.lab.data.corpora import char_corpus, windows
+from cliplab.lab.data.tasks import temporal_order
 from cliplab.lab.models.rnn import CharLSTM, TanhRNN
 from cliplab.robust import RobustSpike
 

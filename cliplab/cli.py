@@ -74,7 +74,8 @@ def run(options: argparse.Namespace) -> int:
 
 def fetch_data(specs: Sequence[RunSpec]) -> None:
     """Fetch the data sets that the runs' parameters name, before any run starts."""
-    from cliplab.lab.data import DATA_SETS, DataUnavailable, fetch
+    from cliplab.lab.data.catalogue import DATA_SETS
+    from cliplab.lab.data.fetch import DataUnavailable, fetch
 
     named = {value for spec in specs for value in spec.params.values() if isinstance(value, str)}
     for name in sorted(named & DATA_SETS.keys()):

@@ -26,6 +26,7 @@ class Ensemble(nn.Module):
 
     ``vectorize`` runs all members as one ``torch.vmap``; False takes them one after the other,
     for modules that vmap cannot take and whose own kernel is faster anyway (``nn.LSTM``).
+    Models are built on the CPU, so that weights are the same everywhere, and live on ``device``.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class Ensemble(nn.Module):
         seeds: Sequence[int],
         *,
         vectorize: bool = True,
+        device: torch.device | str = "cpu",
     ) -> None:
         super().__init__()
         if not arms or not seeds:
@@ -46,10 +48,11 @@ class Ensemble(nn.Module):
         for name in self._names:
             seeds_stacked = torch.stack([m.get_parameter(name).detach() for m in models])
             stacked = seeds_stacked.repeat(len(self.arms), *[1] * (seeds_stacked.ndim - 1))
+            stacked = stacked.to(device)
             self.register_parameter(name.replace(".", "/"), nn.Parameter(stacked))
         members = len(self.arms) * len(self.seeds)
-        self.alive = torch.ones(members, dtype=torch.bool)
-        self.died_at = torch.full((members,), -1)
+        self.alive = torch.ones(members, dtype=torch.bool, device=device)
+        self.died_at = torch.full((members,), -1, device=device)
         self.steps = 0
         self.clipper = Clipper(
             list(self.parameters()), self._policies(), scope="member", nonfinite="zero"
@@ -103,24 +106,24 @@ class Ensemble(nn.Module):
         """One tidy row per member with its clipping telemetry; ``columns`` hold lists or scalars.
 
         A column given as a tensor or list has one entry per member; anything else is repeated.
-        Norms are of the raw gradient over the steps before divergence.
+        Norms are of the raw gradient over the recorded steps before divergence.
         """
         history = self.clipper.history
-        norms, limits = history.norm_before, history.threshold
-        lived = torch.arange(self.steps)[:, None] < torch.where(
-            self.died_at < 0, self.steps, self.died_at
-        )
+        norms, limits = history.norm_before.cpu(), history.threshold.cpu()
+        died_at = self.died_at.cpu()
+        steps = torch.arange(history.first_step, self.steps)  # a long history forgets the oldest
+        lived = steps[:, None] < torch.where(died_at < 0, self.steps, died_at)
         seen = norms.where(lived, math.nan)
         telemetry = {
             "diverged": ~self.alive,
-            "died_at": [None if d < 0 else d for d in self.died_at.tolist()],
+            "died_at": [None if d < 0 else d for d in died_at.tolist()],
             "norm_mean": seen.nanmean(dim=0),
             "norm_median": seen.nanquantile(0.5, dim=0),
             "norm_p99": seen.nanquantile(0.99, dim=0),
             "norm_max": seen.nan_to_num(nan=-math.inf).amax(dim=0),
             "clip_fraction": ((norms > limits) & lived).sum(dim=0) / lived.sum(dim=0),
             "excess": (seen - limits).clamp(min=0).nanmean(dim=0),
-            "factor_mean": history.factor.where(lived, math.nan).nanmean(dim=0),
+            "factor_mean": history.factor.cpu().where(lived, math.nan).nanmean(dim=0),
         }
         arms = [label for label in self.arms for _ in self.seeds]
         seeds = self.seeds * len(self.arms)

@@ -20,7 +20,7 @@ from typing import Any
 from cliplab.lab.parameters import is_parameters_cell, load_cells
 
 PACKAGE = Path(__file__).resolve().parents[1]
-PINNED = ("torch", "numpy", "scipy", "gymnasium")
+PINNED = ("torch", "numpy", "scipy", "gymnasium", "arch", "music21", "espeakng-loader")
 
 
 def digest(value: object) -> str:

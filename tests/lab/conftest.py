@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cliplab.lab.data import DataSet
+from cliplab.lab.data.fetch import DataSet
 
 CONTENT = b"the data file\n" * 5_000
 # Importing the package would be a crime, and shows: the module raises.

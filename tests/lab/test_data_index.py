@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cliplab.lab.data import DataSet, DataUnavailable, cache_dir, fetch
+from cliplab.lab.data.fetch import DataSet, DataUnavailable, cache_dir, fetch
 
 ROOT = Path(__file__).parents[2]
 CONTENT = b"the data file\n" * 5_000
@@ -93,7 +93,7 @@ def finished(dataset: DataSet) -> bool:
 def start_fetch(dataset: DataSet) -> "subprocess.Popen[str]":
     """A process that is about to fetch, and prints the path when it has."""
     code = (
-        "from cliplab.lab.data import DataSet, fetch; print('ready', flush=True); "
+        "from cliplab.lab.data.fetch import DataSet, fetch; print('ready', flush=True); "
         f"print(fetch({dataset!r}))"
     )
     process = subprocess.Popen(

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cliplab.lab.data import (
+from cliplab.lab.data.tasks import (
     ADDING_CHANCE,
     ADDING_TOLERANCE,
     adding,

@@ -148,3 +148,19 @@ def test_arms_of_a_seed_start_from_the_same_weights():
 def test_an_empty_ensemble_is_refused():
     with pytest.raises(ValueError, match="needs arms and seeds, got 0 and 1"):
         Ensemble(lambda s: CharLSTM(9, 4, seed=s), {}, [1])
+
+
+def test_a_history_that_forgot_its_first_steps_still_gives_rows():
+    ensemble = Ensemble(lambda seed: nn.Linear(3, 1), {"none": None, "norm 1": 1.0}, [1, 2])
+    ensemble.clipper.history._max_bytes = 1  # a block of one step
+    optimizer = torch.optim.SGD(ensemble.parameters(), lr=0.1)
+    for _ in range(5):
+        losses = ensemble(torch.ones(2, 4, 3)).square().mean((1, 2))
+        optimizer.zero_grad()
+        losses.sum().backward()
+        ensemble.clip()
+        ensemble.step(optimizer, losses)
+    assert ensemble.clipper.history.first_step > 0
+    rows = ensemble.rows()
+    assert len(rows) == 4
+    assert all(0 <= row["clip_fraction"] <= 1 and row["norm_max"] > 0 for row in rows)

@@ -40,7 +40,6 @@ PENN_TREEBANK = DataSet(
         "Consortium and its sources; whether you may use it depends on your LDC licence."
     ),
 )
-DATA_SETS = {dataset.name: dataset for dataset in (WIKIPEDIA, PENN_TREEBANK)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,12 +135,6 @@ def batches(
         else:
             starts = torch.stack([draw(one) for one in generator])
         yield windows(ids, starts, length)
-
-
-def list_data() -> list[dict[str, str | int]]:
-    """What can be fetched: name, package, version, licence, notice, size (bytes to download)."""
-    columns = ("name", "package", "version", "licence", "notice", "size")
-    return [{c: getattr(dataset, c) for c in columns} for dataset in DATA_SETS.values()]
 
 
 def _last_start(ids: Tensor, length: int) -> int:

