@@ -1,6 +1,7 @@
 """`fetch` against real pip processes and wheels on disk; no network needed."""
 
 import dataclasses
+import hashlib
 import importlib.util
 import os
 import sys
