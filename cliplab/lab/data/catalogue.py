@@ -1,8 +1,12 @@
 """All data sets that can be fetched, by name."""
 
 from cliplab.lab.data.corpora import PENN_TREEBANK, WIKIPEDIA
+from cliplab.lab.data.music import CHORALES
+from cliplab.lab.data.prices import NASDAQ, SP500
 
-DATA_SETS = {dataset.name: dataset for dataset in (WIKIPEDIA, PENN_TREEBANK)}
+DATA_SETS = {
+    dataset.name: dataset for dataset in (WIKIPEDIA, PENN_TREEBANK, CHORALES, SP500, NASDAQ)
+}
 
 
 def list_data() -> list[dict[str, str | int]]:
