@@ -118,6 +118,8 @@ def test_each_arm_has_a_limit_of_its_own() -> None:
     together, seen = gradients([None, 0.02, 0.001], 3)
     assert len(seen) == 2 * 7
     assert all(gradient.shape == (2 * 3, 3, 24) for gradient in seen)
+    largest = torch.stack([gradient.view(3, -1).abs().amax(1) for gradient in seen]).amax(0)
+    assert (largest > torch.tensor([0.0, 0.02, 0.001])).all()  # seen before it was clamped
     for arm, limit in enumerate([None, 0.02, 0.001]):
         for both, alone in zip(together, gradients([limit], 1)[0], strict=True):
             torch.testing.assert_close(both[arm], alone[0])

@@ -123,10 +123,9 @@ def _lstm(
     hidden = cell = driven.new_zeros(*driven.shape[1:3], width)
     states = []
     for step, drive in enumerate(driven.unbind(0)):
-        a = torch.baddbmm(drive, hidden, w_rec)
-        if observe is not None and a.requires_grad:
+        a = _clip(torch.baddbmm(drive, hidden, w_rec), limits)
+        if observe is not None and a.requires_grad:  # of what _clip returns: before the clamp
             a.register_hook(lambda gradient, step=step: observe(step, gradient))
-        a = _clip(a, limits)
         gates, new = a.split([3 * width, width], -1)
         enter, keep, leave = gates.sigmoid().chunk(3, -1)
         cell = torch.addcmul(keep * cell, enter, new.tanh())
