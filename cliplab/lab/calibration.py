@@ -13,7 +13,7 @@ from cliplab.lab.claims import Claim, judge_all
 
 __all__ = ["Calibration", "calibrate"]
 
-CLAIMS = 10
+CLAIMS = 30  # about as many tests as the ledger has: Holm counts them all
 # Each claim's differences have a spread of one margin, and one kind of noise. A quarter of the
 # diverging runs score as chance, 10 margins away, in either arm.
 KINDS = ("gaussian", "heavy-tailed", "diverging", "success share")
@@ -28,7 +28,7 @@ class Calibration:
     n: int
     ledgers: int
     false_verdict: Mapping[str, float]  # no effect, yet supported or refuted
-    false_verdict_ledger: float  # at least one such claim among the 10 of a ledger
+    false_verdict_ledger: float  # at least one such claim in a ledger
     false_equivalent: Mapping[str, float]  # an effect of exactly the margin, yet equivalent
     wrong_sign: Mapping[str, float]  # an effect of twice the margin, yet refuted
     power: Mapping[str, float]  # an effect of twice the margin: supported
@@ -41,7 +41,8 @@ class Calibration:
             return ", ".join(f"{kind} {rate:.1%}" for kind, rate in rates.items())
 
         return [
-            f"Simulated ledgers of {CLAIMS} claims at n = {self.n}, noise of one margin, "
+            f"Simulated ledgers of {CLAIMS} claims at n = {self.n} "
+            f"({self.n * 4 // 3} for success shares), noise of one margin, "
             f"{self.ledgers} ledgers for each size of the effect.",
             f"No effect, yet supported or refuted: {by_kind(self.false_verdict)} of claims; "
             f"at least one in {self.false_verdict_ledger:.1%} of ledgers.",
@@ -54,16 +55,16 @@ class Calibration:
 
 
 @lru_cache
-def calibrate(n: int = 12, simulations: int = 400, seed: int = 0) -> Calibration:
+def calibrate(n: int = 12, simulations: int = 100, seed: int = 0) -> Calibration:
     """Simulate A/A ledgers and ledgers with planted effects of one and two margins, and judge them.
 
-    Seeded and cached; a few seconds. Where `simulations` is N, a rate r over the roughly 2.5 N
-    claims of a kind has a standard error of sqrt(r (1 - r) / 2.5 N).
+    Seeded and cached; a few seconds. Where `simulations` is N, a rate r over the roughly 7.5 N
+    claims of a kind has a standard error of sqrt(r (1 - r) / 7.5 N).
     """
     rng = np.random.default_rng(seed)
     ledger = {f"{i}": _claim(f"{i}", KINDS[i % len(KINDS)], n) for i in range(CLAIMS)}
     none, once, twice = (
-        [_verdicts(ledger, margins, n, rng) for _ in range(simulations)] for margins in (0, 1, 2)
+        [_verdicts(ledger, margins, rng) for _ in range(simulations)] for margins in (0, 1, 2)
     )
     false = {"supported", "refuted"}
     return Calibration(
@@ -80,6 +81,7 @@ def calibrate(n: int = 12, simulations: int = 400, seed: int = 0) -> Calibration
 
 def _claim(claim_id: str, kind: str, n: int) -> Claim:
     share = kind == "success share"
+    n = n * 4 // 3 if share else n  # shares are coarse: the ledger asks for 16 seeds, not 12
     return Claim(
         id=claim_id,
         statement=kind,
@@ -101,15 +103,14 @@ def _claim(claim_id: str, kind: str, n: int) -> Claim:
     )
 
 
-def _verdicts(
-    ledger: Mapping[str, Claim], margins: int, n: int, rng: np.random.Generator
-) -> list[str]:
-    rows = {claim.notebook: _rows(claim, margins, n, rng) for claim in ledger.values()}
+def _verdicts(ledger: Mapping[str, Claim], margins: int, rng: np.random.Generator) -> list[str]:
+    rows = {claim.notebook: _rows(claim, margins, rng) for claim in ledger.values()}
     return [verdict.verdict for verdict in judge_all(rows, "verdict", ledger)]
 
 
-def _rows(claim: Claim, margins: int, n: int, rng: np.random.Generator) -> list[dict[str, Any]]:
+def _rows(claim: Claim, margins: int, rng: np.random.Generator) -> list[dict[str, Any]]:
     """Two arms that share what a seed shares, and the arms of a control that is always detected."""
+    n = claim.n
     if claim.test == "mcnemar":  # each seed: one draw for both arms, or one each
         draws = rng.random(n)
         other = np.where(rng.random(n) < 0.5, draws, rng.random(n))
