@@ -42,7 +42,7 @@ class Calibration:
 
         return [
             f"Simulated ledgers of {CLAIMS} claims at n = {self.n} "
-            f"({self.n * 4 // 3} for success shares), noise of one margin, "
+            f"({_share_n(self.n)} for success shares), noise of one margin, "
             f"{self.ledgers} ledgers for each size of the effect.",
             f"No effect, yet supported or refuted: {by_kind(self.false_verdict)} of claims; "
             f"at least one in {self.false_verdict_ledger:.1%} of ledgers.",
@@ -79,9 +79,13 @@ def calibrate(n: int = 12, simulations: int = 100, seed: int = 0) -> Calibration
     )
 
 
+def _share_n(n: int) -> int:
+    """Shares are coarse: where other claims have 12 seeds, the ledger asks for 16 of them."""
+    return n * 4 // 3
+
+
 def _claim(claim_id: str, kind: str, n: int) -> Claim:
     share = kind == "success share"
-    n = n * 4 // 3 if share else n  # shares are coarse: the ledger asks for 16 seeds, not 12
     return Claim(
         id=claim_id,
         statement=kind,
@@ -94,7 +98,7 @@ def _claim(claim_id: str, kind: str, n: int) -> Claim:
         margin=SHARE_MARGIN if share else 1.0,
         margin_reason="simulated",
         unit="share" if share else "margins",
-        n=n,
+        n=_share_n(n) if share else n,
         source="simulated",
         counter="simulated",
         expected="supported",
