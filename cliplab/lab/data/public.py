@@ -29,7 +29,7 @@ def download(file: PublicFile) -> Path:
     Raises `DataUnavailable` with one line that names the file where the web cannot be reached or
     serves something else.
     """
-    import pooch  # type: ignore[import-untyped]
+    import pooch
     import requests
 
     try:

@@ -1,0 +1,1 @@
+"""Board games for self-play: rules by OpenSpiel, search, matches. Import from the files."""

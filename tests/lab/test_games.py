@@ -1,0 +1,258 @@
+"""Rules, search and matches, on real games; tic-tac-toe is small enough to know the truth."""
+
+import itertools
+from functools import cache
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cliplab.lab.games.arena import (
+    Player,
+    elo,
+    match,
+    one_ply_player,
+    random_openings,
+    random_player,
+)
+from cliplab.lab.games.boards import BOARDS, BoardEnv, board
+from cliplab.lab.games.search import search
+
+pyspiel = pytest.importorskip("pyspiel")
+
+
+def position(name: str, *actions: int):
+    state = board(name).load().new_initial_state()
+    for action in actions:
+        state.apply_action(action)
+    return state
+
+
+def uniform(states):
+    """An evaluation that knows nothing."""
+    return np.ones((len(states), states[0].num_distinct_actions())), np.zeros(len(states))
+
+
+def rollouts(seed: int):
+    """Values by one random game from each position."""
+    generator = np.random.default_rng(seed)
+
+    def evaluate(states):
+        values = []
+        for state in states:
+            mover, copy = state.current_player(), state.clone()
+            while not copy.is_terminal():
+                copy.apply_action(int(generator.choice(copy.legal_actions())))
+            values.append(copy.returns()[mover])
+        return uniform(states)[0], np.array(values)
+
+    return evaluate
+
+
+def searcher(simulations: int, seed: int = 0) -> Player:
+    evaluate = rollouts(seed)
+    return lambda states: list(search(states, evaluate, simulations=simulations)[0].argmax(1))
+
+
+@cache
+def truth(history: tuple[int, ...]) -> float:
+    """The value of a tic-tac-toe position for its mover, by exhaustive search."""
+    state = position("tic_tac_toe", *history)
+    if state.is_terminal():
+        return -float(state.returns()[(len(history) - 1) % 2])
+    return max(-truth((*history, a)) for a in state.legal_actions())
+
+
+# Rules.
+
+
+def test_a_stone_without_liberties_is_captured_and_ko_forbids_taking_back_at_once() -> None:
+    go = position("go5")
+    name = {go.action_to_string(0, a).split()[1]: a for a in go.legal_actions()}
+    # black b3, c2, c4 and white d2, d4, e3 build a ko around c3 and d3
+    for point in ("b3", "e3", "c2", "d2", "c4", "d4", "d3", "c3"):
+        go.apply_action(name[point])
+    stones = board("go5").observe([go])[0]
+    row, column = 2, 3
+    assert stones[2, row, column] == 1, "the black stone on d3 is captured: an empty point"
+    assert name["d3"] not in go.legal_actions(), "taking back at once repeats the position"
+
+
+def test_area_scoring_with_komi() -> None:
+    pass_move = max(position("go5").legal_actions())
+    assert position("go5", pass_move, pass_move).returns() == [-1.0, 1.0], "komi alone: white wins"
+    one_stone = position("go5", 12, pass_move, pass_move)
+    assert one_stone.returns() == [1.0, -1.0], "one stone owns the whole board: 25 > 0.5"
+
+
+def test_a_fools_mate_ends_a_game_of_chess() -> None:
+    chess = position("chess")
+    for move in ("f3", "e5", "g4", "Qh4#"):
+        chess.apply_action(chess.string_to_action(move))
+    assert chess.returns() == [1.0, -1.0], "black, OpenSpiel's player 0, has won"
+
+
+@pytest.mark.parametrize("name", ["tic_tac_toe", "connect_four", "go5", "go7"])
+def test_the_mover_sees_its_own_stones_in_the_same_plane(name: str) -> None:
+    first, second = position(name), position(name, 1)
+    third = position(name, 1, 4)
+    seen = board(name).observe([second, third])
+    own, other = (2, 1) if name == "tic_tac_toe" else (0, 1)
+    assert seen[0, own].sum() == 0
+    assert seen[0, other].sum() == 1
+    assert seen[1, own].sum() == 1
+    assert seen[1, other].sum() == 1
+    assert seen[1, own].reshape(-1).nonzero()[0] == seen[0, other].reshape(-1).nonzero()[0]
+    assert board(name).legal([first])[0].sum() == len(first.legal_actions())
+
+
+def test_an_unknown_board_names_the_choices() -> None:
+    with pytest.raises(ValueError, match=r"'shogi'.*connect_four.*chess"):
+        board("shogi")
+
+
+# The environment.
+
+
+@pytest.mark.parametrize("name", BOARDS)
+def test_random_games_end_and_the_last_reward_is_the_winners(name: str) -> None:
+    env = BoardEnv(name)
+    generator = np.random.default_rng(0)
+    _, info = env.reset(seed=0)
+    rewards, over = [], False
+    while not over and len(rewards) < 200:  # random chess takes longer: not to its end
+        action = generator.choice(np.flatnonzero(info["legal"]))
+        seen, reward, over, _, info = env.step(action)
+        assert env.observation_space.contains(seen)
+        rewards.append(reward)
+    assert all(reward == 0 for reward in rewards[:-1])
+    assert rewards[-1] in (-1, 0, 1)
+    assert over != bool(info["legal"].any())
+
+
+def test_gymnasium_takes_it_for_an_environment_and_makes_vectors_of_it() -> None:
+    check_env(BoardEnv("tic_tac_toe"), skip_render_check=True, skip_close_check=True)
+    vector = gymnasium.vector.SyncVectorEnv([lambda: BoardEnv("connect_four")] * 3)
+    seen, info = vector.reset(seed=1)
+    assert seen.shape == (3, 3, 6, 7)
+    assert info["legal"].shape == (3, 7)
+
+
+def test_an_illegal_action_is_refused_by_name() -> None:
+    env = BoardEnv("tic_tac_toe")
+    env.reset()
+    env.step(np.int64(4))
+    with pytest.raises(ValueError, match="illegal action 4 in tic_tac_toe"):
+        env.step(np.int64(4))
+
+
+# Search.
+
+
+def test_search_finds_the_win_the_block_and_their_values() -> None:
+    win, block = position("tic_tac_toe", 0, 3, 1, 4), position("tic_tac_toe", 0, 4, 1)
+    visits, values = search([win, block], uniform, simulations=400)
+    assert visits.argmax(1).tolist() == [2, 2]
+    assert values[0] > 0.8
+    assert values[1] < 0.2
+    assert (visits.sum(1) == 400).all()
+    assert visits[0, 0] == 0, "illegal moves are never tried"
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.permutations(range(9)), st.integers(2, 5))
+def test_with_many_simulations_it_plays_tic_tac_toe_perfectly(order: list[int], depth: int) -> None:
+    history = tuple(itertools.islice(order, depth))
+    state = position("tic_tac_toe")
+    for action in history:
+        if state.is_terminal():
+            return
+        state.apply_action(action)
+    if state.is_terminal():
+        return
+    visits, _ = search([state], uniform, simulations=3000, exploration=1.0)
+    played = int(visits[0].argmax())
+    assert -truth((*history, played)) == truth(history)
+
+
+def test_games_searched_together_are_searched_as_if_alone() -> None:
+    states = [position("connect_four", *range(k)) for k in range(4)]
+    together, values = search(states, uniform, simulations=40)
+    for state, visits, value in zip(states, together, values, strict=True):
+        alone, own = search([state], uniform, simulations=40)
+        assert (alone[0] == visits).all()
+        assert own[0] == value
+
+
+def test_priors_steer_and_noise_changes_them() -> None:
+    state = position("connect_four")
+
+    def centre(states):
+        prior = np.zeros((len(states), 7))
+        prior[:, 3] = 1.0
+        return prior, np.zeros(len(states))
+
+    visits, _ = search([state], centre, simulations=20)
+    assert visits[0].argmax() == 3
+    drawn = [
+        search(
+            [state],
+            uniform,
+            simulations=30,
+            noise=(0.3, 0.5),
+            generator=np.random.default_rng(seed),
+        )[0].tolist()
+        for seed in (1, 1, 2)
+    ]
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_search_refuses_what_it_cannot_do() -> None:
+    with pytest.raises(ValueError, match="simulations must be at least 1, got 0"):
+        search([position("tic_tac_toe")], uniform, simulations=0)
+    over = position("tic_tac_toe", 0, 3, 1, 4, 2)
+    with pytest.raises(ValueError, match="over"):
+        search([over], uniform, simulations=1)
+
+
+# Matches.
+
+
+def test_stronger_players_win_more() -> None:
+    four = board("connect_four")
+    weak = random_player(np.random.default_rng(0))
+    middle = one_ply_player(np.random.default_rng(1))
+    openings = random_openings(four, 10, 1, np.random.default_rng(2))
+    assert match(four, middle, weak, openings).mean() > 0.5
+    assert match(four, searcher(60), weak, openings[:5]).mean() > 0.7
+
+
+def test_the_two_sides_of_a_match_add_up_to_zero() -> None:
+    def first_legal(states):
+        return [state.legal_actions()[0] for state in states]
+
+    def last_legal(states):
+        return [state.legal_actions()[-1] for state in states]
+
+    four = board("connect_four")
+    openings = random_openings(four, 3, 2, np.random.default_rng(0))
+    ours = match(four, first_legal, last_legal, openings)
+    theirs = match(four, last_legal, first_legal, openings)
+    assert ours.shape == (6,)
+    assert sorted(ours) == sorted(-theirs)
+
+
+def test_elo_recovers_the_ratings_that_made_the_results() -> None:
+    true = {"a": 0.0, "b": 150.0, "c": 400.0}
+    results = {
+        (x, y): 2 / (1 + 10 ** ((true[y] - true[x]) / 400)) - 1
+        for x, y in itertools.combinations(true, 2)
+    }
+    found = elo(results, 100_000, zero="a")
+    assert found == pytest.approx(true, abs=1)
+    assert np.isfinite(elo({("a", "b"): 1.0}, 10, zero="b")["a"])
+    with pytest.raises(ValueError, match="zero must be one of a, b"):
+        elo({("a", "b"): 1.0}, 10, zero="z")
