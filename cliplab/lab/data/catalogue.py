@@ -1,11 +1,13 @@
 """All data sets that can be fetched, by name."""
 
 from cliplab.lab.data.corpora import PENN_TREEBANK, WIKIPEDIA
+from cliplab.lab.data.labelled import NEWSGROUPS, REUTERS_R8
 from cliplab.lab.data.music import CHORALES
 from cliplab.lab.data.prices import NASDAQ, SP500
 
 DATA_SETS = {
-    dataset.name: dataset for dataset in (WIKIPEDIA, PENN_TREEBANK, CHORALES, SP500, NASDAQ)
+    dataset.name: dataset
+    for dataset in (*(WIKIPEDIA, PENN_TREEBANK, REUTERS_R8, NEWSGROUPS, CHORALES, SP500, NASDAQ),)
 }
 
 

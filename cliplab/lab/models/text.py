@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +19,12 @@ class CharCNN(nn.Module):
 
     An id of 0 is a column of zeros, an id k > 0 the one-hot column of the k-th of ``alphabet``
     characters. Six convolutions with kernels 7, 7, 3, 3, 3, 3, each with a ReLU, max-pooling by 3
-    after the first, second and last; two hidden layers with dropout. Weights and biases from
-    N(0, std^2). The paper: length 1014, features 256, hidden 1024, std 0.05 (small), or 1024, 2048,
-    0.02 (large).
+    after the first, second and last; two hidden layers with dropout. Weights from N(0, std^2),
+    biases and the weights that read characters (as many at any width) from N(0, input_std^2). The
+    paper: length 1014, features 256, hidden 1024, 0.05 (small), or 1024, 2048, 0.02 (large).
+    ``std = 0.05 (256 / features)^0.5`` keeps the gain of the small network's layers.
+
+    Source: train/config.lua and train/model.lua of github.com/zhangxiangxiao/Crepe.
     """
 
     def __init__(
@@ -32,16 +36,18 @@ class CharCNN(nn.Module):
         features: int = 256,
         hidden: int = 1024,
         std: float = 0.05,
+        input_std: float = 0.05,
         dropout: float = 0.5,
         seed: int,
     ) -> None:
         super().__init__()
-        self.alphabet, self.length, layers = alphabet, length, []
-        channels, left = alphabet, length
-        for kernel, pool in ((7, 3), (7, 3), (3, 1), (3, 1), (3, 1), (3, 3)):
-            layers += [nn.Conv1d(channels, features, kernel), nn.ReLU()]
+        self.read = nn.Conv1d(alphabet, features, 7)
+        layers: list[nn.Module] = [nn.ReLU(), nn.MaxPool1d(3)]
+        left = (length - 6) // 3
+        for kernel, pool in ((7, 3), (3, 1), (3, 1), (3, 1), (3, 3)):
+            layers += [nn.Conv1d(features, features, kernel), nn.ReLU()]
             layers += [nn.MaxPool1d(pool)] if pool > 1 else []
-            channels, left = features, (left - kernel + 1) // pool
+            left = (left - kernel + 1) // pool
         if left < 1:
             raise ValueError(f"length must be at least 123 for six convolutions, got {length}")
         self.features = nn.Sequential(*layers)
@@ -52,13 +58,19 @@ class CharCNN(nn.Module):
         )
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
-            for p in self.parameters():
-                p.normal_(0.0, std, generator=generator)
+            for name, p in self.named_parameters():
+                reads_input = p.ndim == 1 or name == "read.weight"
+                p.normal_(0.0, input_std if reads_input else std, generator=generator)
 
     def forward(self, ids: Tensor) -> Tensor:
         """Classify texts of exactly ``length`` ids."""
-        columns = F.one_hot(ids, self.alphabet + 1)[..., 1:].to(torch.get_default_dtype())
-        return self.classifier(self.features(columns.transpose(-1, -2)).flatten(-2))
+        # The weights of `read` times one-hot columns: the weights that the ids name, looked up.
+        tables = F.pad(self.read.weight.permute(2, 1, 0), (0, 0, 1, 0))  # [7, alphabet+1, features]
+        spans = ids.long().unfold(-1, len(tables), 1).unbind(-1)
+        found = [F.embedding(span, table) for span, table in zip(spans, tables, strict=True)]
+        mapped = torch.stack(found).sum(0) + cast(Tensor, self.read.bias)
+        logits: Tensor = self.classifier(self.features(mapped.transpose(-1, -2)).flatten(-2))
+        return logits
 
 
 class Attention(nn.Module):
