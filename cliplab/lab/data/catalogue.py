@@ -3,11 +3,15 @@
 from cliplab.lab.data.corpora import PENN_TREEBANK, WIKIPEDIA
 from cliplab.lab.data.labelled import NEWSGROUPS, REUTERS_R8
 from cliplab.lab.data.music import CHORALES
+from cliplab.lab.data.parallel import BIBLE_EN_LA, BIBLE_EN_PT
 from cliplab.lab.data.prices import NASDAQ, SP500
 
 DATA_SETS = {
     dataset.name: dataset
-    for dataset in (*(WIKIPEDIA, PENN_TREEBANK, REUTERS_R8, NEWSGROUPS, CHORALES, SP500, NASDAQ),)
+    for dataset in (
+        *(WIKIPEDIA, PENN_TREEBANK, REUTERS_R8, NEWSGROUPS, BIBLE_EN_PT, BIBLE_EN_LA),
+        *(CHORALES, SP500, NASDAQ),
+    )
 }
 
 
