@@ -64,11 +64,12 @@ class CharCNN(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         """Classify texts of exactly ``length`` ids."""
-        # The weights of `read` times one-hot columns: the weights that the ids name, looked up.
-        tables = F.pad(self.read.weight.permute(2, 1, 0), (0, 0, 1, 0))  # [7, alphabet+1, features]
-        spans = ids.long().unfold(-1, len(tables), 1).unbind(-1)
-        found = [F.embedding(span, table) for span, table in zip(spans, tables, strict=True)]
-        mapped = torch.stack(found).sum(0) + cast(Tensor, self.read.bias)
+        # The weights of `read` times one-hot columns are the weights that the ids name: looked up.
+        table = F.pad(self.read.weight.permute(2, 1, 0), (0, 0, 1, 0))  # [7, alphabet+1, features]
+        places = torch.arange(len(table), device=ids.device) * table.shape[1]
+        windows = ids.long().unfold(-1, len(table), 1) + places  # [B, T-6, 7]
+        found = F.embedding_bag(windows.flatten(0, -2), table.flatten(0, 1), mode="sum")
+        mapped = found.unflatten(0, windows.shape[:-1]) + cast(Tensor, self.read.bias)
         logits: Tensor = self.classifier(self.features(mapped.transpose(-1, -2)).flatten(-2))
         return logits
 
