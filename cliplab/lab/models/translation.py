@@ -34,8 +34,8 @@ class LSTMTranslator(nn.Module):
 
     Encoder states h_s, decoder states d_t: ``a = softmax(d_t W h_s)``, context ``c = sum a h_s``,
     logits ``= V tanh(U [c; d_t])``. The decoder starts from ``tanh(B h_last)``, h_last the state at
-    the source's last symbol: padding after it changes nothing. Weights from U(-0.08, 0.08)
-    (Sutskever 2014), biases 0.
+    the source's last symbol: padding after it changes nothing. Weights from U(-a, a), biases 0;
+    a = 0.08 sqrt(1000 / D) is 0.08 for the 1000 units of Sutskever 2014 and their gain for others.
     """
 
     def __init__(
@@ -52,10 +52,10 @@ class LSTMTranslator(nn.Module):
         self.bridge = nn.Linear(width, 2 * layers * width)
         self.score = nn.Linear(width, width, bias=False)
         self.combine, self.readout = nn.Linear(2 * width, width), nn.Linear(width, target_vocab)
-        generator = torch.Generator().manual_seed(seed)
+        generator, bound = torch.Generator().manual_seed(seed), 0.08 * math.sqrt(1000 / width)
         with torch.no_grad():
             for p in self.parameters():
-                p.zero_() if p.ndim == 1 else p.uniform_(-0.08, 0.08, generator=generator)
+                p.zero_() if p.ndim == 1 else p.uniform_(-bound, bound, generator=generator)
 
     def encode(self, source: Tensor) -> Memory:
         """Read sources ``[B,S]``, padded at the end."""
