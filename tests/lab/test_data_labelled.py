@@ -58,6 +58,30 @@ def test_the_standard_split_is_shuffled_and_a_tenth_of_it_validates(
     assert labelled_texts(name).train.texts == data.train.texts
 
 
+def test_ag_news_joins_description_and_title_and_names_its_classes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLIPLAB_DATA", str(tmp_path))
+    for name, lines in (("AG_NEWS_TRAIN", 20), ("AG_NEWS_TEST", 4)):
+        text = "".join(f'"{i % 4 + 1}","Title {i}","Said ""x"", {i}."\n' for i in range(lines))
+        real = getattr(labelled, name)
+        path = tmp_path / "public" / real.name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+        sha256 = hashlib.sha256(text.encode()).hexdigest()
+        monkeypatch.setattr(labelled, name, dataclasses.replace(real, sha256=sha256))
+    data = labelled_texts("ag-news")
+    assert [len(s) for s in (data.train, data.valid, data.test)] == [18, 2, 4]
+    assert data.classes == ("Business", "Sci/Tech", "Sports", "World")
+    assert data.test.texts[0] == 'Said "x", 0. Title 0'
+    assert [data.classes[i] for i in data.test.labels] == [
+        "World",
+        "Sports",
+        "Business",
+        "Sci/Tech",
+    ]
+
+
 def test_majority_is_the_test_accuracy_of_the_class_that_is_frequent_in_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
