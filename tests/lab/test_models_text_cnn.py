@@ -102,3 +102,9 @@ def test_a_length_that_six_convolutions_use_up_is_refused() -> None:
     assert CharCNN(5, 3, length=123, features=2, hidden=2, seed=0)(texts(2, 123)).shape == (2, 3)
     with pytest.raises(ValueError, match=r"at least 123.*122"):
         CharCNN(5, 3, length=122, features=2, hidden=2, seed=0)
+
+
+def test_the_papers_texts_leave_34_places_to_the_first_hidden_layer() -> None:
+    first = CharCNN(70, 4, features=2, hidden=3, seed=0).classifier[0]
+    assert isinstance(first, nn.Linear)
+    assert first.in_features == 34 * 2  # notebook 09 scales its gain by this
