@@ -13,12 +13,15 @@ from hypothesis import strategies as st
 from cliplab.lab.games.arena import (
     Player,
     elo,
+    greedy_player,
     match,
+    one_ply,
     one_ply_player,
     random_openings,
     random_player,
 )
-from cliplab.lab.games.boards import BOARDS, BoardEnv, board
+from cliplab.lab.games.boards import BOARDS, board
+from cliplab.lab.games.environments import IDS, BoardEnv, BoardVectorEnv
 from cliplab.lab.games.search import search
 
 pyspiel = pytest.importorskip("pyspiel")
@@ -31,7 +34,7 @@ def position(name: str, *actions: int):
     return state
 
 
-def uniform(states):
+def uniform(states, games):
     """An evaluation that knows nothing."""
     return np.ones((len(states), states[0].num_distinct_actions())), np.zeros(len(states))
 
@@ -40,14 +43,14 @@ def rollouts(seed: int):
     """Values by one random game from each position."""
     generator = np.random.default_rng(seed)
 
-    def evaluate(states):
+    def evaluate(states, games):
         values = []
         for state in states:
             mover, copy = state.current_player(), state.clone()
             while not copy.is_terminal():
                 copy.apply_action(int(generator.choice(copy.legal_actions())))
             values.append(copy.returns()[mover])
-        return uniform(states)[0], np.array(values)
+        return uniform(states, games)[0], np.array(values)
 
     return evaluate
 
@@ -109,6 +112,19 @@ def test_the_mover_sees_its_own_stones_in_the_same_plane(name: str) -> None:
     assert board(name).legal([first])[0].sum() == len(first.legal_actions())
 
 
+def test_black_sees_chess_as_white_would_and_its_actions_mean_the_same() -> None:
+    game = board("chess").load()
+    castled = "r3k2r/pppq1ppp/2n5/8/8/8/PPPPPPPP/RNBQKBNR {} kq - 0 1"
+    turned = "rnbqkbnr/pppppppp/8/8/8/2N5/PPPQ1PPP/R3K2R {} KQ - 0 1"
+    black = game.new_initial_state(castled.format("b"))
+    white = game.new_initial_state(turned.format("w"))
+    seen = board("chess").observe([black, white])
+    same = [plane for plane in range(len(seen[0])) if plane != 14]  # 14 is the side to move
+    assert (seen[0, same] == seen[1, same]).all()
+    assert seen[0, 14].mean() != seen[1, 14].mean()
+    assert black.legal_actions() == white.legal_actions()
+
+
 def test_an_unknown_board_names_the_choices() -> None:
     with pytest.raises(ValueError, match=r"'shogi'.*connect_four.*chess"):
         board("shogi")
@@ -133,12 +149,50 @@ def test_random_games_end_and_the_last_reward_is_the_winners(name: str) -> None:
     assert over != bool(info["legal"].any())
 
 
-def test_gymnasium_takes_it_for_an_environment_and_makes_vectors_of_it() -> None:
+def test_gymnasium_takes_it_for_an_environment() -> None:
     check_env(BoardEnv("tic_tac_toe"), skip_render_check=True, skip_close_check=True)
-    vector = gymnasium.vector.SyncVectorEnv([lambda: BoardEnv("connect_four")] * 3)
-    seen, info = vector.reset(seed=1)
-    assert seen.shape == (3, 3, 6, 7)
-    assert info["legal"].shape == (3, 7)
+
+
+@pytest.mark.parametrize("name", BOARDS)
+def test_many_games_at_once_are_the_single_games(name: str) -> None:
+    """``make_vec`` gives the batched environment; every game of it is a ``BoardEnv`` game."""
+    many = gymnasium.make_vec(IDS[name], num_envs=3, max_moves=40)
+    assert isinstance(many, BoardVectorEnv)
+    singles = [gymnasium.make(IDS[name], max_moves=40).unwrapped for _ in range(3)]
+    generator = np.random.default_rng(1)
+    seen, info = many.reset(seed=0)
+    state = [single.reset() for single in singles]
+    running = np.ones(3, dtype=bool)
+    for _ in range(45):
+        assert many.observation_space.contains(seen)
+        for i in np.flatnonzero(running):
+            assert (seen[i] == state[i][0]).all()
+            assert (info["legal"][i] == state[i][1]["legal"]).all()
+        choices = [np.flatnonzero(row) if row.any() else [0] for row in info["legal"]]
+        actions = np.array([generator.choice(choice) for choice in choices])
+        seen, rewards, terminated, truncated, info = many.step(actions)
+        for i in np.flatnonzero(running):
+            own, reward, over, cut, told = singles[i].step(actions[i])
+            assert (rewards[i], terminated[i], truncated[i]) == (reward, over, cut)
+            state[i] = own, told
+        assert (rewards[~running] == 0).all(), "a game that is over pays nothing"
+        running &= ~(terminated | truncated)
+        if not running.any():
+            break
+    assert not running.any()
+    seen, info = many.reset(options={"reset_mask": np.array([True, False, False])})
+    assert not many.terminated[0]
+    assert not many.truncated[0]
+    assert many.states[0].move_number() == 0
+    assert many.states[1].move_number() > 0
+
+
+def test_the_batched_environment_refuses_an_illegal_action_by_name() -> None:
+    many = gymnasium.make_vec(IDS["tic_tac_toe"], num_envs=2)
+    many.reset()
+    many.step(np.array([4, 0]))
+    with pytest.raises(ValueError, match="illegal action 0 in game 1 of tic_tac_toe"):
+        many.step(np.array([0, 0]))
 
 
 def test_an_illegal_action_is_refused_by_name() -> None:
@@ -190,7 +244,7 @@ def test_games_searched_together_are_searched_as_if_alone() -> None:
 def test_priors_steer_and_noise_changes_them() -> None:
     state = position("connect_four")
 
-    def centre(states):
+    def centre(states, games):
         prior = np.zeros((len(states), 7))
         prior[:, 3] = 1.0
         return prior, np.zeros(len(states))
@@ -218,6 +272,31 @@ def test_search_refuses_what_it_cannot_do() -> None:
         search([over], uniform, simulations=1)
 
 
+def test_search_tells_the_evaluation_which_game_a_position_belongs_to() -> None:
+    states = [position("connect_four", k) for k in (0, 3, 6)]
+    first = [state.history()[0] for state in states]
+
+    def evaluate(positions, games):
+        assert [state.history()[0] for state in positions] == [first[game] for game in games]
+        return uniform(positions, games)
+
+    search(states, evaluate, simulations=30)
+
+
+@pytest.mark.parametrize("name", ["go5", "go7", "chess"])
+def test_search_runs_on_the_large_boards(name: str) -> None:
+    visits, values = search([position(name)] * 2, uniform, simulations=12)
+    assert visits.shape == (2, board(name).actions)
+    assert (visits.sum(1) == 12).all()
+    assert np.isfinite(values).all()
+
+
+def test_search_finds_mate_in_one() -> None:
+    chess = board("chess").load().new_initial_state("6k1/5ppp/8/8/8/8/8/R5K1 w - - 0 1")
+    visits, _ = search([chess], uniform, simulations=200)
+    assert chess.action_to_string(int(visits[0].argmax())) == "Ra8#"
+
+
 # Matches.
 
 
@@ -228,6 +307,29 @@ def test_stronger_players_win_more() -> None:
     openings = random_openings(four, 10, 1, np.random.default_rng(2))
     assert match(four, middle, weak, openings).mean() > 0.5
     assert match(four, searcher(60), weak, openings[:5]).mean() > 0.7
+
+
+def test_the_greedy_player_of_go_captures_and_ends_a_game_that_it_has_won() -> None:
+    go = position("go5")
+    name = {go.action_to_string(0, a).split()[1].lower(): a for a in go.legal_actions()}
+    greedy = greedy_player(board("go5"), np.random.default_rng(0))
+    for point in ("a2", "a1"):  # white's stone in the corner has one liberty left, b1
+        go.apply_action(name[point])
+    assert greedy([go]) == [name["b1"]]
+    go.apply_action(name["b1"])
+    go.apply_action(name["e5"])
+    a_pass = board("go5").actions - 1
+    assert greedy([go]) != [a_pass], "white has not passed: a pass would not end the game"
+    go.apply_action(name["e4"])
+    go.apply_action(a_pass)
+    assert greedy([go]) == [a_pass], "after white's pass black's own ends it, and black leads"
+
+
+def test_greedy_beats_random_at_go() -> None:
+    go = board("go5")
+    openings = random_openings(go, 5, 2, np.random.default_rng(0))
+    weak = random_player(np.random.default_rng(1))
+    assert match(go, one_ply(go, np.random.default_rng(2)), weak, openings).mean() > 0.6
 
 
 def test_the_two_sides_of_a_match_add_up_to_zero() -> None:

@@ -1,1 +1,1 @@
-"""Board games for self-play: rules by OpenSpiel, search, matches. Import from the files."""
+"""Board games for self-play: rules (OpenSpiel), search, matches. Import its files."""

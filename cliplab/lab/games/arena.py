@@ -19,7 +19,11 @@ Player = Callable[[Sequence["pyspiel.State"]], Sequence[int]]  # an action for e
 
 def random_player(generator: np.random.Generator) -> Player:
     """Any legal move, all alike."""
-    return lambda states: [int(generator.choice(state.legal_actions())) for state in states]
+    return lambda states: [_any(state.legal_actions(), generator) for state in states]
+
+
+def _any(actions: Sequence[int], generator: np.random.Generator) -> int:
+    return actions[int(generator.integers(len(actions)))]
 
 
 def one_ply_player(generator: np.random.Generator) -> Player:
@@ -39,9 +43,39 @@ def one_ply_player(generator: np.random.Generator) -> Player:
                 losing.append(action)
             else:
                 safe.append(action)
-        return int(generator.choice(safe or losing))
+        return _any(safe or losing, generator)
 
     return lambda states: [choose(state) for state in states]
+
+
+def greedy_player(board: Board, generator: np.random.Generator) -> Player:
+    """One ply of Go: wins where it can at once, else takes the largest lead in stones it can.
+
+    It passes only to win, or where it has no other move; moves that are equally good are drawn.
+    """
+    first, a_pass = board.swapped[0], board.actions - 1
+
+    def lead(state: pyspiel.State, mover: int) -> float:
+        if state.is_terminal():
+            return float(state.returns()[mover]) * board.actions
+        stones = np.array(state.observation_tensor(0)).reshape(board.shape).sum((1, 2))
+        return float(stones[first[mover]] - stones[first[1 - mover]])
+
+    def choose(state: pyspiel.State) -> int:
+        actions = state.legal_actions()
+        if _wins(state, a_pass):
+            return a_pass
+        actions = [action for action in actions if action != a_pass] or actions
+        leads = [lead(state.child(action), state.current_player()) for action in actions]
+        best = max(leads)
+        return _any([a for a, n in zip(actions, leads, strict=True) if n == best], generator)
+
+    return lambda states: [choose(state) for state in states]
+
+
+def one_ply(board: Board, generator: np.random.Generator) -> Player:
+    """The one-ply searcher of a board: greedy for stones in Go, for the win in other games."""
+    return greedy_player(board, generator) if "go" in board.name else one_ply_player(generator)
 
 
 def _wins(state: pyspiel.State, action: int) -> bool:
@@ -58,7 +92,7 @@ def random_openings(
         state = board.load().new_initial_state()
         for _ in range(moves):
             if not state.is_terminal():
-                state.apply_action(int(generator.choice(state.legal_actions())))
+                state.apply_action(_any(state.legal_actions(), generator))
         if not state.is_terminal():
             openings.append(list(state.history()))
     return openings

@@ -6,13 +6,37 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 if TYPE_CHECKING:
     import pyspiel
 
 Floats = NDArray[np.float64]
-Evaluate = Callable[[Sequence["pyspiel.State"]], tuple[Floats, Floats]]
+# Priors [K, actions] and values [K] of K positions, and the game (root) that each belongs to.
+Evaluate = Callable[[Sequence["pyspiel.State"], Sequence[int]], tuple[ArrayLike, ArrayLike]]
+
+
+class _Node:
+    """A position: its legal actions, and for each prior, visits, sum of values and child."""
+
+    __slots__ = ("actions", "children", "prior", "state", "totals", "value", "visits")
+
+    def __init__(self, state: pyspiel.State) -> None:
+        self.state, self.value = state, 0.0
+        self.actions: list[int] = []  # none in a game that is over
+        self.children: list[_Node | None] = []
+
+    def open(self, prior: Floats) -> None:
+        self.actions = self.state.legal_actions()
+        own = prior[self.actions]
+        total = own.sum()
+        self.prior = own / total if total > 0 else np.full(len(own), 1 / len(own))
+        self.visits, self.totals = np.zeros(len(own)), np.zeros(len(own))
+        self.children = [None] * len(own)
+
+    def best(self, exploration: float) -> int:
+        bonus = exploration * np.sqrt(max(self.visits.sum(), 1.0)) * self.prior
+        return int((self.totals / np.maximum(self.visits, 1) + bonus / (1 + self.visits)).argmax())
 
 
 def search(
@@ -28,82 +52,68 @@ def search(
 
     Each simulation walks from the root of every game by
     ``argmax_a Q(a) + exploration * P(a) * sqrt(sum_b n(b)) / (1 + n(a))``, adds one leaf, and
-    backs its value up with alternating signs (Silver 2017, AlphaZero). ``evaluate(states)`` gives
-    priors ``[K, actions]`` (zero for illegal moves, or they are made so) and values ``[K]`` for the
-    movers; a game that is over is valued by its rules. ``noise = (alpha, share)`` mixes Dirichlet
-    noise into the roots' priors. Unvisited moves count as draws.
-
-    A tree holds at most ``simulations + 1`` positions, each with its own state.
+    backs its value up with alternating signs (Silver 2017, AlphaZero). ``evaluate(states, games)``
+    gives priors ``[K, actions]`` (those of illegal moves are ignored) and values ``[K]`` for the
+    movers of positions that belong to the roots ``games``; a game that is over is valued by its
+    rules. ``noise = (alpha, share)`` mixes Dirichlet noise into the roots' priors. Unvisited moves
+    count as draws.
     """
     if simulations < 1:
         raise ValueError(f"simulations must be at least 1, got {simulations}")
     if any(state.is_terminal() for state in states):
         raise ValueError("a game that is over cannot be searched")
-    games, actions = len(states), states[0].num_distinct_actions()
-    size = (games, simulations + 1, actions)
-    visits, totals, priors = np.zeros(size, np.int64), np.zeros(size), np.zeros(size)
-    legal, children = np.zeros(size, bool), np.full(size, -1)
-    nodes = [[state] for state in states]
-
-    def expand(leaves: list[tuple[int, int]]) -> Floats:
-        """Priors of new positions, and their values for the player to move there."""
-        values = np.zeros(len(leaves))
-        open_ones = []
-        for i, (game, node) in enumerate(leaves):
-            state = nodes[game][node]
-            if state.is_terminal():  # the mover of the last move sees the returns; the next, minus
-                values[i] = -state.returns()[_last_mover(state)]
-            else:
-                legal[game, node, state.legal_actions()] = True
-                open_ones.append(i)
-        if open_ones:
-            prior, value = evaluate([nodes[g][k] for g, k in (leaves[i] for i in open_ones)])
-            for i, p, v in zip(open_ones, prior, value, strict=True):
-                allowed = legal[leaves[i]]
-                p = np.where(allowed, p, 0.0)
-                priors[leaves[i]] = p / p.sum() if p.sum() > 0 else allowed / allowed.sum()
-                values[i] = v
-        return values
-
-    roots = [(game, 0) for game in range(games)]
-    root_values = expand(roots)
+    roots = [_Node(state) for state in states]
+    _expand(roots, range(len(roots)), evaluate)
     if noise is not None:
         alpha, share = noise
         generator = generator or np.random.default_rng()
-        for game, node in roots:
-            allowed = legal[game, node]
-            drawn = generator.dirichlet([alpha] * int(allowed.sum()))
-            priors[game, node, allowed] = (1 - share) * priors[game, node, allowed] + share * drawn
+        for root in roots:
+            drawn = generator.dirichlet([alpha] * len(root.actions))
+            root.prior = (1 - share) * root.prior + share * drawn
 
     for _ in range(simulations):
-        paths, leaves = [], []
-        for game in range(games):
-            path, node = [], 0
-            while True:
-                if nodes[game][node].is_terminal():
-                    break
-                n = visits[game, node]
-                q = totals[game, node] / np.maximum(n, 1)
-                bonus = exploration * priors[game, node] * np.sqrt(max(n.sum(), 1)) / (1 + n)
-                action = int(np.where(legal[game, node], q + bonus, -np.inf).argmax())
-                path.append((node, action))
-                child = children[game, node, action]
-                if child < 0:
-                    child = len(nodes[game])
-                    children[game, node, action] = child
-                    nodes[game].append(nodes[game][node].child(action))
+        paths, leaves, fresh = [], [], []
+        for game, node in enumerate(roots):
+            path = []
+            while node.actions:
+                move = node.best(exploration)
+                path.append((node, move))
+                child = node.children[move]
+                if child is None:
+                    child = _Node(node.state.child(node.actions[move]))
+                    node.children[move] = child
+                    fresh.append(game)
                     node = child
                     break
-                node = int(child)
+                node = child
             paths.append(path)
-            leaves.append((game, node))
-        for game, (path, value) in enumerate(zip(paths, expand(leaves), strict=True)):
-            for node, action in reversed(path):
+            leaves.append(node)
+        _expand([leaves[game] for game in fresh], fresh, evaluate)
+        for path, leaf in zip(paths, leaves, strict=True):
+            value = leaf.value
+            for node, move in reversed(path):
                 value = -value  # good for the one is bad for the other
-                visits[game, node, action] += 1
-                totals[game, node, action] += value
-    return visits[:, 0], (totals[:, 0].sum(1) + root_values) / (visits[:, 0].sum(1) + 1)
+                node.visits[move] += 1
+                node.totals[move] += value
+
+    counts = np.zeros((len(roots), states[0].num_distinct_actions() if roots else 0), np.int64)
+    for row, root in zip(counts, roots, strict=True):
+        row[root.actions] = root.visits
+    values = [(r.totals.sum() + r.value) / (r.visits.sum() + 1) for r in roots]
+    return counts, np.array(values)
 
 
-def _last_mover(state: pyspiel.State) -> int:
-    return int(state.full_history()[-1].player)
+def _expand(nodes: Sequence[_Node], games: Sequence[int], evaluate: Evaluate) -> None:
+    """Give new positions their priors, and their values for the player to move there."""
+    running = []
+    for node, game in zip(nodes, games, strict=True):
+        if node.state.is_terminal():  # the next to move would be the one who did not move last
+            node.value = -node.state.returns()[node.state.full_history()[-1].player]
+        else:
+            running.append((node, game))
+    if running:
+        prior, value = evaluate([node.state for node, _ in running], [game for _, game in running])
+        priors, values = np.asarray(prior, float), np.asarray(value, float)
+        for (node, _), p, v in zip(running, priors, values, strict=True):
+            node.value = float(v)
+            node.open(p)

@@ -1,0 +1,105 @@
+"""A small residual network with a policy and a value head, as a player and for the search."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cliplab.lab.games.arena import Player
+from cliplab.lab.games.boards import Board
+from cliplab.lab.games.search import Evaluate, search
+
+if TYPE_CHECKING:
+    import pyspiel
+
+Floats = NDArray[np.float64]
+
+
+class BoardNet(nn.Module):
+    """AlphaZero's shape: ``blocks`` residual blocks of ``filters``, a policy and a value head.
+
+    ``[N, planes, rows, columns] -> [N, actions + 1]``: logits of all actions, and last the value
+    for the mover in (-1, 1). Block: ``x + conv(relu(conv(relu(x))))``. There is no normalisation,
+    so no buffers, and an ensemble is one batched program; instead weights start as He's, the second
+    convolution of every block at zero (Fixup, Zhang 2019), and so do both heads: a network begins
+    with the uniform policy and the value 0. The heads read all filters: AlphaZero's bottleneck of
+    one or two rectified planes dies in networks this small.
+    """
+
+    def __init__(
+        self, board: Board, filters: int = 8, blocks: int = 2, *, seed: int | None = None
+    ) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[], enabled=seed is not None):
+            if seed is not None:
+                torch.manual_seed(seed)
+            planes, rows, columns = board.shape
+            self.stem = nn.Conv2d(planes, filters, 3, padding=1)
+            both = [nn.Conv2d(filters, filters, 3, padding=1) for _ in range(2 * blocks)]
+            self.first, self.second = nn.ModuleList(both[::2]), nn.ModuleList(both[1::2])
+            self.policy = nn.Linear(filters * rows * columns, board.actions)
+            self.hidden = nn.Linear(filters * rows * columns, 32)
+            self.value = nn.Linear(32, 1)
+            for layer in (self.stem, *both):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+                nn.init.zeros_(layer.get_parameter("bias"))
+            for start in (*both[1::2], self.policy, self.value):
+                nn.init.zeros_(start.get_parameter("weight"))
+                nn.init.zeros_(start.get_parameter("bias"))
+
+    def forward(self, seen: Tensor) -> Tensor:
+        """``[N, planes, rows, columns] -> [N, actions + 1]``."""
+        x = self.stem(seen)
+        for first, second in zip(self.first, self.second, strict=True):
+            x = x + second(F.relu(first(F.relu(x))))
+        x = F.relu(x).flatten(1)
+        return torch.cat([self.policy(x), torch.tanh(self.value(F.relu(self.hidden(x))))], dim=1)
+
+
+def legal_log_softmax(logits: Tensor, legal: Tensor) -> Tensor:
+    """Log-probabilities of legal actions, ``-inf`` for others; of no legal one at all, uniform.
+
+    >>> legal_log_softmax(torch.zeros(3), torch.tensor([True, False, True])).exp()
+    tensor([0.5000, 0.0000, 0.5000])
+    """
+    allowed = legal | ~legal.any(-1, keepdim=True)
+    return F.log_softmax(logits.masked_fill(~allowed, -torch.inf), dim=-1)
+
+
+@torch.no_grad()
+def _outputs(
+    net: nn.Module, board: Board, states: Sequence[pyspiel.State]
+) -> tuple[Tensor, Tensor]:
+    device = next(net.parameters()).device
+    out = net(torch.from_numpy(board.observe(states)).to(device)).cpu()
+    legal = torch.from_numpy(board.legal(states))
+    return legal_log_softmax(out[:, :-1], legal), out[:, -1]
+
+
+def evaluator(net: nn.Module, board: Board) -> Evaluate:
+    """Priors and values of positions by a network, for the search."""
+
+    def evaluate(
+        states: Sequence[pyspiel.State], games: Sequence[int]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        policy, value = _outputs(net, board, states)
+        return policy.exp().numpy(), value.numpy()
+
+    return evaluate
+
+
+def policy_player(net: nn.Module, board: Board) -> Player:
+    """Plays the action that the network thinks likeliest."""
+    return lambda states: _outputs(net, board, states)[0].argmax(1).tolist()
+
+
+def search_player(net: nn.Module, board: Board, simulations: int) -> Player:
+    """Plays the action that a search with the network visits most."""
+    evaluate = evaluator(net, board)
+    return lambda states: search(states, evaluate, simulations=simulations)[0].argmax(1).tolist()
