@@ -13,7 +13,7 @@ from cliplab.lab.claims import Claim, judge_all
 
 __all__ = ["Calibration", "calibrate"]
 
-CLAIMS = 30  # about as many tests as the ledger has: Holm counts them all
+CLAIMS = 46  # about as many tests as the ledger has: Holm counts them all
 # Each claim's differences have a spread of one margin, and one kind of noise. A quarter of the
 # diverging runs score as chance, 10 margins away, in either arm.
 KINDS = ("gaussian", "heavy-tailed", "diverging", "success share")
