@@ -16,17 +16,20 @@ from numpy.typing import ArrayLike, NDArray
 __all__ = ["Interval", "collapsed", "interquartile_mean", "probability_of_improvement"]
 
 Floats = NDArray[np.float64]
+LEAST_RUNS = 5  # of a task: a bootstrap of fewer is far too short
 
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate with the ends of its 90 % bootstrap interval; NaN where a task has one run."""
+    """An estimate with the ends of its 90 % bootstrap interval; NaN where a task has few runs."""
 
     estimate: float
     low: float
     high: float
 
     def __str__(self) -> str:
+        if math.isnan(self.low):
+            return f"{self.estimate:.2f}"
         return f"{self.estimate:.2f} [{self.low:.2f}, {self.high:.2f}]"
 
 
@@ -83,7 +86,7 @@ def _stratified(
             f"tasks = {tasks!r}, expected vectors of finite numbers, none of them empty"
         )
     estimate = float(statistic(*samples))
-    if min(s.size for s in samples) < 2:
+    if min(s.size for s in samples) < LEAST_RUNS:
         return Interval(estimate, math.nan, math.nan)
     found = bootstrap(
         samples,

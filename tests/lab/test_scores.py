@@ -8,7 +8,7 @@ from scipy.stats import mannwhitneyu
 
 from cliplab.lab.scores import collapsed, interquartile_mean, probability_of_improvement
 
-SCORES = st.lists(st.integers(-20, 20).map(float), min_size=2, max_size=12)
+SCORES = st.lists(st.integers(-20, 20).map(float), min_size=5, max_size=12)
 
 
 @settings(max_examples=40, deadline=None)
@@ -54,11 +54,14 @@ def test_runs_are_drawn_within_their_task():
     assert found.low == found.estimate == found.high == 0.5
 
 
-def test_one_run_has_no_interval_and_nothing_is_refused():
-    found = interquartile_mean([[3.0]])
-    assert found.estimate == 3.0
-    assert math.isnan(found.low)
-    assert str(interquartile_mean([[1.0, 1.0]])) == "1.00 [1.00, 1.00]"
+def test_fewer_than_5_runs_have_no_interval_and_nothing_is_refused():
+    for few in ([[3.0]], [[3.0] * 4], [[3.0] * 9, [3.0] * 4]):
+        found = interquartile_mean(few)
+        assert found.estimate == 3.0
+        assert math.isnan(found.low)
+        assert math.isnan(found.high)
+        assert str(found) == "3.00"
+    assert str(interquartile_mean([[1.0] * 5])) == "1.00 [1.00, 1.00]"
     for bad in ([], [[]], [[1.0, math.nan]]):
         with pytest.raises(ValueError, match="expected vectors of finite numbers"):
             interquartile_mean(bad)
