@@ -16,6 +16,7 @@ from cliplab.lab.games.network import (
     evaluator,
     legal_log_softmax,
     policy_player,
+    sampling_player,
     search_player,
 )
 from cliplab.lab.games.search import search
@@ -111,6 +112,8 @@ def test_search_with_a_network_uses_its_priors_and_values() -> None:
     visits, _ = search(states, evaluator(net, one), simulations=10)
     assert visits[0].argmax() == policy_player(net, one)(states)[0] == 4
     assert search_player(net, one, 10)(states) == [4]
+    drawn = sampling_player(net, one, 0)(states * 2000)
+    assert np.mean(np.array(drawn) == 4) == pytest.approx(priors[0, 4], abs=0.03)
 
 
 def test_every_member_searches_with_its_own_network() -> None:

@@ -53,13 +53,16 @@ def greedy_player(board: Board, generator: np.random.Generator) -> Player:
 
     It passes only to win, or where it has no other move; moves that are equally good are drawn.
     """
-    first, a_pass = board.swapped[0], board.actions - 1
+    a_pass = board.actions - 1
+    _, rows, columns = board.shape
+    size = rows * columns
+    plane = [slice(size * k, size * (k + 1)) for k in board.swapped[0]]  # stones of each player
 
     def lead(state: pyspiel.State, mover: int) -> float:
         if state.is_terminal():
             return float(state.returns()[mover]) * board.actions
-        stones = np.array(state.observation_tensor(0)).reshape(board.shape).sum((1, 2))
-        return float(stones[first[mover]] - stones[first[1 - mover]])
+        seen = state.observation_tensor(0)
+        return float(sum(seen[plane[mover]]) - sum(seen[plane[1 - mover]]))
 
     def choose(state: pyspiel.State) -> int:
         actions = state.legal_actions()

@@ -99,6 +99,17 @@ def policy_player(net: nn.Module, board: Board) -> Player:
     return lambda states: _outputs(net, board, states)[0].argmax(1).tolist()
 
 
+def sampling_player(net: nn.Module, board: Board, seed: int) -> Player:
+    """Draws its actions from the network's policy."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def choose(states: Sequence[pyspiel.State]) -> Sequence[int]:
+        policy = _outputs(net, board, states)[0].exp()
+        return torch.multinomial(policy, 1, generator=generator)[:, 0].tolist()
+
+    return choose
+
+
 def search_player(net: nn.Module, board: Board, simulations: int) -> Player:
     """Plays the action that a search with the network visits most."""
     evaluate = evaluator(net, board)
