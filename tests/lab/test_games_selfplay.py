@@ -15,12 +15,13 @@ from cliplab.lab.games.network import (
     BoardNet,
     evaluator,
     legal_log_softmax,
+    legal_policy,
     policy_player,
     sampling_player,
     search_player,
 )
 from cliplab.lab.games.search import search
-from cliplab.lab.games.selfplay import draw_moves, member_evaluator, play, search_moves
+from cliplab.lab.games.selfplay import Replay, draw_moves, member_evaluator, play, search_moves
 
 pyspiel = pytest.importorskip("pyspiel")
 
@@ -147,6 +148,82 @@ def test_self_play_with_search_gives_shares_of_visits_as_targets(name: str) -> N
     torch.testing.assert_close(shares.sum(1), torch.ones(len(shares)))
     assert (shares[~games.legal[games.valid]] == 0).all()
     assert (shares.gather(1, games.action[games.valid][:, None]) > 0).all()
+
+
+def test_a_network_that_is_not_finite_plays_legal_moves() -> None:
+    """A frozen member keeps its last finite weights, whose outputs need not be finite."""
+    one, seeds = board("go5"), [0, 1]
+    ensemble = Ensemble(lambda seed: BoardNet(one, 4, 1, seed=seed), {"none": None}, seeds)
+    for p in ensemble.parameters():
+        p.data[1] = 1e30
+    net = member(ensemble, 1, one)
+    states = [one.load().new_initial_state() for _ in range(4)]
+    for state in states:
+        state.apply_action(0)
+    assert not net(torch.from_numpy(one.observe(states)))[:, :-1].isfinite().all()
+    priors, values = evaluator(net, one)(states, range(4))
+    assert np.isfinite(values).all()
+    legal = one.legal(states)
+    np.testing.assert_allclose(priors, legal / legal.sum(1, keepdims=True), rtol=1e-5)
+    rival = random_player(np.random.default_rng(0))
+    for player in (
+        policy_player(net, one),
+        sampling_player(net, one, 0),
+        search_player(net, one, 3),
+    ):
+        assert np.isfinite(match(one, player, rival, [[0]])).all()
+    env = gymnasium.make_vec(IDS["go5"], num_envs=4, max_moves=6)
+    env.reset(seed=0)
+    for choose in (
+        draw_moves(ensemble, torch.Generator().manual_seed(0)),
+        search_moves(ensemble, env, np.random.default_rng(0), simulations=2, free=2),
+    ):
+        games = play(env, 2, choose)
+        taken = games.legal.gather(-1, games.action[..., None])[..., 0]
+        assert taken[games.valid].all()
+
+
+def test_the_legal_policy_is_the_softmax_where_logits_are_finite() -> None:
+    logits = torch.tensor([[3.0, -1.0, 0.5], [torch.inf, 0.0, 0.0]])
+    legal = torch.tensor([[True, True, False], [True, False, True]])
+    policy = legal_policy(logits, legal)
+    torch.testing.assert_close(policy[0], legal_log_softmax(logits, legal)[0].exp())
+    torch.testing.assert_close(policy[1], torch.tensor([0.5, 0.0, 0.5]))
+
+
+def test_a_replay_buffer_draws_valid_positions_of_the_last_rounds_alike() -> None:
+    one = board("connect_four")
+    env = gymnasium.make_vec(IDS["connect_four"], num_envs=4, max_moves=6)
+    ensemble = Ensemble(lambda seed: BoardNet(one, 2, 1, seed=seed), {"none": None}, [0, 1])
+    choose = search_moves(ensemble, env, np.random.default_rng(0), simulations=2, free=3)
+    replay, rounds = Replay(2), []
+    for number in range(3):
+        games = play(env, 2, choose)
+        games.outcome[0], games.outcome[1] = 10 + number, 20 + number  # member and round
+        if number == 1:
+            games.valid[:, :5] = False
+            games.seen[:, :5] = torch.nan
+        replay.append(games)
+        rounds.append(games)
+    seen, legal, target, outcome = replay.draw(4000, torch.Generator().manual_seed(0))
+    assert seen.shape == (2, 4000, *one.shape)
+    assert seen.isfinite().all(), "only valid positions"
+    assert set(outcome[0].tolist()) == {11, 12}
+    assert set(outcome[1].tolist()) == {21, 22}
+    assert (target[~legal] == 0).all()
+    torch.testing.assert_close(target.sum(-1), torch.ones(2, 4000))
+    counts = [int(games.valid[0].sum()) for games in rounds[1:]]
+    share = float((outcome[0] == 11).float().mean())
+    assert share == pytest.approx(counts[0] / sum(counts), abs=0.03)
+
+
+def test_a_replay_buffer_needs_targets() -> None:
+    env = gymnasium.make_vec(IDS["tic_tac_toe"], num_envs=2)
+    one = board("tic_tac_toe")
+    ensemble = Ensemble(lambda seed: BoardNet(one, 2, 1, seed=seed), {"none": None}, [0])
+    games = play(env, 1, draw_moves(ensemble, torch.Generator().manual_seed(0)))
+    with pytest.raises(ValueError, match="needs targets"):
+        Replay(2).append(games)
 
 
 def member(ensemble, index, one, filters=4):

@@ -90,15 +90,7 @@ def random_openings(
     board: Board, pairs: int, moves: int, generator: np.random.Generator
 ) -> list[list[int]]:
     """First moves of games, random legal ones: ``pairs`` lists of ``moves`` actions."""
-    openings: list[list[int]] = []
-    while len(openings) < pairs:
-        state = board.load().new_initial_state()
-        for _ in range(moves):
-            if not state.is_terminal():
-                state.apply_action(_any(state.legal_actions(), generator))
-        if not state.is_terminal():
-            openings.append(list(state.history()))
-    return openings
+    return [list(board.begin(moves, generator).history()) for _ in range(pairs)]
 
 
 def match(
@@ -118,9 +110,8 @@ def match(
             states.append(state)
             seats.append(seat)
     while waiting := [i for i, state in enumerate(states) if not state.is_terminal()]:
-        for mover, own in ((player, True), (opponent, False)):
-            turn = [i for i in waiting if (states[i].current_player() == seats[i]) == own]
-            turn = [i for i in turn if not states[i].is_terminal()]
+        for mover, other in ((player, 0), (opponent, 1)):  # nobody moves in a game that is over
+            turn = [i for i in waiting if states[i].current_player() == abs(seats[i] - other)]
             if turn:
                 for i, action in zip(turn, mover([states[i] for i in turn]), strict=True):
                     states[i].apply_action(int(action))

@@ -53,6 +53,24 @@ class Board:
         """The number of actions, legal or not."""
         return int(self.load().num_distinct_actions())
 
+    def begin(self, moves: int, generator: np.random.Generator) -> pyspiel.State:
+        """A game after random legal ``moves``; one that would be over by then is begun anew."""
+        while True:
+            state = self.load().new_initial_state()
+            for _ in range(moves):
+                if not state.is_terminal():
+                    actions = state.legal_actions()
+                    state.apply_action(actions[int(generator.integers(len(actions)))])
+            if not state.is_terminal():
+                return state
+
+    def refuse(self, state: pyspiel.State, action: int, where: str = "") -> ValueError:
+        """The error that an illegal action raises."""
+        return ValueError(
+            f"illegal action {action} in {where}{self.name}: "
+            f"expected one of {state.legal_actions()}"
+        )
+
     def observe(self, states: Sequence[pyspiel.State]) -> NDArray[np.float32]:
         """What the mover of each state sees: ``[N, planes, rows, columns]``."""
         seen = np.array([s.observation_tensor(max(s.current_player(), 0)) for s in states], "f4")

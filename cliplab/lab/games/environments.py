@@ -50,11 +50,9 @@ class BoardEnv(gymnasium.Env[Seen, np.int64]):
 
     def step(self, action: np.int64) -> tuple[Seen, float, bool, bool, dict[str, Any]]:
         """The mover's action; then it is the other's turn."""
-        mover, legal = self.state.current_player(), self.state.legal_actions()
-        if int(action) not in legal:
-            raise ValueError(
-                f"illegal action {action} in {self.board.name}: expected one of {legal}"
-            )
+        mover = self.state.current_player()
+        if int(action) not in self.state.legal_actions():
+            raise self.board.refuse(self.state, int(action))
         self.state.apply_action(int(action))
         over = bool(self.state.is_terminal())
         reward = float(self.state.returns()[mover]) if over else 0.0
@@ -110,7 +108,8 @@ class BoardVectorEnv(gymnasium.vector.VectorEnv[Seen, NDArray[np.int64], NDArray
         mask = (options or {}).get("reset_mask", np.ones(self.num_envs, dtype=bool))
         chosen = np.flatnonzero(mask)
         for i in chosen:
-            self.states[i] = self._begin()
+            moves = int(self.np_random.integers(self.random_moves + 1))
+            self.states[i] = self.board.begin(moves, self.np_random)
         self.terminated[chosen] = self.truncated[chosen] = False
         self._look(chosen)
         return self.seen.copy(), self._info()
@@ -122,10 +121,7 @@ class BoardVectorEnv(gymnasium.vector.VectorEnv[Seen, NDArray[np.int64], NDArray
         running = np.flatnonzero(~(self.terminated | self.truncated))
         rewards = np.zeros(self.num_envs)
         for i in running[~self.legal[running, actions[running]]]:
-            raise ValueError(
-                f"illegal action {actions[i]} in game {i} of {self.board.name}: "
-                f"expected one of {self.states[i].legal_actions()}"
-            )
+            raise self.board.refuse(self.states[i], int(actions[i]), f"game {i} of ")
         for i in running:
             state = self.states[i]
             mover = state.current_player()
@@ -138,15 +134,6 @@ class BoardVectorEnv(gymnasium.vector.VectorEnv[Seen, NDArray[np.int64], NDArray
         self._look(running)
         over = self.terminated.copy(), self.truncated.copy()
         return self.seen.copy(), rewards, *over, self._info()
-
-    def _begin(self) -> Any:
-        while True:
-            state = self.board.load().new_initial_state()
-            for _ in range(self.np_random.integers(self.random_moves + 1)):
-                if not state.is_terminal():
-                    state.apply_action(int(self.np_random.choice(state.legal_actions())))
-            if not state.is_terminal():
-                return state
 
     def _info(self) -> dict[str, Any]:
         running = ~(self.terminated | self.truncated)

@@ -18,8 +18,6 @@ from cliplab.lab.games.search import Evaluate, search
 if TYPE_CHECKING:
     import pyspiel
 
-Floats = NDArray[np.float64]
-
 
 class BoardNet(nn.Module):
     """AlphaZero's shape: ``blocks`` residual blocks of ``filters``, a policy and a value head.
@@ -72,6 +70,18 @@ def legal_log_softmax(logits: Tensor, legal: Tensor) -> Tensor:
     return F.log_softmax(logits.masked_fill(~allowed, -torch.inf), dim=-1)
 
 
+def legal_policy(logits: Tensor, legal: Tensor) -> Tensor:
+    """Probabilities of legal actions; where logits are not finite, all legal ones alike.
+
+    So a network that has diverged still plays by the rules, and knows nothing.
+
+    >>> legal_policy(torch.tensor([torch.nan, 1.0, 2.0]), torch.tensor([True, False, True]))
+    tensor([0.5000, 0.0000, 0.5000])
+    """
+    finite = logits.isfinite().all(-1, keepdim=True)
+    return legal_log_softmax(logits.where(finite, 0.0), legal).exp()
+
+
 @torch.no_grad()
 def _outputs(
     net: nn.Module, board: Board, states: Sequence[pyspiel.State]
@@ -79,7 +89,7 @@ def _outputs(
     device = next(net.parameters()).device
     out = net(torch.from_numpy(board.observe(states)).to(device)).cpu()
     legal = torch.from_numpy(board.legal(states))
-    return legal_log_softmax(out[:, :-1], legal), out[:, -1]
+    return legal_policy(out[:, :-1], legal), out[:, -1].nan_to_num()  # not a number: a draw
 
 
 def evaluator(net: nn.Module, board: Board) -> Evaluate:
@@ -89,7 +99,7 @@ def evaluator(net: nn.Module, board: Board) -> Evaluate:
         states: Sequence[pyspiel.State], games: Sequence[int]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         policy, value = _outputs(net, board, states)
-        return policy.exp().numpy(), value.numpy()
+        return policy.numpy(), value.numpy()
 
     return evaluate
 
@@ -104,7 +114,7 @@ def sampling_player(net: nn.Module, board: Board, seed: int) -> Player:
     generator = torch.Generator().manual_seed(seed)
 
     def choose(states: Sequence[pyspiel.State]) -> Sequence[int]:
-        policy = _outputs(net, board, states)[0].exp()
+        policy = _outputs(net, board, states)[0]
         return torch.multinomial(policy, 1, generator=generator)[:, 0].tolist()
 
     return choose

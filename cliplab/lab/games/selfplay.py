@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cliplab.lab.games.environments import BoardVectorEnv
-from cliplab.lab.games.network import legal_log_softmax
+from cliplab.lab.games.network import legal_policy
 from cliplab.lab.games.search import Evaluate, search
 
 if TYPE_CHECKING:
@@ -41,6 +42,40 @@ class Games:
     target: Tensor | None
     moves: int  # moves made, of all members
     histories: list[list[int]]  # actions of every game, random first ones included
+
+
+class Replay:
+    """The last ``rounds`` of games with targets; batches are drawn without copying these."""
+
+    def __init__(self, rounds: int) -> None:
+        self.rounds: deque[Games] = deque(maxlen=rounds)
+
+    def append(self, games: Games) -> None:
+        """The newest round; the oldest goes when there are too many."""
+        if games.target is None:
+            raise ValueError("a replay buffer needs targets: these games have none")
+        self.rounds.append(games)
+
+    def draw(self, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What is seen, legal, the target and the outcome of ``[M, batch]`` valid positions.
+
+        Every member's positions of all rounds are equally likely, and drawn with replacement.
+        """
+        valid = torch.cat([one.valid for one in self.rounds], dim=1)
+        drawn = torch.multinomial(valid.float(), batch, replacement=True, generator=generator)
+        sizes = [one.valid.shape[1] for one in self.rounds]
+        ends = torch.tensor(sizes).cumsum(0)
+        owner = torch.bucketize(drawn, ends, right=True)
+        spots = [(owner == k).nonzero(as_tuple=True) for k in range(len(sizes))]
+
+        def gather(column: str) -> Tensor:
+            parts: list[Tensor] = [getattr(one, column) for one in self.rounds]
+            result = parts[0].new_empty(*drawn.shape, *parts[0].shape[2:])
+            for part, (member, place), end in zip(parts, spots, ends.tolist(), strict=True):
+                result[member, place] = part[member, drawn[member, place] - end + part.shape[1]]
+            return result
+
+        return gather("seen"), gather("legal"), gather("target"), gather("outcome")
 
 
 def play(env: BoardVectorEnv, members: int, choose: Choose) -> Games:
@@ -99,7 +134,7 @@ def draw_moves(forward: Forward, generator: torch.Generator) -> Choose:
         seen: Tensor, legal: Tensor, games: NDArray[np.int64]
     ) -> tuple[Tensor, Tensor | None]:
         with torch.no_grad():
-            policy = legal_log_softmax(forward(seen)[..., :-1], legal).exp()
+            policy = legal_policy(forward(seen)[..., :-1], legal)
         drawn = torch.multinomial(policy.flatten(0, 1), 1, generator=generator)
         return drawn.view(policy.shape[:2]), None
 
@@ -123,8 +158,8 @@ def member_evaluator(
         seen[owner, place] = env.board.observe(states)
         with torch.no_grad():
             out = forward(torch.from_numpy(seen))[owner, place]
-            policy = legal_log_softmax(out[:, :-1], torch.from_numpy(env.board.legal(states)))
-        return policy.exp().numpy(), out[:, -1].numpy()
+            policy = legal_policy(out[:, :-1], torch.from_numpy(env.board.legal(states)))
+        return policy.numpy(), out[:, -1].nan_to_num().numpy()
 
     return evaluate
 
