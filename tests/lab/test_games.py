@@ -130,6 +130,14 @@ def test_an_unknown_board_names_the_choices() -> None:
         board("shogi")
 
 
+def test_a_game_begun_by_random_moves_is_not_over_and_has_that_many() -> None:
+    generator = np.random.default_rng(0)
+    states = [board("tic_tac_toe").begin(7, generator) for _ in range(30)]
+    assert {state.move_number() for state in states} == {7}
+    assert not any(state.is_terminal() for state in states)
+    assert len({tuple(state.history()) for state in states}) > 1
+
+
 # The environment.
 
 
