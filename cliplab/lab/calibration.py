@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from cliplab.lab.claims import Claim, judge_all
+from cliplab.lab.claims import Claim, judge_all, load_ledger
 
 __all__ = ["Calibration", "calibrate"]
 
-CLAIMS = 46  # about as many tests as the ledger has: Holm counts them all
 # Each claim's differences have a spread of one margin, and one kind of noise. A quarter of the
 # diverging runs score as chance, 10 margins away, in either arm.
 KINDS = ("gaussian", "heavy-tailed", "diverging", "success share")
@@ -26,6 +25,7 @@ class Calibration:
     """Rates over simulated ledgers; those by kind of noise are per claim (see KINDS)."""
 
     n: int
+    claims: int  # of a ledger, as many as the real one has: Holm counts them all
     ledgers: int
     false_verdict: Mapping[str, float]  # no effect, yet supported or refuted
     false_verdict_ledger: float  # at least one such claim in a ledger
@@ -41,7 +41,7 @@ class Calibration:
             return ", ".join(f"{kind} {rate:.1%}" for kind, rate in rates.items())
 
         return [
-            f"Simulated ledgers of {CLAIMS} claims at n = {self.n} "
+            f"Simulated ledgers of {self.claims} claims at n = {self.n} "
             f"({_share_n(self.n)} for success shares), noise of one margin, "
             f"{self.ledgers} ledgers for each size of the effect.",
             f"No effect, yet supported or refuted: {by_kind(self.false_verdict)} of claims; "
@@ -58,17 +58,19 @@ class Calibration:
 def calibrate(n: int = 12, simulations: int = 100, seed: int = 0) -> Calibration:
     """Simulate A/A ledgers and ledgers with planted effects of one and two margins, and judge them.
 
-    Seeded and cached; a few seconds. Where `simulations` is N, a rate r over the roughly 7.5 N
-    claims of a kind has a standard error of sqrt(r (1 - r) / 7.5 N).
+    Seeded and cached; a few seconds. A quarter of the claims are of each kind: with m of them in
+    all ledgers, a rate r over a kind has a standard error of sqrt(r (1 - r) / m).
     """
     rng = np.random.default_rng(seed)
-    ledger = {f"{i}": _claim(f"{i}", KINDS[i % len(KINDS)], n) for i in range(CLAIMS)}
+    claims = len(load_ledger())
+    ledger = {f"{i}": _claim(f"{i}", KINDS[i % len(KINDS)], n) for i in range(claims)}
     none, once, twice = (
         [_verdicts(ledger, margins, rng) for _ in range(simulations)] for margins in (0, 1, 2)
     )
     false = {"supported", "refuted"}
     return Calibration(
         n=n,
+        claims=claims,
         ledgers=simulations,
         false_verdict=_rates(none, false),
         false_verdict_ledger=float(np.mean([not false.isdisjoint(v) for v in none])),

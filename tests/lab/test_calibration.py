@@ -12,7 +12,7 @@ def test_verdicts_are_rarely_false(calibration):
     assert calibration.false_verdict_ledger <= 0.05
     for kind in KINDS:
         assert calibration.false_verdict[kind] <= 0.02
-        assert calibration.false_equivalent[kind] <= 0.09  # 5 % and chance, of some 260 claims
+        assert calibration.false_equivalent[kind] <= 0.09  # 5 % and chance
         assert calibration.wrong_sign[kind] == 0
 
 
