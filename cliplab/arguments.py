@@ -31,12 +31,15 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     return options
 
 
+_ASSIGNING = ("-p", "--grid", "--filter")
+
+
 def _join_assignments(argv: Sequence[str]) -> list[str]:
-    """``-p lr 0.1`` and ``-p lr=0.1`` as ``-p=lr=0.1``, also for ``--grid``."""
+    """``-p lr 0.1`` and ``-p lr=0.1`` as ``-p=lr=0.1``; also for ``--grid`` and ``--filter``."""
     joined: list[str] = []
     for word in argv:
         last = joined[-1] if joined else ""
-        waits = last in ("-p", "--grid") or re.fullmatch(r"(-p|--grid)=\w+", last)
+        waits = last in _ASSIGNING or re.fullmatch(rf"({'|'.join(_ASSIGNING)})=\w+", last)
         if waits and not word.startswith("--"):
             joined[-1] += f"={word}"
         else:
@@ -45,29 +48,46 @@ def _join_assignments(argv: Sequence[str]) -> list[str]:
 
 
 def _read_values(options: argparse.Namespace) -> None:
-    """Turn -f, -p, --grid and --seeds into ``params``, ``grid`` and ``seeds``."""
+    """Turn -f, -p, --grid and --filter into ``params``, ``grid`` and ``filter``."""
     from cliplab.lab.parameters import Text
 
     typed = _assignments("-p", options.params)
-    grid = _assignments("--grid", options.grid)
+    grid = _grid(options.grid)
     fixed = {"first_seed", "n_seeds"} if options.seeds else set()
     for name in grid:
         if name in typed or name in fixed:
             raise ValueError(f"parameter {name} is given twice, by --grid and otherwise")
     for name in fixed & typed.keys():
         raise ValueError(f"parameter {name} is given twice, by -p and --seeds")
-    values = _read_file(options.file) if options.file else {}
+    values = _read_file("-f", options.file) if options.file else {}
     options.params = values | {name: Text(text) for name, text in typed.items()}
-    options.grid = {name: _split(text) for name, text in grid.items()}
+    options.grid = grid
+    wanted = _assignments("--filter", options.filter)
+    options.filter = {name: _split("--filter", text) for name, text in wanted.items()}
 
 
-def _split(text: str) -> list[Any]:
-    """Grid values: between commas, but not those inside a list's brackets."""
+def _grid(words: Sequence[str]) -> dict[str, list[Any]]:
+    """Values by name, from ``NAME=V1,V2`` and from files with tables of ``NAME = [V1, V2]``."""
+    files = [Path(word) for word in words if "=" not in word and Path(word).suffix]
+    typed = _assignments("--grid", [word for word in words if Path(word) not in files])
+    grid = {name: _split("--grid", text) for name, text in typed.items()}
+    for path in files:
+        for name, values in _read_file("--grid", path).items():
+            if not isinstance(values, list):
+                raise ValueError(f"--grid {path}: {name} = {values!r} is not a list of values")
+            if name in grid:
+                raise ValueError(f"--grid {path}: {name} is given twice")
+            grid[name] = values
+    return grid
+
+
+def _split(flag: str, text: str) -> list[Any]:
+    """Values between commas, but not between those inside a list's brackets."""
     from cliplab.lab.parameters import Text
 
     items = [Text(item.strip()) for item in re.split(r",(?![^\[]*\])", text)]
     if not all(items):
-        raise ValueError(f"--grid {text!r}: expected values separated by commas")
+        raise ValueError(f"{flag} {text!r}: expected values separated by commas")
     return items
 
 
@@ -83,7 +103,7 @@ def _assignments(flag: str, words: Sequence[str]) -> dict[str, str]:
     return values
 
 
-def _read_file(path: Path) -> dict[str, Any]:
+def _read_file(flag: str, path: Path) -> dict[str, Any]:
     import tomllib
 
     import yaml
@@ -91,7 +111,7 @@ def _read_file(path: Path) -> dict[str, Any]:
     readers: dict[str, Any] = {".toml": tomllib.loads, ".yaml": yaml.safe_load}
     reader = readers.get(path.suffix.replace(".yml", ".yaml"))
     if reader is None:
-        raise ValueError(f"-f {path}: expected a .toml, .yaml or .yml file")
+        raise ValueError(f"{flag} {path}: expected a .toml, .yaml or .yml file")
     try:
         values = reader(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
@@ -109,6 +129,21 @@ def _seed_range(text: str) -> range:
     return seeds
 
 
+def _shard(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    index, count = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not 1 <= index <= count:
+        raise argparse.ArgumentTypeError(f"{text!r} is not like 1/4, the first of four parts")
+    return index, count
+
+
+def _executor(text: str) -> str:
+    if not re.fullmatch(r"local|dask|dask://[^/\s]+:\d+|dask:.+\.ya?ml", text):
+        expected = "local, dask, dask://HOST:PORT or dask:CLUSTER.yaml"
+        raise argparse.ArgumentTypeError(f"{text!r} is not {expected}")
+    return text
+
+
 def _positive_int(text: str) -> int:
     if not re.fullmatch(r"0*[1-9]\d*", text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
@@ -117,6 +152,10 @@ def _positive_int(text: str) -> int:
 
 def _minutes(text: str) -> float:
     return _positive(text, " of minutes")
+
+
+def _gigabytes(text: str) -> float:
+    return _positive(text, " of GB")
 
 
 def _positive(text: str, unit: str = "") -> float:
@@ -144,38 +183,55 @@ def _parser() -> argparse.ArgumentParser:
         shared.add_argument(f"--{name}", type=Path, default=Path(name), metavar="DIR", help=text)
 
     run = commands.add_parser("run", parents=[shared], help="run notebooks, judge, report")
-    add = run.add_argument
-    add("notebook", nargs="*", metavar="NOTEBOOK", help="stem, unique prefix or path; none: all")
-    add("--preset", default="quick", help="table of presets.toml (%(default)s)")
-    add(
-        "-p",
-        dest="params",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="a parameter of every notebook selected",
+    notebook: dict[str, Any] = {
+        "nargs": "*",
+        "metavar": "NOTEBOOK",
+        "help": "stem, unique prefix or path",
+    }
+    what = run.add_argument_group("which runs")
+    what.add_argument("notebook", **notebook)
+    what.add_argument("--preset", default="quick", help="table of presets.toml (%(default)s)")
+    many: dict[str, Any] = {"action": "append", "default": []}
+    for flag, name, metavar, text in (
+        ("-p", "params", "NAME=VALUE", "a parameter of every notebook selected"),
+        ("--grid", "grid", "NAME=V1,V2|FILE", "one run a value; repeated: the product"),
+        ("--filter", "filter", "NAME=V1,V2", "of these runs, those with such a value"),
+    ):
+        what.add_argument(flag, dest=name, metavar=metavar, help=text, **many)
+    what.add_argument(
+        "-f", dest="file", type=Path, metavar="FILE", help="parameters from .toml or .yaml"
     )
-    add("-f", dest="file", type=Path, metavar="FILE", help="parameters from .toml or .yaml")
-    add(
-        "--grid",
-        action="append",
-        default=[],
-        metavar="NAME=V1,V2",
-        help="one run a value; repeated: the product",
+    what.add_argument(
+        "--seeds", type=_seed_range, metavar="A-B", help="seeds A to B, both included"
     )
-    add("--seeds", type=_seed_range, metavar="A-B", help="seeds A to B, both included")
-    add("--split-seeds", type=_positive_int, metavar="K", help="at most K seeds in one run")
-    add("--jobs", type=_positive_int, default=1, metavar="N", help="runs at once (%(default)s)")
-    add(
-        "--budget",
-        type=_minutes,
-        default=60.0,
-        metavar="MINUTES",
-        help="for one run (%(default)g)",
+    what.add_argument("--split-seeds", type=_positive_int, metavar="K", help="at most K a run")
+    what.add_argument("--shard", type=_shard, metavar="I/N", help="part I of N, say of a job array")
+    what.add_argument("--force", action="store_true", help="also those that are done")
+    what.add_argument("--dry-run", action="store_true", help="list them with keys, run nothing")
+
+    how = run.add_argument_group("how")
+    count: dict[str, Any] = {"type": _positive_int, "default": 1, "metavar": "N"}
+    how.add_argument("--jobs", help="runs at once (%(default)s)", **count)
+    how.add_argument(
+        "--executor",
+        type=_executor,
+        default="local",
+        metavar="WHERE",
+        help="local, dask, dask://HOST:PORT or dask:CLUSTER.yaml (%(default)s)",
     )
-    add("--executor", choices=["local"], default="local", help="where (%(default)s)")
+    how.add_argument(
+        "--budget", type=_minutes, default=60.0, metavar="MINUTES", help="for a run (%(default)g)"
+    )
+    how.add_argument("--memory", type=_gigabytes, metavar="GB", help="for a run, all its processes")
+    how.add_argument(
+        "--kernel",
+        choices=["fork", "stock"],
+        default="fork",
+        help="forked where possible, or stock",
+    )
 
     list_ = commands.add_parser("list", parents=[shared], help="notebooks and their records")
+    list_.add_argument("notebook", **notebook)
     list_.add_argument("--json", action="store_true", help="for programs")
     list_.add_argument("--preset", help="only this preset")
 

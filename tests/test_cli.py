@@ -34,6 +34,7 @@ def project(tmp_path, make_notebook, monkeypatch) -> Path:
     make_notebook(tmp_path / "notebooks" / "02_fail.ipynb", "1 / 0", title="# Why?\n# not me")
     (tmp_path / "notebooks" / "presets.toml").write_text("[01_slow.smoke]\nwait = 0\n")
     (tmp_path / "values.yaml").write_text("wait: 1e-3\n")
+    (tmp_path / "waits.toml").write_text("wait = [1, 2]\n")
     (tmp_path / "loss.csv").write_text("loss\n1\n")
     (tmp_path / "list.yaml").write_text("- 1\n")
     (tmp_path / "nan.toml").write_text("wait = nan\n")
@@ -72,7 +73,10 @@ def test_data_that_cannot_be_fetched_is_one_line_and_nothing_starts(tmp_path):
         ("run 01 --jobs two", "'two' is not a whole number"),
         ("run 01 --budget 0", "'0' is not a positive number"),
         ("run 01 --budget nan", "'nan' is not a positive number"),
-        ("run 01 --executor cloud", "invalid choice: 'cloud'"),
+        (
+            "run 01 --executor cloud",
+            "'cloud' is not local, dask, dask://HOST:PORT or dask:CLUSTER.yaml",
+        ),
         ("run 01 --verbose", "unrecognized arguments: --verbose"),
         ("fly", "invalid choice: 'fly'"),
         ("", "command"),
@@ -100,6 +104,21 @@ def test_data_that_cannot_be_fetched_is_one_line_and_nothing_starts(tmp_path):
         ("run 01 --grid wait=1,x", "'x' is not of type float"),
         ("run 01 --seeds 5-2", "'5-2' is not like 0-31"),
         ("run 01 --split-seeds 0", "'0' is not a whole number"),
+        ("run 01 --shard 3/2", "'3/2' is not like 1/4"),
+        ("run 01 --shard 0/2", "'0/2' is not like 1/4"),
+        ("run 01 --memory 0", "'0' is not a positive number of GB"),
+        ("run 01 --kernel warm", "invalid choice: 'warm'"),
+        ("run 01 --filter wait=3", "--filter wait=3: none of the 1 runs is like that"),
+        ("run 01 --filter wat=3", "unknown parameter 'wat'"),
+        ("run 01 --filter wait=x", "'x' is not of type float"),
+        ("run 01 --filter wait", "expected NAME=VALUE"),
+        ("run 01 --grid nan.toml", "wait = nan is not a list of values"),
+        ("run 01 --grid none.toml", "cannot read none.toml"),
+        ("run 01 --grid waits.toml --grid wait=1", "wait is given twice"),
+        ("run 01 --grid waits.toml -p wait=1", "wait is given twice"),
+        ("run 01 --executor dask:none.yaml", "none.yaml"),
+        ("run 01 --results values.yaml", "--results values.yaml is not a folder"),
+        ("list 9", "'9' matches no notebook"),
         ("run 01 -f values.yaml", "write 0.001 without quotes"),
         ("run 01 -f list.yaml", "expected parameters as NAME: VALUE"),
         ("run 01 -f nan.toml", "nan is not a finite number"),
@@ -147,7 +166,9 @@ def test_list_shows_notebooks_parameters_and_records(project, capsys):
     assert status_of("list --json") == 0
     one, two = json.loads(capsys.readouterr().out)
     assert (one["notebook"], one["presets"]) == ("01_slow", ["quick", "smoke"])
-    assert one["records"]["smoke"] == {"current": 0, "stale": 0, "corrupt": 1}
+    states = {"current": 0, "stale": 0, "corrupt": 1, "failed": 0, "wall_s": 0.0}
+    assert one["records"]["smoke"] == states
+    assert one["values"]["smoke"] == {"wait": 0}
     assert two["question"] == "Why?"
     assert two["parameters"][0]["name"] == "first_seed"
     assert status_of("list --json --preset smoke") == 0
@@ -271,9 +292,12 @@ def test_a_failure_is_named_and_sets_the_status_and_damage_is_refused(project, c
     assert status_of("run --preset quick --jobs 2") == 1
     err = capsys.readouterr().err
     assert "0 done, 2 to run" in err
-    last = err.splitlines()[-1]
-    assert last.startswith("failed: 02_fail: ZeroDivisionError: division by zero (")
-    assert Path(last.split("(")[1].rstrip(")")).read_text().startswith("02_fail\n")
+    head, last = err.splitlines()[-2:]
+    assert head.split() == ["failed", "run", "cell", "error", "details"]
+    *found, details = last.split(maxsplit=2)[:2], last.split()[-1]
+    assert found == [["02_fail", "4/4"]]
+    assert "ZeroDivisionError: division by zero" in last
+    assert Path(details).read_text().startswith("02_fail\n")
 
     (record,) = project.rglob("record.json")
     record.write_text(record.read_text()[:-20])

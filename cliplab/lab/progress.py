@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +15,40 @@ if TYPE_CHECKING:
     from cliplab.lab.worker import RunSpec
 
 
+_ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+class LastLine:
+    """A file that keeps, for the batch's display, a heading and the last line written: a bar."""
+
+    def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
+        self._path, self._clock = path, clock
+        self._heading, self._written = "", 0.0
+
+    def begin(self, heading: str) -> None:
+        """A new heading and no line yet."""
+        self._heading = heading
+        self._show("")
+
+    def write(self, text: str) -> None:
+        """Text as it comes; shown at most twice a second."""
+        lines = [line.strip() for line in re.split(r"[\r\n]", _ANSI.sub("", text))]
+        if any(lines) and self._clock() - self._written >= 0.5:
+            self._written = self._clock()
+            self._show([line for line in lines if line][-1][:200])
+
+    def flush(self) -> None:
+        """Nothing waits."""
+
+    def _show(self, line: str) -> None:
+        with suppress(OSError):  # a display, nothing more
+            self._path.write_text(f"{self._heading} {line}".rstrip(), encoding="utf-8")
+
+
 class Progress:
     """One bar for the batch with the time left, one line for each running notebook."""
 
-    def __init__(self, total: int, jobs: int) -> None:
+    def __init__(self, total: int, lines: int) -> None:
         self._started: dict[Path, float] = {}
         self._total, self._count = total, 0
         self._bar: Any = None
@@ -25,7 +58,7 @@ class Progress:
 
             self._bar = tqdm(total=total, unit="run", desc="runs", position=0)
             self._lines = [
-                tqdm(bar_format="  {desc}", position=slot + 1, leave=False) for slot in range(jobs)
+                tqdm(bar_format="  {desc}", position=slot + 1, leave=False) for slot in range(lines)
             ]
 
     def refresh(self, running: Sequence[RunSpec]) -> None:
@@ -35,9 +68,10 @@ class Progress:
                 self._started[spec.directory] = time.monotonic()
                 if not self._bar:
                     self._say(f"start {spec.label}")
-        for slot, line in enumerate(self._lines):
-            line.set_description_str(self._describe(running[slot]) if slot < len(running) else "")
         if self._bar:
+            texts = self._describe_all(running)
+            for slot, line in enumerate(self._lines):
+                line.set_description_str(texts[slot] if slot < len(texts) else "")
             self._bar.refresh()
 
     def finished(self, spec: RunSpec, failure: object) -> None:
@@ -60,13 +94,24 @@ class Progress:
         for bar in [*self._lines, *filter(None, [self._bar])]:
             bar.close()
 
+    def _describe_all(self, running: Sequence[RunSpec]) -> list[str]:
+        """One line a run, as wide as the terminal; the last one counts those without a line."""
+        room = len(self._lines)
+        if len(running) > room:
+            shown = [self._describe(spec) for spec in running[: room - 1]]
+            shown.append(f"and {len(running) - len(shown)} more")
+        else:
+            shown = [self._describe(spec) for spec in running]
+        width = shutil.get_terminal_size().columns - 3
+        return [text if len(text) <= width else f"{text[: width - 1]}…" for text in shown]
+
     def _describe(self, spec: RunSpec) -> str:
         seconds = int(time.monotonic() - self._started[spec.directory])
         try:
-            cell = spec.progress_path.read_text(encoding="utf-8")
+            where = spec.progress_path.read_text(encoding="utf-8")
         except OSError:
-            cell = "starting"
-        return f"{spec.label}: {cell}, {seconds // 60}:{seconds % 60:02d}"
+            where = "starting"
+        return f"{spec.label}, {seconds // 60}:{seconds % 60:02d}: {where}"
 
     def _say(self, line: str) -> None:
         if self._bar:

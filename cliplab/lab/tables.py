@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
@@ -76,6 +76,18 @@ def duration(seconds: float) -> str:
     if minutes >= 60:
         return f"{minutes // 60} h {minutes % 60:02} min"
     return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of text as columns of equal width.
+
+    >>> print(aligned([("a", "bc"), ("abc", "d")]))
+    a    bc
+    abc  d
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+    return "\n".join(lines)
 
 
 def flat(nested: Mapping[str, Any] | None, prefix: str = "") -> dict[str, str]:

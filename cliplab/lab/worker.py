@@ -1,26 +1,25 @@
-"""One run of one notebook, and the local processes that carry runs out."""
+"""One run of one notebook, in the process that carries it out."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
-import shutil
-import socket
 import tempfile
 import threading
 import time
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 
+from cliplab.lab.budget import Budget
+from cliplab.lab.forkserver import PROVISIONER, ForkServer, fork_server
 from cliplab.lab.keys import code_key
+from cliplab.lab.lock import NoLocks, Taken, locked
 from cliplab.lab.parameters import load_cells
+from cliplab.lab.progress import LastLine
 from cliplab.lab.runs import MIME, RunRecord, write_atomic
 
 # One thread a kernel: the batch parallelises over runs, and numbers do not depend on --jobs.
@@ -30,6 +29,7 @@ KERNEL_ENV = {
     "OPENBLAS_NUM_THREADS": "1",
     "PYTHONHASHSEED": "0",
 }
+_alone = threading.Lock()  # papermill and the budget: one run at a time in a process
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,9 @@ class RunSpec:
     directory: Path
     budget_s: float
     label: str
+    memory_gb: float | None = None
+    kernel: str = "fork"
+    not_before: str = ""  # a record that is older does not count (UTC)
 
     @property
     def record_path(self) -> Path:
@@ -52,16 +55,16 @@ class RunSpec:
 
     @property
     def progress_path(self) -> Path:
-        """Holds "cell/cells" while the run goes on."""
+        """Holds "cell/cells", and the notebook's own bar, while the run goes on."""
         return self.directory / "progress"
 
 
 class RunError(RuntimeError):
-    """A run that failed; ``retry`` is false where a second attempt would fail as well."""
+    """A run that failed, in which cell; no ``retry`` where it would fail again."""
 
-    def __init__(self, message: str, retry: bool = True) -> None:
+    def __init__(self, message: str, retry: bool = True, cell: str = "") -> None:
         super().__init__(message)
-        self.retry = retry
+        self.retry, self.cell = retry, cell
 
 
 def load_finished(spec: RunSpec) -> RunRecord | None:
@@ -73,41 +76,93 @@ def load_finished(spec: RunSpec) -> RunRecord | None:
     if record.key != spec.key:
         why = f"its key is {record.key[:16]}, not {spec.key[:16]}"
         raise ValueError(f"corrupt record {spec.record_path}: {why}; delete it to run again")
-    return record
+    return record if str(record.provenance.get("started", "")) >= spec.not_before else None
 
 
 def run_one(spec: RunSpec) -> RunRecord:
     """Execute the notebook and write its record last, or raise :class:`RunError`.
 
-    The notebook executes under a name of its own, so that batches sharing a results directory do
-    not meet; a failure leaves notebook.ipynb and error.txt.
+    A failure leaves notebook.ipynb and error.txt. :class:`Taken`: another batch runs it now.
     """
-    if record := load_finished(spec):  # by another batch, meanwhile
+    if record := load_finished(spec):
         return record
-    spec.directory.mkdir(parents=True, exist_ok=True)
-    rescue_notebook(spec.directory)
+    with _alone, _claimed(spec):
+        return load_finished(spec) or _run(spec)  # it may have been done meanwhile
+
+
+@contextmanager
+def _claimed(spec: RunSpec) -> Iterator[None]:
+    """Hold the run's folder, with nothing left of an earlier attempt that was killed."""
+    try:
+        with locked(spec.directory):
+            _rescue(spec)
+            yield
+    except NoLocks as error:
+        raise RunError(f"{error}: choose another --results", retry=False) from None
+
+
+def _rescue(spec: RunSpec) -> None:
+    """Keep what a process that was killed had executed: its notebook, under the usual name."""
+    with suppress(FileNotFoundError):
+        os.replace(_scratch(spec), spec.directory / "notebook.ipynb")
+    spec.progress_path.unlink(missing_ok=True)
+
+
+def _scratch(spec: RunSpec) -> Path:
+    return spec.directory / "running.ipynb"
+
+
+def keep_evidence(spec: RunSpec, error: str) -> str:
+    """What a killed worker could not leave: error.txt and its notebook; returns the cell it was in.
+
+    Never raises: the disk may be full.
+    """
+    cell = running_cell(spec)
+    with suppress(OSError, RunError, Taken), _claimed(spec):
+        if not (spec.directory / "error.txt").exists():
+            write_atomic(spec.directory / "error.txt", f"{spec.label}\n{error}\n")
+    return cell
+
+
+def running_cell(spec: RunSpec) -> str:
+    """Which cell a run is in, as "3/9", if it says so."""
+    try:
+        found = re.match(r"cell (\d+/\d+)", spec.progress_path.read_text(encoding="utf-8"))
+    except OSError:
+        return ""
+    return found[1] if found else ""
+
+
+def _run(spec: RunSpec) -> RunRecord:
     error_path = spec.directory / "error.txt"
     error_path.unlink(missing_ok=True)
-    scratch = spec.directory / f"running-{socket.gethostname()}-{os.getpid()}.ipynb"
+    os.environ.update(KERNEL_ENV)
+    server = fork_server() if spec.kernel == "fork" else None
+    if server:
+        server.kernels.clear()
     started, wall, cpu = time.time(), time.perf_counter(), _children_cpu_s()
-    try:
-        if code_key(spec.notebook) != spec.code_key:
-            raise RunError("the code changed after the batch was planned", retry=False)
-        payload = _payload(_execute(spec, scratch))
-    except Exception as error:
-        failure = _failure(error, spec)
-        write_atomic(error_path, f"{spec.label}\n{error}\n\n{failure}\n")
-        raise failure from None
-    finally:
-        spec.progress_path.unlink(missing_ok=True)
-        if scratch.exists():
-            os.replace(scratch, spec.directory / "notebook.ipynb")
+    with Budget(spec.budget_s, spec.memory_gb) as budget:
+        try:
+            if code_key(spec.notebook) != spec.code_key:
+                raise RunError("the code changed after the batch was planned", retry=False)
+            payload = _payload(_execute(spec, _scratch(spec), server))
+        except Exception as error:
+            failure = _failure(error, budget.exceeded)
+            failure.cell = running_cell(spec)
+            with suppress(OSError):
+                write_atomic(error_path, f"{spec.label}\n{error}\n\n{failure}\n")
+            raise failure from None
+        finally:
+            with suppress(OSError):
+                _rescue(spec)
+    forked = server.kernels if server else []
     payload["provenance"] |= {
+        "kernel": "forked" if forked else "stock",
         "seeds": [spec.params["first_seed"], spec.params["n_seeds"]],
-        "started": _utc(started),
-        "finished": _utc(time.time()),
+        "started": utc(started),
+        "finished": utc(time.time()),
         "wall_s": round(time.perf_counter() - wall, 3),
-        "cpu_s": round(_children_cpu_s() - cpu, 3),
+        "cpu_s": round(_children_cpu_s() - cpu + sum(kernel.cpu_s for kernel in forked), 3),
     }
     record = RunRecord(
         spec.notebook.stem,
@@ -122,34 +177,22 @@ def run_one(spec: RunSpec) -> RunRecord:
     return record
 
 
-def rescue_notebook(directory: Path) -> None:
-    """Keep what a process that was killed had executed: its notebook, under the usual name."""
-    import psutil
-
-    for scratch in directory.glob(f"running-{socket.gethostname()}-*.ipynb"):
-        if not psutil.pid_exists(int(scratch.stem.rsplit("-", 1)[1])):
-            with suppress(FileNotFoundError):
-                os.replace(scratch, directory / "notebook.ipynb")
-            (directory / "progress").unlink(missing_ok=True)
-
-
-def _execute(spec: RunSpec, output: Path) -> Any:
-    """The executed notebook; papermill runs it in its own folder, with the run's whole budget."""
+def _execute(spec: RunSpec, output: Path, server: ForkServer | None) -> Any:
+    """The executed notebook; papermill runs it in its own folder."""
     import logging
 
     import papermill
+    from jupyter_client.provisioning import KernelProvisionerFactory
     from traitlets.config import Config
 
-    os.environ.update(KERNEL_ENV)
     logging.getLogger("papermill").setLevel(logging.CRITICAL + 1)  # errors travel as exceptions
-    deadline = time.monotonic() + spec.budget_s
+    kernels = KernelProvisionerFactory.instance()
+    kernels.default_provisioner_name = PROVISIONER if server else "local-provisioner"
     cells = len(load_cells(spec.notebook)) + 1  # papermill injects one
-
-    def remaining(cell: object) -> float:
-        return max(deadline - time.monotonic(), 0.01)  # 0 would mean no limit
+    bar = LastLine(spec.progress_path)
 
     def show(cell: object, cell_index: int) -> None:
-        spec.progress_path.write_text(f"cell {cell_index + 1}/{cells}", encoding="utf-8")
+        bar.begin(f"cell {cell_index + 1}/{cells}")
 
     with tempfile.TemporaryDirectory() as sockets:
         # Sockets in a private folder: no ports, so no clashes (their paths must be short).
@@ -165,7 +208,7 @@ def _execute(spec: RunSpec, output: Path) -> Any:
             start_timeout=120,
             iopub_timeout=60,
             shutdown_kernel="immediate",
-            timeout_func=remaining,
+            stderr_file=bar,
             on_cell_start=show,
             config=Config({"KernelManager": kernel}),
         )
@@ -188,14 +231,14 @@ def _payload(notebook: Any) -> dict[str, Any]:
     return plain
 
 
-def _failure(error: Exception, spec: RunSpec) -> RunError:
+def _failure(error: Exception, exceeded: str | None) -> RunError:
     """The one line that says why a run failed."""
-    from nbclient.exceptions import CellTimeoutError, DeadKernelError
+    from nbclient.exceptions import DeadKernelError
 
+    if exceeded:
+        return RunError(exceeded, retry=False)
     if isinstance(error, RunError):
         return error
-    if isinstance(error, CellTimeoutError) and "IOPub" not in str(error):
-        return RunError(f"over its budget of {spec.budget_s / 60:g} minutes", retry=False)
     if isinstance(error, DeadKernelError):
         return RunError("the kernel died: killed, or out of memory")
     lines = re.findall(r"\S.*", str(error)) or [""]
@@ -210,72 +253,7 @@ def _children_cpu_s() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def _utc(seconds: float) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
-
-
-class LocalExecutor(ThreadPoolExecutor):
-    """``jobs`` worker processes, each a pool of its own: one that dies fails only its own run.
-
-    Workers and their kernels end with this process, however it ends: they hold the reading end of a
-    pipe whose writing end is here only.
-    """
-
-    def __init__(self, jobs: int) -> None:
-        super().__init__(jobs)
-        self._context = get_context("spawn")
-        self._reader, self._leash = self._context.Pipe(duplex=False)
-        self._idle: SimpleQueue[ProcessPoolExecutor] = SimpleQueue()
-        for _ in range(jobs):
-            self._idle.put(self._new_pool())
-
-    def _new_pool(self) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(
-            1, mp_context=self._context, initializer=_hold_leash, initargs=(self._reader,)
-        )
-
-    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Run ``fn`` in an idle worker, as soon as there is one."""
-        return super().submit(self._run, fn, *args, **kwargs)
-
-    def _run(self, fn: Any, *args: Any, **kwargs: Any) -> Any:
-        pool = self._idle.get()  # there are as many pools as threads
-        try:
-            return pool.submit(fn, *args, **kwargs).result()
-        except BrokenProcessPool:
-            pool.shutdown(wait=False)
-            pool = self._new_pool()
-            raise RunError("the worker process died: killed, or out of memory") from None
-        finally:
-            self._idle.put(pool)
-
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """With ``wait``, end the workers when they have done what was submitted."""
-        super().shutdown(wait=wait, cancel_futures=cancel_futures)
-        if wait:
-            self._leash.close()
-
-    def kill(self) -> None:
-        """End workers and kernels now; what is in flight fails, what waits is cancelled."""
-        super().shutdown(wait=False, cancel_futures=True)
-        self._leash.close()
-        super().shutdown(wait=True)
-
-
-def _hold_leash(reader: Any) -> None:
-    """In a worker: leave the terminal's process group (Ctrl-C), and end when the leash does."""
-    os.setsid()
-    tempfile.tempdir = tempfile.mkdtemp(prefix="cliplab-")
-
-    def watch() -> None:
-        import psutil
-
-        with suppress(EOFError, OSError):
-            reader.recv()
-        for child in psutil.Process().children(recursive=True):
-            with suppress(psutil.NoSuchProcess):
-                child.kill()
-        shutil.rmtree(str(tempfile.tempdir), ignore_errors=True)
-        os._exit(1)
-
-    threading.Thread(target=watch, name="leash", daemon=True).start()
+def utc(seconds: float) -> str:
+    """A moment as text that sorts by time."""
+    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+    return f"{whole}.{int(seconds % 1 * 1000):03}Z"

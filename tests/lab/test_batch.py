@@ -7,18 +7,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cliplab.lab.batch import (
-    BatchResult,
-    LocalExecutor,
-    RunSpec,
-    find_notebooks,
-    load_finished,
-    plan,
-    read_presets,
-    run_batch,
-    run_one,
-)
+from cliplab.lab.batch import BatchResult, run_batch
+from cliplab.lab.local import LocalExecutor
 from cliplab.lab.parameters import Text
+from cliplab.lab.plan import find_notebooks, plan, read_presets
+from cliplab.lab.worker import RunSpec, load_finished, run_one
 
 RECORD = """
 from cliplab.lab.runs import record
@@ -43,7 +36,7 @@ import os, time
 if not os.path.exists("killed"):
     with open("killed", "w") as file:
         file.write(str(os.getpid()))
-    os.kill(os.getppid(), 9)
+    os.kill(int(os.environ["JPY_PARENT_PID"]), 9)
     time.sleep(60)
 record([{"arm": "a", "seed": 0}])
 """
@@ -167,7 +160,7 @@ def test_failures_are_retried_once_kept_and_stop_nothing(notebooks, tmp_path):
     good, *others = notebooks
     specs = [
         *plan([good], "quick", results, grid={"lr": [1, 2]}),
-        *plan(others, "quick", results, budget_s=10),
+        *plan(others, "quick", results, budget_s=20),
     ]
     with LocalExecutor(2) as executor:
         result = run_batch(specs, executor, events)  # type: ignore[arg-type]
@@ -178,7 +171,7 @@ def test_failures_are_retried_once_kept_and_stop_nothing(notebooks, tmp_path):
     errors = {failure.spec.notebook.stem: failure.error for failure in result.failures}
     assert errors == {
         "02_fail": "ValueError: too large",
-        "04_slow": "over its budget of 0.166667 minutes",
+        "04_slow": "over its budget of 0.333 minutes",
         "05_twice": f"{once} 2 times",
         "06_never": f"{once} 0 times",
     }

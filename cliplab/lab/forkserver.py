@@ -1,0 +1,184 @@
+"""Kernels forked from a warm process (Linux); on any doubt there is none, and stock kernels run."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+PROVISIONER = "cliplab-fork"
+ANSWER_S = 60.0  # for the first kernel the packages are still being imported
+# Read once, when Python or a library starts: a kernel forked later cannot take other values.
+READ_AT_START = (
+    "PYTHON",
+    "OMP_",
+    "MKL_",
+    "OPENBLAS_",
+    "KMP_",
+    "TORCH",
+    "CUDA",
+    "MPL",
+    "LD_",
+    "LC_",
+)
+
+
+class ForkError(RuntimeError):
+    """The fork server gave no kernel."""
+
+
+class ForkedKernel:
+    """A forked kernel, with the part of ``subprocess.Popen`` that jupyter_client uses."""
+
+    stdin = stdout = stderr = None
+
+    def __init__(self, answers: socket.socket) -> None:
+        self._answers, self._buffer = answers, b""
+        self.returncode: int | None = None
+        self.cpu_s = 0.0
+        answers.settimeout(ANSWER_S)
+        self.pid: int = self._next()["pid"]
+
+    def _next(self) -> dict[str, Any]:
+        while b"\n" not in self._buffer:
+            try:
+                received = self._answers.recv(4096)
+            except TimeoutError:
+                raise ForkError(f"no kernel within {ANSWER_S:g} s") from None
+            if not received:
+                raise ForkError("the fork server has ended")
+            self._buffer += received
+        line, self._buffer = self._buffer.split(b"\n", 1)
+        message: dict[str, Any] = json.loads(line)
+        return message
+
+    def poll(self) -> int | None:
+        """The exit status, None while the kernel runs."""
+        return self._read_end(timeout=0)
+
+    def wait(self) -> int | None:
+        """The exit status, as soon as there is one."""
+        return self._read_end(timeout=None)
+
+    def _read_end(self, timeout: float | None) -> int | None:
+        if self.returncode is None:
+            self._answers.settimeout(timeout)
+            try:
+                end = self._next()
+                self.returncode, self.cpu_s = end["status"], end["cpu_s"]
+            except BlockingIOError:
+                return None
+            except (ForkError, OSError):
+                self.returncode = -9  # kernels die with their server
+            self._answers.close()
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal to the kernel, unless it has ended."""
+        if self.poll() is None:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        """Send SIGTERM."""
+        self.send_signal(15)
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        self.send_signal(9)
+
+
+class ForkServer:
+    """A process with the packages imported; it ends with this one, and its kernels with it."""
+
+    def __init__(self, env: Mapping[str, str] = os.environ) -> None:
+        ours, theirs = socket.socketpair()
+        self.signature = signature(env)
+        self.kernels: list[ForkedKernel] = []
+        self._owner = ours
+        with theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, str(Path(__file__).with_name("zygote.py")), str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+                env={**env, "MPLBACKEND": "module://matplotlib_inline.backend_inline"},
+            )
+
+    def fork(self, argv: Sequence[str], env: Mapping[str, str], cwd: str) -> ForkedKernel:
+        """A kernel with ipykernel_launcher's arguments; :class:`ForkError` if there is none."""
+        request = {"argv": list(argv), "env": dict(env), "cwd": cwd}
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs:
+                socket.send_fds(self._owner, [b"k"], [theirs.fileno()])
+            ours.sendall(json.dumps(request).encode())
+            ours.shutdown(socket.SHUT_WR)
+            kernel = ForkedKernel(ours)
+        except (OSError, ForkError) as error:
+            ours.close()
+            raise ForkError(str(error)) from None
+        self.kernels.append(kernel)
+        return kernel
+
+    def alive(self) -> bool:
+        """Whether it still runs."""
+        return self.process.poll() is None
+
+    def close(self) -> None:
+        """End it, and the kernels that still run."""
+        self._owner.close()
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(5)
+        if self.alive():
+            self.process.kill()
+            self.process.wait()
+
+
+_server: ForkServer | None = None
+_refused: object = None  # the signature of a server that did not give a kernel
+_lock = threading.Lock()
+
+
+def fork_server() -> ForkServer | None:
+    """This process's fork server, new where the environment changed; None: use stock kernels."""
+    global _server
+    with _lock:
+        now = signature(os.environ)
+        if _server and (_server.signature != now or not _server.alive()):
+            _server.close()
+            _server = None
+        if _server is None and now != _refused and _possible():
+            _server = ForkServer()
+        return _server
+
+
+def refuse() -> None:
+    """Give up on forking in this environment: the server did not give a kernel."""
+    global _server, _refused
+    with _lock:
+        _refused = signature(os.environ)
+        if _server:
+            _server.close()
+        _server = None
+
+
+def _possible() -> bool:
+    names = entry_points(group="jupyter_client.kernel_provisioners").names
+    return sys.platform == "linux" and PROVISIONER in names
+
+
+def signature(env: Mapping[str, str]) -> tuple:
+    """What a server that runs already could not follow: settings, and installed packages."""
+    settings = sorted((k, v) for k, v in env.items() if k.startswith(READ_AT_START))
+    folders = [Path(folder) for folder in sys.path if folder.endswith("-packages")]
+    installed = [(str(f), f.stat().st_mtime_ns) for f in folders if f.is_dir()]
+    return (sys.executable, *settings, *installed)

@@ -1,0 +1,112 @@
+"""What a batch ends in: records found, claims judged, the report written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from cliplab.lab import tables
+from cliplab.lab.batch import Failure
+from cliplab.lab.claims import Verdict, judge_all
+from cliplab.lab.keys import code_key, digest
+from cliplab.lab.plan import find_notebooks, overrides
+from cliplab.lab.runs import RunRecord, union_rows, write_atomic
+
+
+def judge_and_report(
+    records: Sequence[RunRecord],
+    notebooks: Path,
+    reports: Path,
+    failures: Sequence[Failure] = (),
+) -> None:
+    """The verdicts of record as a table, as claims.json and as the HTML report.
+
+    ``ValueError``: the records cannot be judged together.
+    """
+    from cliplab.lab.report import write_report
+
+    try:
+        verdicts = judge_records(records, notebooks)
+    except ValueError as error:
+        raise ValueError(f"cannot judge: {error}") from None
+    if verdicts:
+        print(_table(verdicts))
+    text = json.dumps([verdict.to_dict() for verdict in verdicts], indent=1)
+    write_atomic(reports / "claims.json", text + "\n")
+    print(f"report: {write_report(records, verdicts, reports, failures)}")
+
+
+def judge_records(records: Sequence[RunRecord], notebooks: Path) -> list[Verdict]:
+    """Verdicts of the rows at their preset's parameters: the claims speak of no other setting."""
+    rows, changed = {}, {}
+    for name in dict.fromkeys(record.notebook for record in records):
+        own = [record for record in records if record.notebook == name]
+        differing = [overrides(record, notebooks) for record in own]
+        names = sorted({n for differs in differing for n in differs})
+        registered = [r for r, differs in zip(own, differing, strict=True) if not differs]
+        settings = {str([record.params[n] for n in names]) for record in own}
+        if names and not registered:
+            changed[name] = f"no verdict ({', '.join(names)} changed)"
+        rows[name] = union_rows(registered or (own if len(settings) == 1 else []))
+    verdicts = judge_all(rows, records[0].preset)
+    return [replace(v, verdict=changed.get(v.notebook, v.verdict)) for v in verdicts]
+
+
+def _table(verdicts: Sequence[Verdict]) -> str:
+    head = ("claim", "verdict", "effect [90 % interval]", "n", "p (Holm)", "statement")
+    rows = [
+        (
+            v.id,
+            v.verdict,
+            tables.effect(v),
+            tables.number(v.n),
+            tables.p_value(v.p_holm),
+            v.statement,
+        )
+        for v in verdicts
+    ]
+    return tables.aligned([head, *rows])
+
+
+def failure_table(failures: Sequence[Failure]) -> str:
+    """One line a failed run: which, in which cell, why, and where the rest stands."""
+    head = ("failed run", "cell", "error", "details")
+    rows = [
+        (f.spec.label, f.cell or "–", f.error, str(f.spec.directory / "error.txt"))
+        for f in failures
+    ]
+    return tables.aligned([head, *rows])
+
+
+def remember(results: Path, records: Sequence[RunRecord]) -> None:
+    """Note which records the last batch ended with."""
+    paths = [str(record.directory / "record.json") for record in records]
+    write_atomic(results / "last_run.json", json.dumps(paths, indent=1) + "\n")
+
+
+def last_records(results: Path) -> list[RunRecord]:
+    """The records of the last batch; ``ValueError`` if there are none."""
+    last = results / "last_run.json"
+    try:
+        records = [RunRecord.load(Path(path)) for path in json.loads(last.read_text())]
+    except OSError as error:
+        raise ValueError(f"no records of a last run ({error}): `cliplab run` first") from None
+    if not records:
+        raise ValueError(f"{last} lists no records: every run of the last batch failed")
+    return records
+
+
+def preset_records(preset: str, notebooks: Path, results: Path) -> list[RunRecord]:
+    """Records of the code as it is now; the newest where only the environment differs."""
+    newest: dict[tuple[str, str], RunRecord] = {}
+    for notebook in find_notebooks([], notebooks):
+        code, folder = code_key(notebook), results / notebook.stem / preset
+        records = [RunRecord.load(path) for path in folder.glob("*/record.json")]
+        for record in sorted(records, key=lambda r: str(r.provenance["finished"])):
+            if record.code_key == code:
+                newest[notebook.stem, digest(record.params)] = record
+    if not newest:
+        raise ValueError(f"no current records of preset {preset!r} in {results}")
+    return list(newest.values())

@@ -1,0 +1,79 @@
+"""What there is: notebooks, their parameters and presets, and the state of their results."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from cliplab.lab.keys import code_key
+from cliplab.lab.parameters import load_cells, read_parameters
+from cliplab.lab.plan import read_presets
+from cliplab.lab.runs import RunRecord
+from cliplab.lab.tables import duration
+
+
+def describe(notebook: Path, results: Path, only: str | None = None) -> dict[str, Any]:
+    """A notebook's question, times, parameters, presets, and its records by preset."""
+    presets = read_presets(notebook)
+    current = code_key(notebook)
+    names = [only] if only in presets else list(presets)
+    texts = [c["source"] for c in load_cells(notebook) if c["cell_type"] == "markdown"]
+    lines = [line for text in texts for line in text.splitlines()]
+    times = next((line for line in lines if line.startswith("**Expected time**")), "")
+    return {
+        "notebook": notebook.stem,
+        "question": next((line.lstrip("# ") for line in lines if line.startswith("#")), ""),
+        "expected_time": re.sub(r"^\*\*Expected time\*\*\W*", "", times),
+        "presets": list(presets),
+        "values": {name: presets[name] for name in names},
+        "parameters": [asdict(p) for p in read_parameters(notebook).values()],
+        "records": {name: _state(results / notebook.stem / name, current) for name in names},
+    }
+
+
+def _state(folder: Path, current: str) -> dict[str, Any]:
+    """How many runs are done with today's code, with other code, damaged, and failed."""
+    state: dict[str, Any] = {"current": 0, "stale": 0, "corrupt": 0, "failed": 0}
+    wall_s = 0.0
+    for path in folder.glob("*/record.json"):
+        try:
+            record = RunRecord.load(path)
+        except ValueError:
+            state["corrupt"] += 1
+            continue
+        state["current" if record.code_key == current else "stale"] += 1
+        if record.code_key == current:
+            wall_s += record.provenance.get("wall_s") or 0
+    errors = list(folder.glob("*/error.txt"))
+    state["failed"] = sum(not path.with_name("record.json").exists() for path in errors)
+    return state | {"wall_s": round(wall_s, 1)}
+
+
+def as_text(entry: dict[str, Any]) -> str:
+    """A description for people."""
+    lines = [f"{entry['notebook']}: {entry['question']}"]
+    if entry["expected_time"]:
+        lines.append(f"  expected time: {entry['expected_time']}")
+    for preset, state in entry["records"].items():
+        counts = [f"{state[n]} {n}" for n in ("current", "stale", "corrupt", "failed") if state[n]]
+        took = f" ({duration(state['wall_s'])})" if state["current"] else ""
+        lines.append(f"  {preset}: {', '.join(counts) or 'no records'}{took}")
+        values = [f"{name}={value!r}" for name, value in entry["values"][preset].items()]
+        lines += _wrapped(values)
+    lines.append("  parameters (quick):")
+    for p in entry["parameters"]:
+        bound = f" [{p['bound']}]" if p["bound"] else ""
+        lines.append(
+            f"    {p['name']}: {p['type']} = {p['default']!r}  {p['help']}{bound}".rstrip()
+        )
+    return "\n".join(lines)
+
+
+def _wrapped(values: Sequence[str]) -> list[str]:
+    import textwrap
+
+    text = ", ".join(values)
+    return textwrap.wrap(text, 96, initial_indent="    ", subsequent_indent="    ")

@@ -1,0 +1,172 @@
+"""Which runs a command asks for: notebooks, presets, grids, seeds, parts of them."""
+
+from __future__ import annotations
+
+import time
+import tomllib
+from collections.abc import Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from cliplab.lab.keys import code_key, run_key
+from cliplab.lab.parameters import Parameter, coerce, read_parameters
+from cliplab.lab.runs import RunRecord
+from cliplab.lab.worker import RunSpec, utc
+
+DEFAULT_BUDGET_S = 3600.0
+
+
+def find_notebooks(names: Sequence[str], folder: Path) -> list[Path]:
+    """Notebooks by stem, unique prefix or path, in order and each once; none named: all."""
+    known = sorted(folder.glob("*.ipynb"))
+    if not names and not known:
+        raise ValueError(f"no notebooks in {folder}")
+    found = [_find_notebook(name, known) for name in names] if names else known
+    return list(dict.fromkeys(path.resolve() for path in found))
+
+
+def _find_notebook(name: str, known: Sequence[Path]) -> Path:
+    if name.endswith(".ipynb"):
+        if not Path(name).is_file():
+            raise ValueError(f"no notebook {name}")
+        return Path(name)
+    matches = [path for path in known if path.stem == name]
+    matches = matches or [path for path in known if path.stem.startswith(name)]
+    if len(matches) != 1:
+        what = f"matches {len(matches)} notebooks" if matches else "matches no notebook"
+        stems = ", ".join(path.stem for path in matches or known) or "none found"
+        raise ValueError(f"{name!r} {what}: {stems}")
+    return matches[0]
+
+
+def read_presets(notebook: Path) -> dict[str, dict[str, Any]]:
+    """The notebook's presets from presets.toml beside it; ``quick`` is always there."""
+    path = notebook.parent / "presets.toml"
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return {"quick": {}} | tables.get(notebook.stem, {})
+
+
+def preset_params(notebook: Path, preset: str) -> dict[str, Any]:
+    """Every parameter's value in a preset: the notebook's defaults, overlaid by its table."""
+    declared, presets = read_parameters(notebook), read_presets(notebook)
+    if preset not in presets:
+        raise ValueError(f"{notebook.stem} has no preset {preset!r}: {', '.join(presets)}")
+    defaults = {name: parameter.default for name, parameter in declared.items()}
+    return defaults | _typed(declared, presets[preset])
+
+
+def overrides(record: RunRecord, notebooks: Path) -> list[str]:
+    """Names of a run's parameters, seeds aside, that are not as its preset has them.
+
+    All of them where the notebook is none of the collection's.
+    """
+    path, seeds = notebooks / f"{record.notebook}.ipynb", ("first_seed", "n_seeds")
+    wanted = preset_params(path, record.preset) if path.exists() else {}
+    return [n for n, value in record.params.items() if n not in seeds and wanted.get(n) != value]
+
+
+def plan(
+    notebooks: Sequence[Path],
+    preset: str,
+    results: Path,
+    *,
+    params: Mapping[str, Any] | None = None,
+    grid: Mapping[str, Sequence[Any]] | None = None,
+    seeds: range | None = None,
+    split_seeds: int | None = None,
+    budget_s: float = DEFAULT_BUDGET_S,
+    memory_gb: float | None = None,
+    kernel: str = "fork",
+    force: bool = False,
+) -> list[RunSpec]:
+    """Every run asked for: notebooks x grid x chunks of at most ``split_seeds`` seeds.
+
+    Parameters are the notebook's defaults, overlaid by the preset, ``params``, one point of the
+    grid, and ``seeds``. ``ValueError`` if anything is unknown or ill-typed; touches no file. With
+    ``force``, records written before now do not count as done.
+    """
+    not_before = utc(time.time()) if force else ""
+    specs: list[RunSpec] = []
+    for notebook in notebooks:
+        notebook = notebook.resolve()
+        declared, code = read_parameters(notebook), code_key(notebook)
+        try:
+            base = preset_params(notebook, preset) | _typed(declared, params or {})
+            for point in _grid_points(declared, grid or {}):
+                for chunk in _seed_chunks(base | point, seeds, split_seeds):
+                    values = base | point | chunk
+                    varied = {name: values[name] for name in [*(params or {}), *point, *chunk]}
+                    key = run_key(code, values)
+                    specs.append(
+                        RunSpec(
+                            notebook=notebook,
+                            preset=preset,
+                            params=values,
+                            key=key,
+                            code_key=code,
+                            directory=results.resolve() / notebook.stem / preset / key[:16],
+                            budget_s=budget_s,
+                            label=" ".join(
+                                [notebook.stem, *(f"{n}={v}" for n, v in varied.items())]
+                            ),
+                            memory_gb=memory_gb,
+                            kernel=kernel,
+                            not_before=not_before,
+                        )
+                    )
+        except ValueError as error:
+            raise ValueError(f"{notebook.stem}: {error}") from None
+    return specs
+
+
+def _typed(declared: Mapping[str, Parameter], values: Mapping[str, Any]) -> dict[str, Any]:
+    for name in values:
+        if name not in declared:
+            raise ValueError(f"unknown parameter {name!r}; declared: {', '.join(declared)}")
+    return {name: coerce(declared[name], value) for name, value in values.items()}
+
+
+def _grid_points(
+    declared: Mapping[str, Parameter], grid: Mapping[str, Sequence[Any]]
+) -> list[dict[str, Any]]:
+    axes: list[list[tuple[str, Any]]] = []
+    for name, values in grid.items():
+        axis = [(name, _typed(declared, {name: value})[name]) for value in values]
+        if not axis or any(axis.count(point) > 1 for point in axis):
+            raise ValueError(f"grid {name}: expected distinct values, got {list(values)}")
+        axes.append(axis)
+    return [dict(point) for point in product(*axes)]
+
+
+def _seed_chunks(
+    values: Mapping[str, Any], seeds: range | None, size: int | None
+) -> list[dict[str, Any]]:
+    if seeds is None and size is None:
+        return [{}]
+    if seeds is None:
+        seeds = range(values["first_seed"], values["first_seed"] + values["n_seeds"])
+    step = size or len(seeds)
+    chunks = [seeds[start : start + step] for start in range(0, len(seeds), step)]
+    return [{"first_seed": chunk.start, "n_seeds": len(chunk)} for chunk in chunks]
+
+
+def only(specs: Sequence[RunSpec], wanted: Mapping[str, Sequence[Any]]) -> list[RunSpec]:
+    """The runs whose parameters have one of the wanted values; ``ValueError`` if there is none."""
+    typed = {
+        notebook: _grid_points(read_parameters(notebook), wanted)
+        for notebook in {spec.notebook for spec in specs}
+    }
+    kept = [s for s in specs if any(p.items() <= s.params.items() for p in typed[s.notebook])]
+    if not kept:
+        text = " ".join(f"{n}={','.join(map(str, values))}" for n, values in wanted.items())
+        raise ValueError(f"--filter {text}: none of the {len(specs)} runs is like that")
+    return kept
+
+
+def shard(specs: Sequence[RunSpec], index: int, count: int) -> list[RunSpec]:
+    """Part ``index`` of ``count`` (from 1): together the parts are all runs, each once."""
+    return list(specs[index - 1 :: count])

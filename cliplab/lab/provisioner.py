@@ -1,0 +1,31 @@
+"""The entry point ``cliplab-fork`` of jupyter_client: kernels from the fork server."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+from jupyter_client.provisioning import LocalProvisioner
+
+from cliplab.lab.forkserver import ForkError, fork_server, refuse
+
+
+class ForkProvisioner(LocalProvisioner):  # type: ignore[misc]
+    """Forks ``python -m ipykernel_launcher``; any other command starts as it always does."""
+
+    async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> Any:
+        """Fork the kernel, or launch it the stock way where that cannot be."""
+        plain = cmd[:3] == [sys.executable, "-m", "ipykernel_launcher"]
+        server = fork_server() if plain else None
+        if server is None:
+            return await super().launch_kernel(cmd, **kwargs)
+        self.cwd = kwargs.get("cwd") or os.getcwd()
+        env = kwargs["env"] | {"JPY_PARENT_PID": str(os.getpid())}
+        try:
+            self.process = server.fork(cmd[3:], env, str(self.cwd))
+        except ForkError:
+            refuse()
+            return await super().launch_kernel(cmd, **kwargs)
+        self.pid = self.pgid = self.process.pid
+        return self.connection_info
