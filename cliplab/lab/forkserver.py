@@ -141,6 +141,8 @@ class ForkServer:
         if self.alive():
             self.process.kill()
             self.process.wait()
+        for kernel in self.kernels:
+            kernel.wait()
 
 
 _server: ForkServer | None = None

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cliplab.lab.batch import Failure
     from cliplab.lab.runs import RunRecord
 
+MOST_TEXT = 100_000  # characters of one output that a page shows
 _VERDICTS = ("supported", "equivalent", "refuted", "inconclusive")
 
 
@@ -32,13 +33,17 @@ def write_report(
     templates = _environment()
     pages = Path(out_dir) / "pages"
     pages.mkdir(parents=True, exist_ok=True)
-    for old in pages.glob("*.html"):
-        old.unlink()
     ledger = load_ledger() if ledger is None else ledger
     notebooks = [
         _notebook([r for r in records if (r.notebook, r.preset) == group], ledger, pages, templates)
         for group in sorted({(record.notebook, record.preset) for record in records})
     ]
+    failed = [_failure(failure, pages, templates) for failure in failures]
+    kept = {page["href"] for notebook in notebooks for page in notebook["pages"]}
+    kept |= {failure["href"] for failure in failed}
+    for path in pages.glob("*.html"):
+        if f"pages/{path.name}" not in kept:
+            path.unlink()
     index = Path(out_dir) / "index.html"
     html = templates.get_template("index.html.j2").render(
         presets=sorted({record.preset for record in records}),
@@ -51,7 +56,7 @@ def write_report(
         notebooks=notebooks,
         noise=[row for notebook in notebooks for row in notebook["noise"]],
         first_page={n["name"]: n["pages"][0]["href"] for n in notebooks},
-        failures=[_failure(failure, pages, templates) for failure in failures],
+        failures=failed,
     )
     index.write_text(html, encoding="utf-8")
     return index
@@ -108,8 +113,6 @@ def _notebook(
 
 def _failure(failure: Failure, pages: Path, templates: jinja2.Environment) -> dict[str, str]:
     """The page of a failed run: its notebook as far as it got, or what is known without one."""
-    from cliplab.lab.pages import notebook_body, read_notebook
-
     spec, log = failure.spec, failure.spec.directory / "error.txt"
     got_somewhere = (spec.directory / "notebook.ipynb").exists()
     name = f"failed-{spec.notebook.stem}-{spec.preset}-{spec.key[:8]}.html"
@@ -120,9 +123,10 @@ def _failure(failure: Failure, pages: Path, templates: jinja2.Environment) -> di
         subtitle=f"{spec.notebook.stem}, preset {spec.preset}, run {spec.key[:8]}",
         params=spec.params,
         error=log.read_text(encoding="utf-8") if log.exists() else failure.error,
-        body=notebook_body(read_notebook(spec.directory)) if got_somewhere else "",
+        body=_body(spec.directory) if got_somewhere else "",
     )
-    return {"href": f"pages/{name}", "label": spec.label, "error": failure.error}
+    error = {"cell": failure.cell or "–", "error": failure.error}
+    return {"href": f"pages/{name}", "label": spec.label} | error
 
 
 def _metric_and_margin(
@@ -143,17 +147,16 @@ def _total(records: list[RunRecord], key: str) -> str:
 def _page(
     record: RunRecord, varied: Sequence[str], pages: Path, templates: jinja2.Environment
 ) -> dict[str, Any]:
-    from cliplab.lab.pages import notebook_body, read_notebook
-
     name = f"{record.notebook}-{record.preset}-{record.key[:8]}.html"
-    _write_page(
-        pages / name,
-        templates,
-        title=record.notebook,
-        subtitle=f"{record.notebook}, preset {record.preset}, run {record.key[:8]}",
-        params=record.params,
-        body=notebook_body(read_notebook(record.directory)),
-    )
+    if not _is_current(pages / name, record.directory / "notebook.ipynb"):
+        _write_page(
+            pages / name,
+            templates,
+            title=record.notebook,
+            subtitle=f"{record.notebook}, preset {record.preset}, run {record.key[:8]}",
+            params=record.params,
+            body=_body(record.directory),
+        )
     settings = ", ".join(f"{key}={record.params.get(key)}" for key in varied)
     provenance = {**tables.flat(record.provenance), "code key": record.code_key, "key": record.key}
     choices = {f"chosen {key}": value for key, value in tables.flat(record.choices).items()}
@@ -162,6 +165,33 @@ def _page(
         "label": " ".join(filter(None, [record.preset, settings])),
         "provenance": provenance | choices,
     }
+
+
+def _is_current(page: Path, notebook: Path) -> bool:
+    """Whether a page was made after its notebook, and by today's code."""
+    folder = Path(__file__).parent
+    sources = [
+        notebook,
+        folder / "pages.py",
+        folder / "report.py",
+        *(folder / "templates").iterdir(),
+    ]
+    made = page.stat().st_mtime_ns if page.exists() else 0
+    return made > max(source.stat().st_mtime_ns for source in sources)
+
+
+def _body(directory: Path) -> str:
+    from cliplab.lab.pages import notebook_body, read_notebook
+
+    notebook = read_notebook(directory)
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if len(text := output.get("text", "")) > MOST_TEXT:
+                left_out = len(text) - MOST_TEXT
+                where = directory / "notebook.ipynb"
+                note = f"[… {left_out:,} more characters in {where}]"
+                output.text = f"{text[:MOST_TEXT]}\n{note}\n"
+    return notebook_body(notebook)
 
 
 def _write_page(path: Path, templates: jinja2.Environment, **content: Any) -> None:

@@ -69,10 +69,9 @@ class RunError(RuntimeError):
 
 def load_finished(spec: RunSpec) -> RunRecord | None:
     """The record of a run that is done, None if it is not; ``ValueError`` if damaged."""
-    try:
-        record = RunRecord.load(spec.record_path)
-    except FileNotFoundError:
+    if not spec.record_path.exists():
         return None
+    record = RunRecord.load(spec.record_path)
     if record.key != spec.key:
         why = f"its key is {record.key[:16]}, not {spec.key[:16]}"
         raise ValueError(f"corrupt record {spec.record_path}: {why}; delete it to run again")

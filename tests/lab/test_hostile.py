@@ -1,0 +1,176 @@
+"""Notebooks and disks that misbehave: each fails alone, and leaves nothing behind."""
+
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from cliplab.lab.batch import BatchResult, run_batch
+from cliplab.lab.judging import failure_table
+from cliplab.lab.local import LocalExecutor
+from cliplab.lab.plan import plan
+from cliplab.lab.report import write_report
+
+RECORD = "from cliplab.lab import record\nrecord([{'arm': 'a', 'seed': 0}])"
+# A child in a session of its own whose parent is gone: no signal to the kernel's group reaches it.
+DAEMON = """
+import os, time
+from pathlib import Path
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        Path("pids").open("a").write(f"{os.getpid()} ")
+        time.sleep(600)
+    os._exit(0)
+while not os.path.exists("pids"):
+    time.sleep(0.05)
+"""
+FOREVER = "import time\nfor tick in __import__('itertools').count(): time.sleep(0.1)"
+DEAF = (
+    """
+import signal, time
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+"""
+    + FOREVER
+)
+GREEDY = """
+import os, time
+hoard = []
+while True:
+    hoard.append(bytearray(os.urandom(1) * 2**24))
+    time.sleep(0.01)
+"""
+SEGFAULT = "import ctypes\nctypes.string_at(0)"
+FLOOD = "for _ in range(1000):\n    print('x' * 99_999)"
+
+
+@pytest.mark.parametrize("kernel", ["fork", "stock"])
+def test_each_fails_alone_and_leaves_no_process(kernel, tmp_path, make_notebook):
+    folder = tmp_path / "nb"
+    cells = {
+        "01_good": [RECORD],
+        "02_daemon": [DAEMON, RECORD],
+        "03_forever": [DAEMON, DEAF],
+        "04_greedy": [GREEDY],
+        "05_segfault": [SEGFAULT],
+        "06_exits": ["import os; os._exit(3)"],
+        "07_flood": [FLOOD, RECORD],
+        "08_good": [RECORD],
+    }
+    notebooks = [make_notebook(folder / f"{name}.ipynb", *code) for name, code in cells.items()]
+    specs = [
+        spec
+        for notebook in notebooks
+        for spec in plan(
+            [notebook],
+            "quick",
+            tmp_path / "results",
+            budget_s=20 if notebook.stem == "03_forever" else 300,
+            memory_gb=1.0,
+            kernel=kernel,
+        )
+    ]
+    with LocalExecutor(2) as executor:
+        result = run_batch(specs, executor)
+    assert [r.notebook for r in result.records] == ["01_good", "02_daemon", "07_flood", "08_good"]
+    kernels = {record.provenance["kernel"] for record in result.records}
+    assert kernels == {"forked" if kernel == "fork" and sys.platform == "linux" else "stock"}
+    died = "the kernel died: killed, or out of memory"
+    assert {f.spec.label: (f.cell, f.error) for f in result.failures} == {
+        "03_forever": ("5/5", "over its budget of 0.333 minutes"),
+        "04_greedy": ("4/4", "over its budget of 1 GB of memory"),
+        "05_segfault": ("4/4", died),
+        "06_exits": ("4/4", died),
+    }
+    for failure in result.failures:
+        names = {path.name for path in failure.spec.directory.iterdir()}
+        assert names == {"error.txt", "notebook.ipynb"}
+    daemons = [int(pid) for pid in (folder / "pids").read_text().split()]
+    assert len(daemons) >= 2
+    wait_until(lambda: all(map(is_gone, daemons)))
+    check_what_is_said(result, tmp_path)
+
+
+def check_what_is_said(result: BatchResult, folder: Path) -> None:
+    table = failure_table(result.failures).splitlines()
+    assert len(table) == 5
+    assert re.split(r"\s{2,}", table[0]) == ["failed run", "cell", "error", "details"]
+    assert table[1].startswith("03_forever   5/5   over its budget of 0.333 minutes  ")
+    index = write_report(result.records, [], folder / "reports", result.failures)
+    assert "over its budget of 1 GB of memory" in index.read_text()
+    pages = list((folder / "reports" / "pages").iterdir())
+    assert len(pages) == 8
+    assert max(page.stat().st_size for page in pages) < 2e6  # the flood is cut short
+
+
+def test_a_folder_that_cannot_be_written_fails_its_run_only(tmp_path, make_notebook):
+    one, two = (make_notebook(tmp_path / "nb" / f"{n}.ipynb", RECORD) for n in ("01", "02"))
+    results = tmp_path / "results"
+    results.mkdir()
+    (results / "01").write_text("in the way")
+    specs = plan([one, two], "quick", results, kernel="stock")
+    with LocalExecutor(2) as executor:
+        result = run_batch(specs, executor)
+    assert [record.notebook for record in result.records] == ["02"]
+    (failure,) = result.failures
+    assert "Not a directory" in failure.error or "File exists" in failure.error
+    assert (results / "01").read_text() == "in the way"
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 300 kB; only the administrator can make one."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(disk)]
+    try:
+        done = subprocess.run(mount, capture_output=True)
+    except OSError:
+        done = None
+    if done is None or done.returncode:
+        pytest.skip("cannot mount a small file system")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_a_full_disk_fails_what_needs_it_and_the_rest_is_done_when_there_is_room(
+    small_disk, tmp_path, make_notebook
+):
+    big = "import os, base64\nprint(base64.b64encode(os.urandom(300_000)).decode())\n" + RECORD
+    names = ["01_small", "02_big", "03_small"]
+    for name in names:
+        code = big if "big" in name else RECORD
+        make_notebook(tmp_path / "notebooks" / f"{name}.ipynb", code)
+    command = [sys.executable, "-m", "cliplab.cli", "run", "--kernel", "stock"]
+    command += ["--results", small_disk / "results"]
+    first = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert first.returncode == 1, first.stderr
+    assert "Traceback" not in first.stderr
+    assert "No space left on device" in first.stderr
+    done = {path.parts[-4] for path in small_disk.rglob("record.json")}
+    assert done == {"01_small", "03_small"}
+
+    subprocess.run(["mount", "-o", "remount,size=8m", str(small_disk)], check=True)
+    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    assert "2 done, 1 to run" in again.stderr
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
