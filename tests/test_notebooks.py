@@ -2,12 +2,14 @@
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
 
 from cliplab.cli import main
-from cliplab.lab.runs import RunRecord
+from cliplab.lab.pages import read_notebook
+from cliplab.lab.runs import MIME, RunRecord
 
 ROOT = Path(__file__).parents[1]
 NAMES = [path.stem for path in sorted((ROOT / "notebooks").glob("*.ipynb"))]
@@ -25,10 +27,10 @@ def batch(tmp_path_factory):
     return root, status
 
 
-def arguments(root, results, jobs):
+def arguments(root, results, jobs, *more):
     folders = ["--notebooks", ROOT / "notebooks", "--results", root / results]
     folders += ["--reports", root / "reports"]
-    return [str(word) for word in ["run", "--preset", "smoke", "--jobs", jobs, *folders]]
+    return [str(word) for word in ["run", "--preset", "smoke", "--jobs", jobs, *folders, *more]]
 
 
 def records(results):
@@ -59,10 +61,31 @@ def test_the_report_has_a_page_for_every_notebook(batch):
         assert not re.search(r"""(src|href)=["']https?://[^"']+\.(js|css)""", page.read_text())
 
 
-def test_the_same_seeds_give_the_same_rows_at_any_number_of_jobs(batch):
+def test_forked_and_stock_kernels_and_any_number_of_jobs_give_the_same_outputs(batch):
     root, _ = batch
-    assert main(arguments(root, "again", jobs=1)) == 0
+    assert main(arguments(root, "again", 1, "--kernel", "stock")) == 0
     first, second = records(root / "results"), records(root / "again")
     for name in NAMES:
-        assert first[name].rows == second[name].rows, name
-        assert first[name].key == second[name].key
+        forked, stock = first[name], second[name]
+        assert forked.provenance["kernel"] == ("forked" if sys.platform == "linux" else "stock")
+        assert stock.provenance["kernel"] == "stock"
+        assert forked.key == stock.key
+        assert forked.rows == stock.rows, name
+        assert (forked.curves, forked.choices) == (stock.curves, stock.choices), name
+        assert outputs(forked) == outputs(stock), name
+
+
+def outputs(record):
+    """What each cell shows: text with its times masked, figures to the pixel."""
+    shown = []
+    for cell in read_notebook(record.directory).cells:
+        for output in cell.get("outputs", []):
+            data = dict(output.get("data", {"text": output.get("text")}))
+            data.pop(MIME, None)
+            shown.append({kind: mask(value) for kind, value in data.items()})
+    return shown
+
+
+def mask(value):
+    text = re.sub(r"0x[0-9a-f]+", "ADDRESS", str(value))
+    return re.sub(r"\d+(\.\d+)?( ?)(s|ms|min|seconds)\b", "TIME", text)

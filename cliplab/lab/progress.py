@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import re
-import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -102,7 +102,7 @@ class Progress:
             shown.append(f"and {len(running) - len(shown)} more")
         else:
             shown = [self._describe(spec) for spec in running]
-        width = shutil.get_terminal_size().columns - 3
+        width = os.get_terminal_size(sys.stderr.fileno()).columns - 3
         return [text if len(text) <= width else f"{text[: width - 1]}…" for text in shown]
 
     def _describe(self, spec: RunSpec) -> str:
