@@ -3,6 +3,7 @@ VENV ?= .venv
 PYTHON ?= python3
 PRESET ?= quick
 JOBS ?= 2
+EXECUTOR ?= local
 PIP_ARGS ?=
 ARGS ?=
 
@@ -27,14 +28,14 @@ env: $(READY) ## set up .venv, pinned by requirements.lock
 lab: $(READY) ## open the notebooks in JupyterLab
 	$(BIN)jupyter lab notebooks
 
-reproduce: $(READY) ## run the collection and report every claim (PRESET=quick JOBS=2)
-	$(BIN)cliplab run --preset $(PRESET) --jobs $(JOBS) $(ARGS)
+reproduce: $(READY) ## run the collection and report every claim (PRESET=quick JOBS=2 EXECUTOR=local)
+	$(BIN)cliplab run --preset $(PRESET) --jobs $(JOBS) --executor $(EXECUTOR) $(ARGS)
 
 report: $(READY) ## write the HTML report of the last batch again
 	$(BIN)cliplab report
 
 results: $(READY) ## run the verdict preset, publish its rows, regenerate RESULTS.md and README.md
-	$(BIN)cliplab run --preset verdict --jobs $(JOBS) $(ARGS)
+	$(BIN)cliplab run --preset verdict --jobs $(JOBS) --executor $(EXECUTOR) $(ARGS)
 	$(BIN)cliplab report --preset verdict --publish
 
 test: lint ## lint, types, and all tests, the notebooks included

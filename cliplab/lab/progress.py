@@ -111,6 +111,7 @@ class Progress:
             where = spec.progress_path.read_text(encoding="utf-8")
         except OSError:
             where = "starting"
+        where = re.sub(r"\|.*\|", "|", where)  # the drawn part of a bar needs a whole line
         return f"{spec.label}, {seconds // 60}:{seconds % 60:02d}: {where}"
 
     def _say(self, line: str) -> None:

@@ -61,7 +61,7 @@ def test_elsewhere_than_on_a_terminal_there_are_plain_lines(tmp_path, capsys):
 
 def test_a_terminal_shows_one_line_a_running_notebook(tmp_path):
     specs = [run_spec(tmp_path, name) for name in ("one", "two", "three", "a-long-name" * 9)]
-    specs[0].progress_path.write_text("cell 3/9 training:  20%")
+    specs[0].progress_path.write_text("cell 3/9 training:  20%|##   | 2/10 [00:00<00:02]")
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 60))
     terminal = os.fdopen(theirs, "w")
@@ -80,7 +80,7 @@ def test_a_terminal_shows_one_line_a_running_notebook(tmp_path):
     shown = os.read(ours, 2**16).decode()
     os.close(ours)
     terminal.close()
-    assert "one, 0:00: cell 3/9 training:  20%" in shown
+    assert "one, 0:00: cell 3/9 training:  20%| 2/10 [00:00" in shown
     assert "a-long-namea-long-name" in shown
     assert max(map(len, re.findall(r"a-long-name.*?…", shown))) == 57
     assert "and 2 more" in shown
