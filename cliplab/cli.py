@@ -36,6 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return FAILED
     except OSError as error:  # a full disk, say
         return fail(FAILED, error)
+    except KeyboardInterrupt:  # before or after the runs
+        return INTERRUPTED
 
 
 def run(options: argparse.Namespace) -> int:

@@ -71,15 +71,18 @@ def run_batch(
                 elsewhere.append(spec)
                 continue
             except Exception as error:
-                if spec.directory not in failed_once and getattr(error, "retry", True):
+                if record := load_finished(spec):  # its worker died just after that
+                    records[spec.directory] = record
+                elif spec.directory not in failed_once and getattr(error, "retry", True):
                     failed_once.add(spec.directory)
                     futures[executor.submit(run_one, spec)] = spec
                     if progress:
                         progress.retried(spec, str(error))
                     continue
-                cell = keep_evidence(spec, str(error))
-                failure = Failure(spec, str(error), getattr(error, "cell", "") or cell)
-                failures[spec.directory] = failure
+                else:
+                    cell = keep_evidence(spec, str(error))
+                    failure = Failure(spec, str(error), getattr(error, "cell", "") or cell)
+                    failures[spec.directory] = failure
             if progress:
                 progress.finished(spec, failures.get(spec.directory))
         if progress:

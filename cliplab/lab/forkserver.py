@@ -163,14 +163,12 @@ def fork_server() -> ForkServer | None:
         return _server
 
 
-def refuse() -> None:
-    """Give up on forking in this environment: the server did not give a kernel."""
-    global _server, _refused
-    with _lock:
-        _refused = signature(os.environ)
-        if _server:
-            _server.close()
-        _server = None
+def give_up(server: ForkServer) -> None:
+    """End a server that gave no kernel, and start no other here, unless this one was killed."""
+    global _refused
+    if (server.process.poll() or 0) >= 0:
+        _refused = server.signature
+    server.close()
 
 
 def _possible() -> bool:

@@ -7,13 +7,15 @@ import shutil
 import tempfile
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from multiprocessing import get_context
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
+from uuid import uuid4
 
-from cliplab.lab.worker import RunError
-
-DIED = "the worker process died: killed, or out of memory"
+from cliplab.lab.processes import end_with
+from cliplab.lab.worker import WORKER_DIED, RunError
 
 
 class LocalExecutor(ThreadPoolExecutor):
@@ -27,7 +29,7 @@ class LocalExecutor(ThreadPoolExecutor):
         super().__init__(jobs)
         self._context = get_context("spawn")
         self._reader, self._leash = self._context.Pipe(duplex=False)
-        self._scratch = tempfile.mkdtemp(prefix="cliplab-")
+        self._scratch = Path(tempfile.gettempdir(), f"cliplab-{uuid4().hex[:12]}")
         self._idle: SimpleQueue[ProcessPoolExecutor] = SimpleQueue()
         for _ in range(jobs):
             self._idle.put(self._new_pool())
@@ -51,7 +53,7 @@ class LocalExecutor(ThreadPoolExecutor):
         except BrokenProcessPool:
             pool.shutdown(wait=False)
             pool = self._new_pool()
-            raise RunError(DIED) from None
+            raise RunError(WORKER_DIED) from None
         finally:
             self._idle.put(pool)
 
@@ -72,10 +74,17 @@ class LocalExecutor(ThreadPoolExecutor):
         shutil.rmtree(self._scratch, ignore_errors=True)
 
 
-def _begin(reader: Any, scratch: str) -> None:
+def _begin(reader: Any, scratch: Path) -> None:
     """In a worker: leave the terminal's process group (Ctrl-C), and end when the leash does."""
-    from cliplab.lab.processes import end_with
-
+    own = scratch / str(os.getpid())
     os.setsid()
-    tempfile.tempdir = scratch
-    end_with(reader, lambda: shutil.rmtree(scratch, ignore_errors=True))
+    scratch.mkdir(mode=0o700, exist_ok=True)
+    own.mkdir(mode=0o700)
+    tempfile.tempdir = str(own)
+
+    def clean_up() -> None:
+        shutil.rmtree(own, ignore_errors=True)
+        with suppress(OSError):  # other workers are still there
+            scratch.rmdir()
+
+    end_with(reader, clean_up)

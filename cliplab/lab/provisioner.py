@@ -8,7 +8,7 @@ from typing import Any
 
 from jupyter_client.provisioning import LocalProvisioner
 
-from cliplab.lab.forkserver import ForkError, fork_server, refuse
+from cliplab.lab.forkserver import ForkError, fork_server, give_up
 
 
 class ForkProvisioner(LocalProvisioner):  # type: ignore[misc]
@@ -25,7 +25,7 @@ class ForkProvisioner(LocalProvisioner):  # type: ignore[misc]
         try:
             self.process = server.fork(cmd[3:], env, str(self.cwd))
         except ForkError:
-            refuse()
+            give_up(server)
             return await super().launch_kernel(cmd, **kwargs)
         self.pid = self.pgid = self.process.pid
         return self.connection_info

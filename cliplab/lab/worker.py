@@ -29,6 +29,7 @@ KERNEL_ENV = {
     "OPENBLAS_NUM_THREADS": "1",
     "PYTHONHASHSEED": "0",
 }
+WORKER_DIED = "the worker process died: killed, or out of memory"
 _alone = threading.Lock()  # papermill and the budget: one run at a time in a process
 
 
