@@ -166,7 +166,9 @@ def fork_server() -> ForkServer | None:
 def give_up(server: ForkServer) -> None:
     """End a server that gave no kernel, and start no other here, unless this one was killed."""
     global _refused
-    if (server.process.poll() or 0) >= 0:
+    with suppress(subprocess.TimeoutExpired):
+        server.process.wait(1)
+    if (server.process.returncode or 0) >= 0:
         _refused = server.signature
     server.close()
 

@@ -7,10 +7,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from math import ceil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from cliplab.lab import tables
 from cliplab.lab.claims import Claim, Verdict, load_ledger
+from cliplab.lab.parameters import load_cells
 
 if TYPE_CHECKING:
     import jinja2
@@ -87,14 +89,12 @@ def _notebook(
     templates: jinja2.Environment,
 ) -> dict[str, Any]:
     """What the index says about one notebook and preset; writes the pages of its runs."""
-    from cliplab.lab.pages import read_notebook, title_and_question
-
     name = records[0].notebook
     rows = [row for record in records for row in record.rows]
     metric, margin = _metric_and_margin(name, rows, ledger)
     first = records[0].params
     varied = [key for key in first if any(r.params.get(key) != first[key] for r in records)]
-    title, question = title_and_question(read_notebook(records[0].directory))
+    title, question = _title_and_question(records[0].directory / "notebook.ipynb")
     return {
         "name": name,
         "title": title or name,
@@ -109,6 +109,13 @@ def _notebook(
         "cpu": _total(records, "cpu_s"),
         "pages": [_page(record, varied, pages, templates) for record in records],
     }
+
+
+def _title_and_question(notebook: Path) -> tuple[str, str]:
+    from cliplab.lab.pages import title_and_question
+
+    cells = [SimpleNamespace(**cell) for cell in load_cells(notebook)]  # nbformat loads slowly
+    return title_and_question(SimpleNamespace(cells=cells))
 
 
 def _failure(failure: Failure, pages: Path, templates: jinja2.Environment) -> dict[str, str]:
