@@ -57,5 +57,5 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "cliplab needs Python 3.11 or newer; set PYTHON=/path/to/python3" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)python -m pip install --quiet $(PIP_ARGS) -c requirements.lock -e ".[lab,games,speech,dask,dev]"
+	$(BIN)python -m pip install --quiet $(PIP_ARGS) -c requirements.lock -e ".[lab,games,speech,cluster,dev]"
 	@touch $@

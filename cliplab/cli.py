@@ -116,11 +116,11 @@ def _executor(specs: Sequence[RunSpec], missing: int, options: argparse.Namespac
 
     if not missing:
         return LocalExecutor(1)  # starts nothing before the first run
-    fetch_data(specs)
     executor = open_executor(options.executor, options.jobs)
     try:
+        fetch_data(specs)
         _check_writable(options.results)
-    except ValueError:
+    except BaseException:
         executor.kill()
         raise
     return executor

@@ -1,16 +1,237 @@
-"""x"""
+"""Where runs are carried out: processes of this machine, a Dask cluster, or jobs of a queue.
+
+The machines of a cluster see notebooks and results under the same paths. A run's result is its
+record there, so a run that is submitted again, because its scheduler was lost, is not run again.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import logging
+import re
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import CancelledError, Executor, Future
+from contextlib import suppress
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
+from cliplab.lab.clusters import JobQueue, local_cluster
+from cliplab.lab.worker import WORKER_DIED, RunError
 
-def open_executor(name: str, jobs: int) -> Any:
-    """stub"""
+if TYPE_CHECKING:
     from cliplab.lab.local import LocalExecutor
 
-    if name != "local":
-        raise ValueError(
-            f"--executor {name!r}: expected local, dask, dask://HOST:PORT or dask:CLUSTER.yaml"
-        )
-    return LocalExecutor(jobs)
+__all__ = ["DaskExecutor", "open_executor"]
+
+Call = tuple[Future[Any], partial[Any]]  # what its caller holds, and what to run
+
+ANSWER_S = 10.0  # a scheduler answers within
+LOGGERS = "distributed distributed.client distributed.gc tornado.application asyncio dask_jobqueue"
+
+
+def open_executor(name: str, jobs: int) -> LocalExecutor | DaskExecutor:
+    """The executor of that name; ``ValueError`` if there is none, or it cannot be had.
+
+    >>> open_executor("dusk", jobs=2)
+    Traceback (most recent call last):
+    ValueError: executor 'dusk': expected local, dask, dask://host:port or dask:cluster.yaml
+    """
+    if name == "local":
+        from cliplab.lab.local import LocalExecutor
+
+        return LocalExecutor(jobs)
+    address = re.fullmatch(r"dask://([^\s/]+:\d+)", name)
+    file = re.fullmatch(r"dask:(.+\.ya?ml)", name)
+    if name != "dask" and not address and not file:
+        expected = "expected local, dask, dask://host:port or dask:cluster.yaml"
+        raise ValueError(f"executor {name!r}: {expected}")
+    for logger in LOGGERS.split():  # what concerns the user arrives as an exception
+        logging.getLogger(logger).setLevel(logging.CRITICAL)
+    try:
+        if address:
+            executor = DaskExecutor(f"tcp://{address[1]}")
+        elif file:
+            queue = JobQueue(Path(file[1]), jobs)
+            executor = DaskExecutor(queue.cluster, queue.tend)
+        else:
+            executor = DaskExecutor(local_cluster(jobs))
+    except ImportError as error:
+        extra = "cluster" if error.name == "dask_jobqueue" else "dask"
+        why = f"{error.name} is not installed; pip install 'cliplab[{extra}]'"
+        raise ValueError(f"executor {name!r}: {why}") from None
+    except (ValueError, TypeError, OSError, RuntimeError) as error:
+        raise ValueError(f"executor {name!r}: {_line(error)}") from None
+    if executor.dashboard:
+        print(f"dashboard: {executor.dashboard}", file=sys.stderr)
+    return executor
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+class DaskExecutor(Executor):
+    """Runs on the workers of a Dask cluster: an address, or a cluster that ends with this executor.
+
+    No more is submitted than there are worker threads: what waits at a worker that dies would be
+    blamed with what killed it. What a lost connection or a new scheduler forgets is submitted again
+    until it is done. One thread does it all, so that ``submit`` returns at once; it calls ``tend``
+    now and then.
+    """
+
+    def __init__(self, cluster: Any, tend: Callable[[], None] = lambda: None) -> None:
+        self._cluster, self._tend = cluster, tend
+        self._client = self._connect()
+        self._waiting: deque[Call] = deque()
+        self._flying: dict[Any, Call] = {}
+        self._lock, self._wake = threading.Lock(), threading.Event()
+        self._stopping = self._killed = False
+        self._thread = threading.Thread(target=self._carry_out, name="dask executor", daemon=True)
+        self._thread.start()
+
+    def _connect(self, loop: Any = None) -> Any:
+        from distributed import Client
+
+        client: Future[Any] = Future()
+
+        def connect() -> None:
+            try:
+                options = {"timeout": ANSWER_S, "set_as_default": False, "loop": loop}
+                client.set_result(Client(self._cluster, **options))
+            except Exception as error:  # what listens there may be anything
+                client.set_exception(error)
+
+        threading.Thread(target=connect, name="dask connect", daemon=True).start()
+        try:
+            return client.result(2 * ANSWER_S)  # what never answers is not bound by a timeout
+        except Exception as error:
+            why = _line(error)
+            raise ValueError(f"no Dask scheduler answers at {self._cluster}: {why}") from None
+
+    @property
+    def dashboard(self) -> str | None:
+        """The link to the cluster's dashboard, if it has one."""
+        link: str | None = self._client.dashboard_link
+        return link if find_spec("bokeh") else None
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Run ``fn`` on a worker, as soon as one is free."""
+        ours: Future[Any] = Future()
+        with self._lock:
+            if self._stopping:
+                raise RuntimeError("cannot schedule new futures after shutdown")
+            self._waiting.append((ours, partial(fn, *args, **kwargs)))
+        self._wake.set()
+        return ours
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Close when what was submitted is done, and with ``wait`` return only then."""
+        with self._lock:
+            self._stopping = True
+            if cancel_futures:
+                self._waiting = deque(c for c in self._waiting if not c[0].cancel())
+        self._wake.set()
+        if wait:
+            self._thread.join()
+
+    def kill(self) -> None:
+        """End what is in flight, as far as the workers can be reached, cancel the rest, close."""
+        self._killed = True
+        self.shutdown(wait=False)
+        self._thread.join(3 * ANSWER_S)
+
+    def _carry_out(self) -> None:
+        while not self._killed and (self._waiting or self._flying or not self._stopping):
+            self._wake.wait(timeout=1)
+            self._wake.clear()
+            self._land()
+            self._launch()
+            self._tend()
+        self._close()
+
+    def _land(self) -> None:
+        """Hand over what is done; what was forgotten waits again."""
+        for theirs in [future for future in self._flying if future.done()]:
+            call = self._flying.pop(theirs)
+            if not _hand_over(theirs, call[0]):
+                self._waiting.appendleft(call)
+
+    def _launch(self) -> None:
+        """Submit as many calls as there are free workers."""
+        free = self._threads() - len(self._flying) if self._waiting else 0
+        while free > 0 and (call := self._next()):
+            ours, run = call
+            key = f"{run.func.__name__}-{uuid4().hex}"
+            try:
+                theirs = self._client.submit(run, key=key, pure=False)
+                theirs.add_done_callback(lambda _: self._wake.set())
+                self._flying[theirs] = call
+            except Exception as error:
+                if self._client.status == "running":  # so it is the call that cannot be sent
+                    ours.set_exception(error)
+                else:
+                    self._waiting.appendleft(call)
+            free -= 1
+
+    def _next(self) -> Call | None:
+        with self._lock:
+            while self._waiting:
+                call = self._waiting.popleft()
+                if call[0].running() or call[0].set_running_or_notify_cancel():
+                    return call
+        return None
+
+    def _threads(self) -> int:
+        """Threads that the workers have; 0 while the scheduler is away."""
+        try:
+            if self._client.status == "closed":  # it gave up
+                self._client = self._connect(self._client.loop)
+            count = self._client.scheduler.ncores
+            return sum(self._client.sync(count, callback_timeout=ANSWER_S).values())
+        except Exception:
+            return 0
+
+    def _close(self) -> None:
+        for ours, _ in [*self._flying.values(), *self._waiting]:
+            if ours.running():
+                ours.set_exception(RunError("stopped"))
+            elif ours.cancel():
+                ours.set_running_or_notify_cancel()
+        with suppress(Exception):
+            if self._flying:
+                self._client.run(_end, {f.key for f in self._flying}, on_error="ignore")
+                self._client.cancel(list(self._flying), force=True)
+        for close in (self._client.close, getattr(self._cluster, "close", None)):
+            with suppress(Exception):
+                close and close(timeout=ANSWER_S)
+
+
+def _hand_over(theirs: Any, ours: Future[Any]) -> bool:
+    """Settle our future as Dask's; False if Dask lost it, which says nothing of the run."""
+    from distributed.scheduler import KilledWorker
+
+    try:
+        if theirs.status == "error":
+            error = theirs.exception(timeout=ANSWER_S)
+            died = RunError(WORKER_DIED, retry=False)
+            ours.set_exception(died if isinstance(error, KilledWorker) else error)
+        elif theirs.status == "finished":
+            ours.set_result(theirs.result(timeout=ANSWER_S))
+    except (Exception, CancelledError):
+        return False
+    return ours.done()
+
+
+def _end(keys: set[str], dask_worker: Any) -> None:
+    """On a worker: kill the kernel of the run, if it is one of these and the only one."""
+    import psutil
+
+    if dask_worker.state.nthreads == 1 and keys & {t.key for t in dask_worker.state.executing}:
+        for child in psutil.Process().children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                child.kill()

@@ -1,0 +1,370 @@
+import gc
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from cliplab.lab.batch import run_batch
+from cliplab.lab.executors import open_executor
+from cliplab.lab.plan import plan
+from cliplab.lab.runs import MIME
+from cliplab.lab.worker import RunSpec, load_finished, run_one
+
+pytest.importorskip("distributed")
+
+MEASURE = """
+import random
+from cliplab.lab.runs import record
+seeds = range(first_seed, first_seed + n_seeds)
+losses = [random.Random(seed).random() * lr for seed in seeds]
+record([{"arm": f"lr={lr}", "seed": s, "loss": x} for s, x in zip(seeds, losses)])
+"""
+# Says where it runs, and ends when it may.
+WAIT = """
+import os, time
+open(f"started-{lr}-{os.getpid()}", "w").close()
+while not os.path.exists("go"):
+    time.sleep(0.05)
+"""
+# A record without what takes long to import.
+RECORD = f"""
+from IPython.display import display
+payload = dict(rows=[dict(arm=str(lr), seed=0)], curves=[], choices={{}}, provenance={{}})
+display({{"{MIME}": payload}}, raw=True)
+"""
+DRIVER = """
+import sys
+from pathlib import Path
+from cliplab.lab.batch import run_batch
+from cliplab.lab.executors import open_executor
+from cliplab.lab.plan import plan
+if __name__ == "__main__":
+    notebook, results, name = sys.argv[1:]
+    grid = {"lr": [1, 2]}
+    specs = plan([Path(notebook)], "quick", Path(results), grid=grid, kernel="stock")
+    with open_executor(name, 1) as executor:
+        print(len(run_batch(specs, executor).records))
+"""
+
+
+@pytest.fixture
+def specs(tmp_path, make_notebook) -> Callable[..., list[RunSpec]]:
+    def make(*cells: str, runs: int) -> list[RunSpec]:
+        path = tmp_path / "nb" / "01_runs.ipynb"
+        make_notebook(path, *cells, parameters="lr: float = 0.1  # step")
+        grid = {"lr": list(range(1, runs + 1))}
+        return plan([path], "quick", tmp_path / "results", grid=grid, kernel="stock")
+
+    return make
+
+
+class Cluster:
+    """``dask scheduler`` and ``dask worker`` processes, on one port whatever happens to them."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            self.address = f"127.0.0.1:{server.getsockname()[1]}"
+        self.folder = folder
+        self.processes: list[subprocess.Popen[bytes]] = []
+
+    def start(self, kind: str, *arguments: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", f"distributed.cli.dask_{kind}", *arguments]
+        with open(self.folder / "cluster.log", "ab") as log:
+            process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder)
+        self.processes.append(process)
+        return process
+
+    def start_scheduler(self) -> subprocess.Popen[bytes]:
+        host, port = self.address.split(":")
+        process = self.start("scheduler", "--host", host, "--port", port, "--no-dashboard")
+        until(lambda: answers(host, int(port)))
+        return process
+
+    def start_worker(self) -> subprocess.Popen[bytes]:
+        return self.start("worker", f"tcp://{self.address}", "--nthreads", "1", "--no-nanny")
+
+    def close(self) -> None:
+        for process in self.processes:
+            end(psutil.Process(process.pid) if process.poll() is None else None)
+            process.wait()
+
+
+def answers(host: str, port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((host, port)) == 0
+
+
+def end(process: psutil.Process | None) -> None:
+    if process and process.is_running():
+        family = [process, *process.children(recursive=True)]
+        for member in family:
+            member.kill()
+        psutil.wait_procs(family)
+
+
+@pytest.fixture
+def open_() -> Iterator[Callable[[str, int], Executor]]:
+    """Executors that end with the test, whatever is in flight."""
+    opened: list[Any] = []
+
+    def open_one(name: str, jobs: int) -> Executor:
+        opened.append(open_executor(name, jobs))
+        return opened[-1]
+
+    yield open_one
+    for executor in opened:
+        executor.kill()
+
+
+@pytest.fixture
+def cluster(tmp_path) -> Iterator[Cluster]:
+    cluster = Cluster(tmp_path)
+    yield cluster
+    cluster.close()
+
+
+def until(condition: Callable[[], object], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def started(specs: list[RunSpec]) -> list[int]:
+    """The kernels that have begun to wait."""
+    return [int(p.name.split("-")[2]) for p in specs[0].notebook.parent.glob("started-*")]
+
+
+def go(specs: list[RunSpec]) -> None:
+    specs[0].notebook.with_name("go").touch()
+
+
+def test_the_rows_are_those_of_the_local_executor(specs, open_, capfd):
+    planned = specs(MEASURE, runs=2)
+    rows = []
+    for name in ["local", "dask"]:
+        with open_(name, 1) as executor:
+            result = run_batch(planned, executor)
+        assert not result.failures
+        rows.append([record.rows for record in result.records])
+        for spec in planned:
+            spec.record_path.unlink()
+    assert rows[0] == rows[1]
+    assert capfd.readouterr().err.count("\n") <= 1  # the dashboard's link
+
+
+def test_what_is_in_flight_is_ended_and_the_rest_cancelled(specs, open_):
+    planned = specs(WAIT, RECORD, runs=3)
+    executor = open_("dask", 1)
+    futures = [executor.submit(run_one, spec) for spec in planned]
+    error = executor.submit(os.listdir, "/nowhere")
+    until(lambda: started(planned))
+    assert [future.running() for future in futures] == [True, False, False]
+    executor.kill()
+    executor.kill()
+    until(lambda: is_gone(started(planned)[0]))
+    assert "stopped" in str(futures[0].exception())
+    assert error.cancelled()
+    assert all(future.cancelled() for future in futures[1:])
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        executor.submit(os.getpid)
+
+
+def test_runs_survive_a_worker_and_failures_are_their_own(specs, cluster, open_):
+    planned = specs(WAIT, RECORD, runs=3)
+    cluster.start_scheduler()
+    workers = [cluster.start_worker() for _ in range(2)]
+    executor = open_(f"dask://{cluster.address}", 2)
+    error = executor.submit(os.listdir, "/nowhere").exception(timeout=60)
+    assert isinstance(error, FileNotFoundError)
+    futures = [executor.submit(run_one, spec) for spec in planned]
+    until(lambda: len(started(planned)) == 2)
+    victim = started(planned)[0]
+    parents = {process.pid for process in psutil.Process(victim).parents()}
+    (worker,) = (worker for worker in workers if worker.pid in parents)
+    worker.kill()
+    until(lambda: is_gone(victim))
+    go(planned)
+    assert [f.result(timeout=120).params["lr"] for f in futures] == [1, 2, 3]
+    assert len(started(planned)) == 4
+    assert all(load_finished(spec) for spec in planned)
+
+
+def test_a_scheduler_may_end_and_come_back(specs, cluster, open_):
+    planned = specs(WAIT, RECORD, runs=2)
+    scheduler, worker = cluster.start_scheduler(), cluster.start_worker()
+    executor = open_(f"dask://{cluster.address}", 2)
+    futures = [executor.submit(run_one, spec) for spec in planned]
+    until(lambda: started(planned))
+    scheduler.kill()
+    scheduler.wait()
+    end(psutil.Process(worker.pid))
+    time.sleep(12)  # the client gives up
+    assert not any(future.done() for future in futures)
+    go(planned)
+    cluster.start_scheduler()
+    cluster.start_worker()
+    assert len(run_batch(planned, executor).records) == 2
+    assert [f.result(timeout=120).params["lr"] for f in futures] == [1, 2]
+
+
+def test_nothing_is_left_of_a_driver_that_was_killed(specs, tmp_path):
+    planned = specs(WAIT, RECORD, runs=2)
+    (tmp_path / "driver.py").write_text(DRIVER)
+    notebook, results = planned[0].notebook, planned[0].directory.parents[2]
+    command = [sys.executable, str(tmp_path / "driver.py"), str(notebook), str(results), "dask"]
+    driver = subprocess.Popen(command)
+    try:
+        until(lambda: started(planned))
+        family = psutil.Process(driver.pid).children(recursive=True)
+        assert len(family) > 2
+    finally:
+        driver.kill()
+        driver.wait()
+    until(lambda: all(is_gone(process.pid) for process in family))
+    go(planned)
+    again = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert again.stdout == "2\n", again.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [
+        ("", "'': expected local, dask, dask://host:port or dask:cluster.yaml"),
+        ("slurm", "'slurm': expected local, dask, "),
+        ("dask:", "expected local, dask, "),
+        ("dask://host", "'dask://host': expected local, dask, "),
+        ("dask:none.yaml", "'dask:none.yaml': none.yaml: No such file or directory"),
+        ("dask:text.yaml", "text.yaml is not YAML: "),
+        ("dask:list.yaml", "list.yaml: expected cluster, jobs and the options"),
+    ],
+)
+def test_bad_names_are_refused(name, complaint, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("text.yaml").write_text("a: [")
+    Path("list.yaml").write_text("[1]")
+    with pytest.raises(ValueError, match="executor ") as caught:
+        open_executor(name, 2)
+    assert complaint in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_scheduler_is_named(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        monkeypatch.setattr("cliplab.lab.executors.ANSWER_S", 1)
+        for place in [f"127.0.0.1:{port}", "nowhere.invalid:8786", "127.0.0.1:1"]:
+            with pytest.raises(ValueError, match=f"no Dask scheduler answers at tcp://{place}: "):
+                open_executor(f"dask://{place}", 2)
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "extra"),
+    [("distributed", "dask", "dask"), ("dask_jobqueue", "dask:c.yaml", "cluster")],
+)
+def test_what_is_not_installed_is_named(module, name, extra, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("c.yaml").write_text("cluster: SLURMCluster")
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ValueError, match=rf"{module} is not installed; .*cliplab\[{extra}\]"):
+        open_executor(name, 2)
+
+
+SBATCH = """#!/usr/bin/env bash
+# Stands in for Slurm's: starts the job at once, in a process group of its own.
+test -e "$QUEUE/closed" && { echo "the partition is down" >&2; exit 1; }
+cp "$1" "$QUEUE/job"
+setsid bash "$QUEUE/job" < /dev/null >> "$QUEUE/log" 2>&1 &
+echo $! >> "$QUEUE/jobs"
+echo "Submitted batch job $!"
+"""
+SCANCEL = """#!/usr/bin/env bash
+kill -9 -- "-$1"
+"""
+
+
+@pytest.fixture
+def queue(tmp_path, monkeypatch) -> Iterator[Path]:
+    folder = tmp_path / "queue"
+    folder.mkdir()
+    for name, script in [("sbatch", SBATCH), ("scancel", SCANCEL)]:
+        (folder / name).write_text(script)
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    monkeypatch.setenv("QUEUE", str(folder))
+    monkeypatch.setenv("DASK_CONFIG", str(folder))  # jobqueue leaves a file there
+    yield folder
+    for job in jobs(folder):
+        if not is_gone(job):
+            os.killpg(job, signal.SIGKILL)
+
+
+def jobs(queue: Path) -> list[int]:
+    path = queue / "jobs"
+    return [int(line) for line in path.read_text().split()] if path.exists() else []
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_jobs_of_a_queue_are_replaced(processes, specs, queue, open_, monkeypatch):
+    pytest.importorskip("dask_jobqueue")
+    monkeypatch.setattr("cliplab.lab.clusters.LOST_S", 2)
+    monkeypatch.setattr("cliplab.lab.clusters.LOOK_S", 1)
+    planned = specs(WAIT, RECORD, runs=2)
+    described = queue / "cluster.yaml"
+    described.write_text(
+        "cluster: SLURMCluster\njobs: 1\nmemory: 4GB\nscheduler_options: {host: 127.0.0.1}\n"
+        f"cores: {processes}\nprocesses: {processes}\n"
+        "worker_extra_args: [--lifetime, 55m, --lifetime-stagger, 4m]\n"
+    )
+    executor = open_(f"dask:{described}", 1)
+    futures = [executor.submit(run_one, spec) for spec in planned]
+    until(lambda: started(planned))
+    os.killpg(jobs(queue)[0], signal.SIGKILL)  # its time is over
+    until(lambda: len(jobs(queue)) > 1)
+    go(planned)
+    assert [f.result(timeout=120).params["lr"] for f in futures] == [1, 2]
+    executor.shutdown()
+    until(lambda: all(is_gone(job) for job in jobs(queue)))
+    assert len(jobs(queue)) == 2
+
+
+@pytest.mark.filterwarnings("ignore:unclosed cluster:ResourceWarning")
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("jobs: 1", "cluster: expected one of HTCondorCluster, LSFCluster, "),
+        ("cluster: SlurmCluster", "SLURMCluster, got 'SlurmCluster'"),
+        ("cluster: SLURMCluster\njobs: two", "jobs: expected the number of jobs"),
+        ("cluster: PBSCluster", "PBSCluster needs the command qsub, which is not here"),
+        ("cluster: SLURMCluster", "cores"),
+        ("cluster: SLURMCluster\ncores: 1\nmemory: 1GB\nwalltme: 1", "walltme"),
+        ("cluster: SLURMCluster\ncores: 1\nmemory: 1GB", "the partition is down"),
+    ],
+)
+def test_a_bad_description_is_refused(text, complaint, queue):
+    pytest.importorskip("dask_jobqueue")
+    (queue / "closed").touch()
+    (queue / "cluster.yaml").write_text(text)
+    with pytest.raises(ValueError, match="executor ") as caught:
+        open_executor(f"dask:{queue}/cluster.yaml", 1)
+    error = str(caught.value)
+    del caught
+    gc.collect()  # dask-jobqueue's half-made clusters complain here, not in a later test
+    assert complaint in error
+    assert "\n" not in error
