@@ -79,13 +79,14 @@ def outputs(record):
     """What each cell shows: text with its times masked, figures to the pixel."""
     shown = []
     for cell in read_notebook(record.directory).cells:
-        for output in cell.get("outputs", []):
-            data = dict(output.get("data", {"text": output.get("text")}))
-            data.pop(MIME, None)
-            shown.append({kind: mask(value) for kind, value in data.items()})
+        streams = "".join(o["text"] for o in cell.get("outputs", []) if "text" in o)
+        data = [dict(o["data"]) for o in cell.get("outputs", []) if "data" in o]
+        shown.append([mask(streams), *({k: mask(d[k]) for k in d if k != MIME} for d in data)])
     return shown
 
 
-def mask(value):
-    text = re.sub(r"0x[0-9a-f]+", "ADDRESS", str(value))
-    return re.sub(r"\d+(\.\d+)?( ?)(s|ms|min|seconds)\b", "TIME", text)
+def mask(text):
+    """Text without what differs from run to run: times, rates, addresses, ids of tables."""
+    text = re.sub(r"0x[0-9a-f]+|T_[0-9a-f]{5}", "ID", str(text))
+    text = re.sub(r".*\b(a|per) second\b.*", "RATE", text)
+    return re.sub(r"\s*\d+(\.\d+)?\s*(s|ms|min|seconds)\b", "TIME", text)
