@@ -34,6 +34,7 @@ from cliplab.lab.processes import adopt_orphans, end
 from cliplab.lab.runs import RunRecord, provenance
 
 ENV = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+ENV.pop("PYTHONDONTWRITEBYTECODE", None)  # users have their modules compiled
 PAPERMILL = [sys.executable, "-m", "papermill"]
 PARAMETERS = "first_seed: int = 0  # first seed [>= 0]\nn_seeds: int = 1  # seeds"
 IMPORTS = "import gymnasium, seaborn, torch\nprint(torch.__version__)"

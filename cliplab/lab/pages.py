@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import re
 from copy import deepcopy
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -71,8 +72,6 @@ def _opaque(text: str) -> str:
 
 def notebook_body(notebook: Any) -> str:
     """The cells and outputs of an executed notebook (an nbformat node) as an HTML fragment."""
-    from nbconvert import HTMLExporter
-
     notebook = deepcopy(notebook)
     figures = 0
     for cell in notebook.cells:
@@ -84,14 +83,21 @@ def notebook_body(notebook: Any) -> str:
             for kind in {"image/png", "image/jpeg", "image/svg+xml"} & set(data):
                 figures += 1
                 metadata.setdefault(kind, {}).setdefault("alt", f"Figure {figures}")
-    exporter = HTMLExporter(
+    body, _ = _exporter().from_notebook_node(notebook)
+    return _without_network(body)
+
+
+@cache
+def _exporter() -> Any:
+    """One for all pages: its templates are compiled once."""
+    from nbconvert import HTMLExporter
+
+    return HTMLExporter(
         template_name="basic",
         exclude_input_prompt=True,
         exclude_output_prompt=True,
         exclude_anchor_links=True,
     )
-    body, _ = exporter.from_notebook_node(notebook)
-    return _without_network(body)
 
 
 def _bundles(cell: Any) -> Iterator[tuple[Any, Any]]:
