@@ -26,7 +26,7 @@ def describe(notebook: Path, results: Path, only: str | None = None) -> dict[str
     return {
         "notebook": notebook.stem,
         "question": next((line.lstrip("# ") for line in lines if line.startswith("#")), ""),
-        "expected_time": re.sub(r"^\*\*Expected time\*\*\W*", "", times),
+        "expected_time": re.sub(r"^\*\*Expected time\*\*:?\s*", "", times),
         "presets": list(presets),
         "values": {name: presets[name] for name in names},
         "parameters": [asdict(p) for p in read_parameters(notebook).values()],
