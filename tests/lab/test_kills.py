@@ -1,4 +1,4 @@
-"""A short piece of the benchmark's chaos: `python benchmarks/batch.py --only kills` is the long one."""
+"""A short piece of the benchmark's chaos (`python benchmarks/batch.py --only kills`)."""
 
 import importlib.util
 import sys
