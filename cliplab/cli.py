@@ -13,14 +13,14 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from cliplab.arguments import fail, parse_arguments
+from cliplab.arguments import REFUSED, fail, parse_arguments
 
 if TYPE_CHECKING:
     from cliplab.lab.batch import BatchResult
     from cliplab.lab.progress import Progress
     from cliplab.lab.worker import RunSpec
 
-FAILED, REFUSED, INTERRUPTED, TERMINATED = 1, 2, 130, 143
+FAILED, INTERRUPTED, TERMINATED = 1, 130, 143
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,21 +42,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """``cliplab run``: carry out what is missing, then judge and report."""
-    from cliplab.lab.batch import count_done
     from cliplab.lab.judging import failure_table, remember
     from cliplab.lab.progress import Progress
     from cliplab.lab.tables import duration
+    from cliplab.lab.worker import load_finished
 
     if options.results.exists() and not options.results.is_dir():
         raise ValueError(f"--results {options.results} is not a folder")
     specs = _planned(options)
     if options.dry_run:
         return _show(specs)
-    missing = len(specs) - count_done(specs)
-    executor = _executor(specs, missing, options)
-    print(f"{len(specs) - missing} done, {missing} to run", file=sys.stderr)
+    missing = [spec for spec in specs if not load_finished(spec)]
+    executor = _executor(missing, options)
+    print(f"{len(specs) - len(missing)} done, {len(missing)} to run", file=sys.stderr)
     started = time.perf_counter()
-    result = _execute(specs, executor, Progress(missing, _lines(options)))
+    result = _execute(specs, executor, Progress(len(missing), _lines(options)))
     if isinstance(result, int):
         return result
     seconds = time.perf_counter() - started
@@ -64,8 +64,13 @@ def run(options: argparse.Namespace) -> int:
     status = FAILED if result.failures else 0
     if options.shard:
         index, count = options.shard
-        after = f"`cliplab report --preset {options.preset}`"
-        print(f"part {index} of {count} is over; when all are: {after}", file=sys.stderr)
+        folders = [
+            f"--{name} {given}"
+            for name in ("notebooks", "results", "reports")
+            if (given := getattr(options, name)) != Path(name)
+        ]
+        after = " ".join(["cliplab report --preset", options.preset, *folders])
+        print(f"part {index} of {count} is over; when all are: `{after}`", file=sys.stderr)
     elif result.records:  # else the last report stays
         remember(options.results, result.records)
         status = _report(result, options) or status
@@ -98,18 +103,23 @@ def _planned(options: argparse.Namespace) -> list[RunSpec]:
 def _show(specs: Sequence[RunSpec]) -> int:
     """``--dry-run``: the runs, what they are called on disk, and which are done."""
     from cliplab.lab.tables import aligned
-    from cliplab.lab.worker import load_finished
 
-    rows = [
-        ("done" if load_finished(spec) else "to run", spec.directory.name, spec.label)
-        for spec in specs
-    ]
+    rows = [(_state(spec), spec.directory.name, spec.label) for spec in specs]
     print(aligned([("state", "key", "run"), *rows]))
     print(f"{sum(row[0] == 'done' for row in rows)} done, {len(rows)} in all", file=sys.stderr)
     return 0
 
 
-def _executor(specs: Sequence[RunSpec], missing: int, options: argparse.Namespace) -> Any:
+def _state(spec: RunSpec) -> str:
+    from cliplab.lab.worker import load_finished
+
+    try:
+        return "done" if load_finished(spec) else "to run"
+    except ValueError:
+        return "damaged"
+
+
+def _executor(missing: Sequence[RunSpec], options: argparse.Namespace) -> Any:
     """Who carries the runs out, once data and results folder are there; no one for no runs."""
     from cliplab.lab.executors import open_executor
     from cliplab.lab.local import LocalExecutor
@@ -118,7 +128,7 @@ def _executor(specs: Sequence[RunSpec], missing: int, options: argparse.Namespac
         return LocalExecutor(1)  # starts nothing before the first run
     executor = open_executor(options.executor, options.jobs)
     try:
-        fetch_data(specs)
+        fetch_data(missing)
         _check_writable(options.results)
     except BaseException:
         executor.kill()
@@ -164,10 +174,12 @@ def _execute(specs: Sequence[RunSpec], executor: Any, progress: Progress) -> Bat
     try:
         return run_batch(specs, executor, progress)
     except (KeyboardInterrupt, _Terminated) as stop:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         executor.kill()
         progress.close()
         done = f"{count_done(specs)} of {len(specs)} runs are done"
-        print(f"stopped: {done}; the same command does the rest", file=sys.stderr)
+        forced = " without --force" if specs[0].not_before else ""
+        print(f"stopped: {done}; the same command{forced} does the rest", file=sys.stderr)
         return TERMINATED if isinstance(stop, _Terminated) else INTERRUPTED
     finally:
         executor.kill()

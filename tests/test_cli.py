@@ -106,7 +106,7 @@ def test_data_that_cannot_be_fetched_is_one_line_and_nothing_starts(tmp_path):
         ("run 01 --memory 0", "'0' is not a positive number of GB"),
         ("run 01 --kernel warm", "invalid choice: 'warm'"),
         ("run 01 --filter wait=3", "--filter wait=3: none of the 1 runs is like that"),
-        ("run 01 --filter wat=3", "unknown parameter 'wat'"),
+        ("run 01 --filter wat=3", "unknown parameter 'wat' in every notebook"),
         ("run 01 --filter wait=x", "'x' is not of type float"),
         ("run 01 --filter wait", "expected NAME=VALUE"),
         ("run 01 --grid nan.toml", "wait = nan is not a list of values"),
@@ -257,7 +257,7 @@ def test_kill_9_leaves_no_process_and_loses_only_what_was_in_flight(project):
     assert err.count("\nstart ") == err.count("\ndone ") == 3
     assert (done.read_bytes(), done.stat().st_mtime_ns) == before
     files = {path.name for path in (project / "results" / "01_slow").rglob("*") if path.is_file()}
-    assert files == {"record.json", "notebook.ipynb"}
+    assert files == {".lock", "record.json", "notebook.ipynb"}
     check_report(project, out)
 
 

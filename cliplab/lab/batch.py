@@ -16,6 +16,13 @@ from cliplab.lab.worker import RunSpec, keep_evidence, load_finished, run_one
 POLL_S = 0.5
 
 
+def _finished(spec: RunSpec) -> RunRecord | None:
+    try:
+        return load_finished(spec)
+    except ValueError:
+        return None
+
+
 def count_done(specs: Sequence[RunSpec]) -> int:
     """How many runs have their record; ``ValueError`` if one is damaged."""
     return sum(load_finished(spec) is not None for spec in specs)
@@ -69,9 +76,11 @@ def run_batch(
                 records[spec.directory] = future.result()
             except Taken:
                 elsewhere.append(spec)
+                if progress:
+                    progress.elsewhere(spec)
                 continue
             except Exception as error:
-                if record := load_finished(spec):  # its worker died just after that
+                if record := _finished(spec):  # its worker died just after that
                     records[spec.directory] = record
                 elif spec.directory not in failed_once and getattr(error, "retry", True):
                     failed_once.add(spec.directory)

@@ -10,6 +10,7 @@ import logging
 import re
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Executor, Future
@@ -31,6 +32,7 @@ __all__ = ["DaskExecutor", "open_executor"]
 Call = tuple[Future[Any], partial[Any]]  # what its caller holds, and what to run
 
 ANSWER_S = 10.0  # a scheduler answers within
+PATIENCE_S = 60.0  # without any worker, before that is said
 LOGGERS = "distributed distributed.client distributed.gc tornado.application asyncio dask_jobqueue"
 
 
@@ -62,7 +64,7 @@ def open_executor(name: str, jobs: int) -> LocalExecutor | DaskExecutor:
             executor = DaskExecutor(local_cluster(jobs))
     except ImportError as error:
         extra = "cluster" if error.name == "dask_jobqueue" else "dask"
-        why = f"{error.name} is not installed; pip install 'cliplab[{extra}]'"
+        why = f"{error.name} is not installed; install cliplab[{extra}]"
         raise ValueError(f"executor {name!r}: {why}") from None
     except (ValueError, TypeError, OSError, RuntimeError) as error:
         raise ValueError(f"executor {name!r}: {_line(error)}") from None
@@ -90,7 +92,8 @@ class DaskExecutor(Executor):
         self._waiting: deque[Call] = deque()
         self._flying: dict[Any, Call] = {}
         self._lock, self._wake = threading.Lock(), threading.Event()
-        self._stopping = self._killed = False
+        self._stopping = self._killed = self._said = False
+        self._alone_since = time.monotonic()
         self._thread = threading.Thread(target=self._carry_out, name="dask executor", daemon=True)
         self._thread.start()
 
@@ -163,7 +166,9 @@ class DaskExecutor(Executor):
 
     def _launch(self) -> None:
         """Submit as many calls as there are free workers."""
-        free = self._threads() - len(self._flying) if self._waiting else 0
+        threads = self._threads() if self._waiting else 0
+        self._say_if_alone(threads)
+        free = threads - len(self._flying)
         while free > 0 and (call := self._next()):
             ours, run = call
             key = f"{run.func.__name__}-{uuid4().hex}"
@@ -177,6 +182,16 @@ class DaskExecutor(Executor):
                 else:
                     self._waiting.appendleft(call)
             free -= 1
+
+    def _say_if_alone(self, threads: int) -> None:
+        """Once for each time that runs wait for workers and none comes."""
+        if threads or not self._waiting:
+            self._alone_since = time.monotonic()
+            self._said = False
+        elif not self._said and time.monotonic() > self._alone_since + PATIENCE_S:
+            self._said = True
+            where = "no Dask worker is there: see the queue, the jobs' logs, or the scheduler's"
+            print(f"waiting: {where}", file=sys.stderr)
 
     def _next(self) -> Call | None:
         with self._lock:
@@ -229,9 +244,7 @@ def _hand_over(theirs: Any, ours: Future[Any]) -> bool:
 
 def _end(keys: set[str], dask_worker: Any) -> None:
     """On a worker: kill the kernel of the run, if it is one of these and the only one."""
-    import psutil
+    from cliplab.lab.processes import descendants, end
 
     if dask_worker.state.nthreads == 1 and keys & {t.key for t in dask_worker.state.executing}:
-        for child in psutil.Process().children(recursive=True):
-            with suppress(psutil.NoSuchProcess):
-                child.kill()
+        end(descendants())

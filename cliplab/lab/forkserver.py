@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -89,19 +90,19 @@ class ForkedKernel:
 
     def terminate(self) -> None:
         """Send SIGTERM."""
-        self.send_signal(15)
+        self.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
         """Send SIGKILL."""
-        self.send_signal(9)
+        self.send_signal(signal.SIGKILL)
 
 
 class ForkServer:
     """A process with the packages imported; it ends with this one, and its kernels with it."""
 
-    def __init__(self, env: Mapping[str, str] = os.environ) -> None:
+    def __init__(self, folder: Path, env: Mapping[str, str] = os.environ) -> None:
         ours, theirs = socket.socketpair()
-        self.signature = signature(env)
+        self.signature = signature(folder, env)
         self.kernels: list[ForkedKernel] = []
         self._owner = ours
         with theirs:
@@ -110,6 +111,7 @@ class ForkServer:
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
+                cwd=folder,
                 env={**env, "MPLBACKEND": "module://matplotlib_inline.backend_inline"},
             )
 
@@ -150,16 +152,18 @@ _refused: object = None  # the signature of a server that did not give a kernel
 _lock = threading.Lock()
 
 
-def fork_server() -> ForkServer | None:
-    """This process's fork server, new where the environment changed; None: use stock kernels."""
+def fork_server(folder: Path) -> ForkServer | None:
+    """This process's server for kernels in ``folder``, new where anything it was started with has
+    changed; None: use stock kernels.
+    """
     global _server
     with _lock:
-        now = signature(os.environ)
+        now = signature(folder, os.environ)
         if _server and (_server.signature != now or not _server.alive()):
             _server.close()
             _server = None
         if _server is None and now != _refused and _possible():
-            _server = ForkServer()
+            _server = ForkServer(folder)
         return _server
 
 
@@ -178,9 +182,9 @@ def _possible() -> bool:
     return sys.platform == "linux" and PROVISIONER in names
 
 
-def signature(env: Mapping[str, str]) -> tuple:
-    """What a server that runs already could not follow: settings, and installed packages."""
+def signature(folder: Path, env: Mapping[str, str]) -> tuple:
+    """What a server that runs already could not follow: where, settings, installed packages."""
     settings = sorted((k, v) for k, v in env.items() if k.startswith(READ_AT_START))
     folders = [Path(folder) for folder in sys.path if folder.endswith("-packages")]
     installed = [(str(f), f.stat().st_mtime_ns) for f in folders if f.is_dir()]
-    return (sys.executable, *settings, *installed)
+    return (sys.executable, str(folder), *settings, *installed)

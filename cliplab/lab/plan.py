@@ -156,11 +156,15 @@ def _seed_chunks(
 
 def only(specs: Sequence[RunSpec], wanted: Mapping[str, Sequence[Any]]) -> list[RunSpec]:
     """The runs whose parameters have one of the wanted values; ``ValueError`` if there is none."""
-    typed = {
-        notebook: _grid_points(read_parameters(notebook), wanted)
-        for notebook in {spec.notebook for spec in specs}
+    declared = {spec.notebook: read_parameters(spec.notebook) for spec in specs}
+    for name in wanted:
+        if not any(name in parameters for parameters in declared.values()):
+            raise ValueError(f"--filter {name}: unknown parameter {name!r} in every notebook")
+    points = {
+        notebook: _grid_points(parameters, wanted) if wanted.keys() <= parameters.keys() else []
+        for notebook, parameters in declared.items()
     }
-    kept = [s for s in specs if any(p.items() <= s.params.items() for p in typed[s.notebook])]
+    kept = [s for s in specs if any(p.items() <= s.params.items() for p in points[s.notebook])]
     if not kept:
         text = " ".join(f"{n}={','.join(map(str, values))}" for n, values in wanted.items())
         raise ValueError(f"--filter {text}: none of the {len(specs)} runs is like that")

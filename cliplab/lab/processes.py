@@ -27,9 +27,9 @@ def descendants() -> set[psutil.Process]:
 
 
 def end(processes: Collection[psutil.Process]) -> None:
-    """Kill processes and wait until they are gone."""
+    """Kill processes, those that may be killed, and wait until they are gone."""
     for process in processes:
-        with suppress(psutil.NoSuchProcess):
+        with suppress(psutil.Error):
             process.kill()
     psutil.wait_procs(processes, timeout=5)
 
@@ -56,8 +56,10 @@ def end_with(reader: Any, clean_up: Callable[[], None]) -> None:
     def watch() -> None:
         with suppress(EOFError, OSError):
             reader.recv()
-        end(descendants())
-        clean_up()
-        os._exit(1)
+        try:
+            end(descendants())
+            clean_up()
+        finally:
+            os._exit(1)
 
     threading.Thread(target=watch, name="leash", daemon=True).start()

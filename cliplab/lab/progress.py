@@ -50,6 +50,7 @@ class Progress:
 
     def __init__(self, total: int, lines: int) -> None:
         self._started: dict[Path, float] = {}
+        self._waited_for: set[Path] = set()
         self._total, self._count = total, 0
         self._bar: Any = None
         self._lines: list[Any] = []
@@ -89,6 +90,13 @@ class Progress:
         self._started.pop(spec.directory, None)
         self._say(f"retry {spec.label}: {error}")
 
+    def elsewhere(self, spec: RunSpec) -> None:
+        """Say that another batch has a run now, which this one waits for."""
+        self._started.pop(spec.directory, None)
+        if spec.directory not in self._waited_for:
+            self._waited_for.add(spec.directory)
+            self._say(f"wait for {spec.label}, which another batch runs")
+
     def close(self) -> None:
         """Leave the terminal as it was."""
         for bar in [*self._lines, *filter(None, [self._bar])]:
@@ -108,7 +116,7 @@ class Progress:
     def _describe(self, spec: RunSpec) -> str:
         seconds = int(time.monotonic() - self._started[spec.directory])
         try:
-            where = spec.progress_path.read_text(encoding="utf-8")
+            where = spec.progress_path.read_text(encoding="utf-8", errors="replace")
         except OSError:
             where = "starting"
         where = re.sub(r"\|.*\|", "|", where)  # the drawn part of a bar needs a whole line

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 from jupyter_client.provisioning import LocalProvisioner
@@ -17,13 +18,14 @@ class ForkProvisioner(LocalProvisioner):  # type: ignore[misc]
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> Any:
         """Fork the kernel, or launch it the stock way where that cannot be."""
         plain = cmd[:3] == [sys.executable, "-m", "ipykernel_launcher"]
-        server = fork_server() if plain else None
+        folder = Path(kwargs.get("cwd") or os.getcwd())
+        server = fork_server(folder) if plain else None
         if server is None:
             return await super().launch_kernel(cmd, **kwargs)
-        self.cwd = kwargs.get("cwd") or os.getcwd()
+        self.cwd = folder
         env = kwargs["env"] | {"JPY_PARENT_PID": str(os.getpid())}
         try:
-            self.process = server.fork(cmd[3:], env, str(self.cwd))
+            self.process = server.fork(cmd[3:], env, str(folder))
         except ForkError:
             give_up(server)
             return await super().launch_kernel(cmd, **kwargs)

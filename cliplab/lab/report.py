@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from cliplab.lab import tables
 from cliplab.lab.claims import Claim, Verdict, load_ledger
 from cliplab.lab.parameters import load_cells
+from cliplab.lab.runs import write_atomic
 
 if TYPE_CHECKING:
     import jinja2
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from cliplab.lab.batch import Failure
     from cliplab.lab.runs import RunRecord
 
+_KEPT = ("failed.ipynb", "notebook.ipynb")  # of a failed run, as far as it got
 MOST_TEXT = 100_000  # characters of one output that a page shows
 _VERDICTS = ("supported", "equivalent", "refuted", "inconclusive")
 
@@ -45,7 +47,7 @@ def write_report(
     kept |= {failure["href"] for failure in failed}
     for path in pages.glob("*.html"):
         if f"pages/{path.name}" not in kept:
-            path.unlink()
+            path.unlink(missing_ok=True)  # another batch may do the same
     index = Path(out_dir) / "index.html"
     html = templates.get_template("index.html.j2").render(
         presets=sorted({record.preset for record in records}),
@@ -60,7 +62,7 @@ def write_report(
         first_page={n["name"]: n["pages"][0]["href"] for n in notebooks},
         failures=failed,
     )
-    index.write_text(html, encoding="utf-8")
+    write_atomic(index, html)
     return index
 
 
@@ -121,7 +123,7 @@ def _title_and_question(notebook: Path) -> tuple[str, str]:
 def _failure(failure: Failure, pages: Path, templates: jinja2.Environment) -> dict[str, str]:
     """The page of a failed run: its notebook as far as it got, or what is known without one."""
     spec, log = failure.spec, failure.spec.directory / "error.txt"
-    got_somewhere = (spec.directory / "notebook.ipynb").exists()
+    notebook = next(filter(Path.exists, (spec.directory / name for name in _KEPT)), None)
     name = f"failed-{spec.notebook.stem}-{spec.preset}-{spec.key[:8]}.html"
     _write_page(
         pages / name,
@@ -130,7 +132,7 @@ def _failure(failure: Failure, pages: Path, templates: jinja2.Environment) -> di
         subtitle=f"{spec.notebook.stem}, preset {spec.preset}, run {spec.key[:8]}",
         params=spec.params,
         error=log.read_text(encoding="utf-8") if log.exists() else failure.error,
-        body=_body(spec.directory) if got_somewhere else "",
+        body=_body(notebook) if notebook else "",
     )
     error = {"cell": failure.cell or "–", "error": failure.error}
     return {"href": f"pages/{name}", "label": spec.label} | error
@@ -162,7 +164,7 @@ def _page(
             title=record.notebook,
             subtitle=f"{record.notebook}, preset {record.preset}, run {record.key[:8]}",
             params=record.params,
-            body=_body(record.directory),
+            body=_body(record.directory / "notebook.ipynb"),
         )
     settings = ", ".join(f"{key}={record.params.get(key)}" for key in varied)
     provenance = {**tables.flat(record.provenance), "code key": record.code_key, "key": record.key}
@@ -187,16 +189,20 @@ def _is_current(page: Path, notebook: Path) -> bool:
     return made > max(source.stat().st_mtime_ns for source in sources)
 
 
-def _body(directory: Path) -> str:
-    from cliplab.lab.pages import notebook_body, read_notebook
+def _body(path: Path) -> str:
+    import nbformat
 
-    notebook = read_notebook(directory)
+    from cliplab.lab.pages import notebook_body
+
+    try:
+        notebook = nbformat.read(path, as_version=4)
+    except ValueError:  # its process ended while it was written
+        return "<p>The notebook is damaged.</p>"
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             if len(text := output.get("text", "")) > MOST_TEXT:
                 left_out = len(text) - MOST_TEXT
-                where = directory / "notebook.ipynb"
-                note = f"[… {left_out:,} more characters in {where}]"
+                note = f"[… {left_out:,} more characters in {path}]"
                 output.text = f"{text[:MOST_TEXT]}\n{note}\n"
     return notebook_body(notebook)
 

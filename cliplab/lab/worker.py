@@ -16,7 +16,7 @@ from typing import Any
 
 from cliplab.lab.budget import Budget
 from cliplab.lab.forkserver import PROVISIONER, ForkServer, fork_server
-from cliplab.lab.keys import code_key
+from cliplab.lab.keys import PINNED, code_key, digest
 from cliplab.lab.lock import NoLocks, Taken, locked
 from cliplab.lab.parameters import load_cells
 from cliplab.lab.progress import LastLine
@@ -55,6 +55,12 @@ class RunSpec:
         return self.directory / "record.json"
 
     @property
+    def failed_path(self) -> Path:
+        """Where the notebook of a failed attempt goes."""
+        name = "failed.ipynb" if self.record_path.exists() else "notebook.ipynb"
+        return self.directory / name
+
+    @property
     def progress_path(self) -> Path:
         """Holds "cell/cells", and the notebook's own bar, while the run goes on."""
         return self.directory / "progress"
@@ -72,10 +78,15 @@ def load_finished(spec: RunSpec) -> RunRecord | None:
     """The record of a run that is done, None if it is not; ``ValueError`` if damaged."""
     if not spec.record_path.exists():
         return None
-    record = RunRecord.load(spec.record_path)
-    if record.key != spec.key:
-        why = f"its key is {record.key[:16]}, not {spec.key[:16]}"
-        raise ValueError(f"corrupt record {spec.record_path}: {why}; delete it to run again")
+    try:
+        record = RunRecord.load(spec.record_path)
+        if record.key != spec.key:
+            why = f"its key is {record.key[:16]}, not {spec.key[:16]}"
+            raise ValueError(f"corrupt record {spec.record_path}: {why}; delete it to run again")
+    except ValueError:
+        if spec.not_before:  # it is to be written anew in any case
+            return None
+        raise
     return record if str(record.provenance.get("started", "")) >= spec.not_before else None
 
 
@@ -102,9 +113,9 @@ def _claimed(spec: RunSpec) -> Iterator[None]:
 
 
 def _rescue(spec: RunSpec) -> None:
-    """Keep what a process that was killed had executed: its notebook, under the usual name."""
+    """Keep what was executed of a run that failed or was killed; not in place of a finished one."""
     with suppress(FileNotFoundError):
-        os.replace(_scratch(spec), spec.directory / "notebook.ipynb")
+        os.replace(_scratch(spec), spec.failed_path)
     spec.progress_path.unlink(missing_ok=True)
 
 
@@ -127,9 +138,10 @@ def keep_evidence(spec: RunSpec, error: str) -> str:
 def running_cell(spec: RunSpec) -> str:
     """Which cell a run is in, as "3/9", if it says so."""
     try:
-        found = re.match(r"cell (\d+/\d+)", spec.progress_path.read_text(encoding="utf-8"))
+        text = spec.progress_path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
+    found = re.match(r"cell (\d+/\d+)", text)
     return found[1] if found else ""
 
 
@@ -137,7 +149,7 @@ def _run(spec: RunSpec) -> RunRecord:
     error_path = spec.directory / "error.txt"
     error_path.unlink(missing_ok=True)
     os.environ.update(KERNEL_ENV)
-    server = fork_server() if spec.kernel == "fork" else None
+    server = fork_server(spec.notebook.parent) if spec.kernel == "fork" else None
     if server:
         server.kernels.clear()
     started, wall, cpu = time.time(), time.perf_counter(), _children_cpu_s()
@@ -146,15 +158,18 @@ def _run(spec: RunSpec) -> RunRecord:
             if code_key(spec.notebook) != spec.code_key:
                 raise RunError("the code changed after the batch was planned", retry=False)
             payload = _payload(_execute(spec, _scratch(spec), server))
+            _check_environment(spec, payload["provenance"])
         except Exception as error:
             failure = _failure(error, budget.exceeded)
             failure.cell = running_cell(spec)
             with suppress(OSError):
                 write_atomic(error_path, f"{spec.label}\n{error}\n\n{failure}\n")
-            raise failure from None
-        finally:
             with suppress(OSError):
                 _rescue(spec)
+            raise failure from None
+    os.replace(_scratch(spec), spec.directory / "notebook.ipynb")
+    spec.progress_path.unlink(missing_ok=True)
+    (spec.directory / "failed.ipynb").unlink(missing_ok=True)
     forked = server.kernels if server else []
     payload["provenance"] |= {
         "kernel": "forked" if forked else "stock",
@@ -229,6 +244,23 @@ def _payload(notebook: Any) -> dict[str, Any]:
         )
     plain: dict[str, Any] = json.loads(json.dumps(payloads[0]))  # no nbformat types
     return plain
+
+
+def _check_environment(spec: RunSpec, provenance: dict[str, Any]) -> None:
+    """Refuse numbers made on another kind of device, or by other versions, than the key says."""
+    if "versions" not in provenance:
+        return
+    versions, device = provenance["versions"], provenance["hardware"]["device"]
+    found = {
+        "device": device if device in ("cpu", "mps") else "cuda",
+        "python": ".".join(versions["python"].split(".")[:2]),
+        **{name: versions[name] for name in PINNED},
+    }
+    if digest([spec.code_key, spec.params, found]) != spec.key:
+        where = ", ".join(f"{name} {value}" for name, value in found.items())
+        raise RunError(
+            f"made in another environment than the batch was planned in: {where}", retry=False
+        )
 
 
 def _failure(error: Exception, exceeded: str | None) -> RunError:

@@ -7,7 +7,7 @@ its pid, and how it ended. When the owner's end closes, this process and its ker
 
 import sys
 
-if __name__ == "__main__":
+if __name__ == "__main__" and not sys.flags.safe_path:
     del sys.path[0]  # this file's folder: cliplab's modules are no top-level names
 
 import builtins
@@ -18,6 +18,7 @@ import os
 import signal
 import socket
 import time
+import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
@@ -124,21 +125,24 @@ def become_kernel(parent: int, argv: list[str], env: dict[str, str], cwd: str) -
         os._exit(1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    os.environ.clear()
-    os.environ.update(env)
-    os.chdir(cwd)
-    time.tzset()
-    reseed()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     from ipykernel.kernelapp import IPKernelApp
 
     sys.argv = [str(find_spec("ipykernel_launcher").origin), *argv]  # type: ignore[union-attr]
     code = 1
     try:
+        os.environ.clear()
+        os.environ.update(env)
+        os.chdir(cwd)
+        time.tzset()
+        reseed()
         # The pid whose end the kernel looks out for is read when ipykernel is imported.
         IPKernelApp.launch_instance([*argv, f"--IPKernelApp.parent_handle={parent}"])
         code = 0
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except BaseException:
+        traceback.print_exc()
     finally:
         for stream in (sys.__stdout__, sys.__stderr__):
             if stream:

@@ -8,10 +8,11 @@ import psutil
 import pytest
 
 from cliplab.lab.batch import BatchResult, run_batch
+from cliplab.lab.keys import digest
 from cliplab.lab.local import LocalExecutor
 from cliplab.lab.parameters import Text
 from cliplab.lab.plan import find_notebooks, plan, read_presets
-from cliplab.lab.worker import RunSpec, load_finished, run_one
+from cliplab.lab.worker import RunError, RunSpec, load_finished, run_one
 
 RECORD = """
 from cliplab.lab.runs import record
@@ -151,6 +152,9 @@ class Events:
     def retried(self, spec, error) -> None:
         self.retries.append((spec.notebook.stem, error))
 
+    def elsewhere(self, spec) -> None:
+        raise AssertionError("there is no other batch")
+
     def finished(self, spec, failure) -> None:
         self.ends.append((spec.notebook.stem, failure is None))
 
@@ -180,7 +184,11 @@ def test_failures_are_retried_once_kept_and_stop_nothing(notebooks, tmp_path):
     assert len(events.ends) == len(specs)
     for failure in result.failures:
         folder = failure.spec.directory
-        assert sorted(path.name for path in folder.iterdir()) == ["error.txt", "notebook.ipynb"]
+        assert sorted(path.name for path in folder.iterdir()) == [
+            ".lock",
+            "error.txt",
+            "notebook.ipynb",
+        ]
         assert (folder / "error.txt").read_text().splitlines()[-1] == failure.error
     failed = result.failures[0].spec.directory
     assert "so far" in (failed / "notebook.ipynb").read_text()
@@ -219,7 +227,11 @@ def check_records(result: BatchResult, specs: list[RunSpec]) -> None:
     assert 0 < one.provenance["cpu_s"] < 60
     assert one.provenance["peak_memory_mb"] > 50
     assert load_finished(specs[0]) == one
-    assert sorted(p.name for p in specs[0].directory.iterdir()) == ["notebook.ipynb", "record.json"]
+    assert files(specs[0]) == [".lock", "notebook.ipynb", "record.json"]
+
+
+def files(spec: RunSpec) -> list[str]:
+    return sorted(path.name for path in spec.directory.iterdir())
 
 
 def check_jobs_do_not_matter(result: BatchResult, spec: RunSpec) -> None:
@@ -239,7 +251,7 @@ def check_jobs_do_not_matter(result: BatchResult, spec: RunSpec) -> None:
     before = result.records[0]
     for now in [*(b.records[0] for b in again), load_finished(spec)]:
         assert (now.key, now.rows, now.curves) == (before.key, before.rows, before.curves)
-    assert sorted(p.name for p in spec.directory.iterdir()) == ["notebook.ipynb", "record.json"]
+    assert files(spec) == [".lock", "notebook.ipynb", "record.json"]
 
 
 def test_what_is_done_is_not_run_again_and_damage_stops_before_anything(folder, tmp_path):
@@ -285,3 +297,29 @@ def test_code_that_changed_after_planning_is_not_run_under_the_old_key(folder, t
     with pytest.raises(RuntimeError, match="the code changed after the batch was planned"):
         run_one(spec)
     assert not spec.record_path.exists()
+
+
+def test_numbers_of_another_environment_are_refused(folder, monkeypatch):
+    (spec,) = plan_good(folder, kernel="stock")
+    monkeypatch.setattr(
+        "cliplab.lab.plan.run_key", lambda code, params: digest([code, params, {"device": "cuda"}])
+    )
+    (elsewhere,) = plan_good(folder, kernel="stock")
+    with pytest.raises(RunError, match=r"another environment .*device cpu, python 3") as caught:
+        run_one(elsewhere)
+    assert not caught.value.retry
+    assert not elsewhere.record_path.exists()
+    assert run_one(spec).key == spec.key
+
+
+def test_a_failed_second_attempt_leaves_the_finished_run_as_it_is(folder):
+    (spec,) = plan_good(folder, kernel="stock")
+    before = run_one(spec)
+    notebook = (spec.directory / "notebook.ipynb").read_bytes()
+    (again,) = plan_good(folder, kernel="stock", force=True, budget_s=0.01)
+    assert load_finished(again) is None
+    with pytest.raises(RunError, match="over its budget"):
+        run_one(again)
+    assert load_finished(spec) == before
+    assert (spec.directory / "notebook.ipynb").read_bytes() == notebook
+    assert "failed.ipynb" in files(spec) or "error.txt" in files(spec)

@@ -44,7 +44,7 @@ def test_two_batches_share_the_work(project):
     assert ran == list(range(12))
     assert len(list(project.rglob("record.json"))) == 12
     names = {path.name for path in (project / "results" / "01").rglob("*") if path.is_file()}
-    assert names == {"record.json", "notebook.ipynb"}
+    assert names == {".lock", "record.json", "notebook.ipynb"}
     for i in range(2):
         assert len(list((project / f"reports{i}" / "pages").iterdir())) == 12
 

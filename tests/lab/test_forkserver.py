@@ -71,8 +71,8 @@ def test_a_forked_kernel_is_like_a_stock_one(notebook, tmp_path):
 
 
 @pytest.fixture
-def server() -> Iterator[ForkServer]:
-    server = ForkServer({**os.environ, "OMP_NUM_THREADS": "1"})
+def server(tmp_path) -> Iterator[ForkServer]:
+    server = ForkServer(tmp_path, {**os.environ, "OMP_NUM_THREADS": "1"})
     yield server
     server.close()
 
@@ -130,7 +130,7 @@ def test_nothing_outlives_an_owner_that_is_killed(tmp_path):
         "import os, sys, time; from pathlib import Path\n"
         f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
         "from test_forkserver import *\n"
-        "server = ForkServer()\n"
+        f"server = ForkServer(Path({str(tmp_path)!r}))\n"
         f"kernel = start_kernel(server, Path({str(tmp_path)!r}), SPAWN); time.sleep(600)"
     )
     owner = subprocess.Popen([sys.executable, "-c", code])
@@ -143,17 +143,17 @@ def test_nothing_outlives_an_owner_that_is_killed(tmp_path):
     wait_until(lambda: all(map(is_gone, family)))
 
 
-def test_a_new_environment_gets_a_new_server(monkeypatch):
+def test_a_new_environment_gets_a_new_server(monkeypatch, tmp_path):
     monkeypatch.setattr(forkserver, "_server", None)
-    first = forkserver.fork_server()
-    assert first is forkserver.fork_server()
+    first = forkserver.fork_server(tmp_path)
+    assert first is forkserver.fork_server(tmp_path)
     monkeypatch.setenv("PYTHONPATH", "/elsewhere")
-    second = forkserver.fork_server()
+    second = forkserver.fork_server(tmp_path)
     assert second is not first
     assert not first.alive()
     second.process.kill()
     second.process.wait()
-    third = forkserver.fork_server()
+    third = forkserver.fork_server(tmp_path)
     assert third.alive()
     third.close()
 
@@ -173,7 +173,7 @@ def test_on_any_doubt_the_stock_kernel_runs(trouble, notebook, tmp_path, monkeyp
 
     (spec,) = plan([notebook], "quick", tmp_path / "results")
     assert run_one(spec).provenance["kernel"] == "stock"
-    assert forkserver.fork_server() is None
+    assert forkserver.fork_server(notebook.parent) is None
 
 
 def is_gone(process: psutil.Process) -> bool:

@@ -90,7 +90,7 @@ def test_each_fails_alone_and_leaves_no_process(kernel, tmp_path, make_notebook)
     }
     for failure in result.failures:
         names = {path.name for path in failure.spec.directory.iterdir()}
-        assert names == {"error.txt", "notebook.ipynb"}
+        assert names == {".lock", "error.txt", "notebook.ipynb"}
     daemons = [int(pid) for pid in (folder / "pids").read_text().split()]
     assert len(daemons) >= 2
     wait_until(lambda: all(map(is_gone, daemons)))

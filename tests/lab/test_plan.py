@@ -22,7 +22,7 @@ def test_a_filter_keeps_what_has_one_of_the_values(specs):
     assert [(s.params["lr"], s.params["sizes"]) for s in found] == [(1, [1, 2]), (20, [1, 2])]
     with pytest.raises(ValueError, match="--filter lr=3: none of the 6 runs is like that"):
         only(specs, {"lr": [Text("3")]})
-    with pytest.raises(ValueError, match="unknown parameter 'l'"):
+    with pytest.raises(ValueError, match="unknown parameter 'l' in every notebook"):
         only(specs, {"l": [1]})
 
 

@@ -283,6 +283,19 @@ def test_a_failed_run_has_a_page_with_its_traceback(site: Path) -> None:
     assert "line 1\nZeroDivisionError: 1 < 2" in page.text
 
 
+def test_a_damaged_notebook_does_not_cost_the_report(tmp_path: Path) -> None:
+    directory = tmp_path / "run"
+    directory.mkdir()
+    (directory / "notebook.ipynb").write_text('{"cells": [')
+    params: dict[str, object] = {}
+    spec = RunSpec(Path("02.ipynb"), "quick", params, "f" * 64, "", directory, 1.0, "02")
+    index = write_report([], [], tmp_path / "reports", [Failure(spec, "disk full", "3/9")], {})
+    assert "disk full" in index.read_text()
+    assert "3/9" in index.read_text()
+    (page,) = (tmp_path / "reports" / "pages").iterdir()
+    assert "The notebook is damaged." in page.read_text()
+
+
 def test_a_report_of_nothing_says_so_and_drops_older_pages(tmp_path: Path) -> None:
     (tmp_path / "pages").mkdir()
     (tmp_path / "pages" / "older.html").touch()
