@@ -51,8 +51,8 @@ seaborn.lineplot(losses);"""
 NAP = "import random, time\ntime.sleep(random.Random(first_seed).uniform(0.3, 0.6))"
 LOG = "with open('log.txt', 'a') as log:\n    log.write(f'{first_seed} {n_seeds}\\n')\n"
 RECORD = "from cliplab.lab import record\nrecord([{'arm': 'a', 'seed': first_seed, 'x': 1.0}])"
-KINDS = {"runner": "cliplab.cli", "worker": "spawn_main", "fork server": "zygote.py"}
-KINDS["kernel"] = "ipykernel_launcher"  # or forked: then its command is the fork server's
+KINDS = {"runner": "cliplab.cli", "worker": "multiprocessing.forkserver"}
+KINDS |= {"fork server": "zygote.py", "kernel": "ipykernel_launcher"}
 MARK = "CLIPLAB_BENCHMARK"  # in the environment of a command and of all that descends from it
 NONE_OF = ("unexplained", "last exit status", "lost", "run twice", "missing", "left behind")
 
@@ -256,9 +256,13 @@ def family(folder, kind=None):
 
 
 def kind_of(process):
+    """By its command; what was forked has that of its parent."""
     line, above = (" ".join(p.cmdline()) if p else "" for p in (process, process.parent()))
-    forked = KINDS["fork server"] in line and KINDS["fork server"] in above
-    return "kernel" if forked else next((k for k, part in KINDS.items() if part in line), "")
+    if KINDS["fork server"] in line:
+        return "kernel" if KINDS["fork server"] in above else "fork server"
+    if KINDS["worker"] in line:
+        return "worker" if KINDS["worker"] in above else "server of workers"
+    return next((kind for kind, part in KINDS.items() if part in line), "")
 
 
 def survival(folder, options):

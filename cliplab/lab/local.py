@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -15,7 +16,7 @@ from typing import Any
 from uuid import uuid4
 
 from cliplab.lab.processes import end_with
-from cliplab.lab.worker import WORKER_DIED, RunError
+from cliplab.lab.worker import KERNEL_ENV, WORKER_DIED, RunError
 
 
 class LocalExecutor(ThreadPoolExecutor):
@@ -27,7 +28,10 @@ class LocalExecutor(ThreadPoolExecutor):
 
     def __init__(self, jobs: int) -> None:
         super().__init__(jobs)
-        self._context = get_context("spawn")
+        os.environ.update(KERNEL_ENV)  # no threads where workers are forked from
+        self._context = get_context("forkserver" if sys.platform == "linux" else "spawn")
+        if sys.platform == "linux":  # what every worker needs, imported once
+            self._context.set_forkserver_preload(["cliplab.lab.worker", "papermill"])
         self._reader, self._leash = self._context.Pipe(duplex=False)
         self._scratch = Path(tempfile.gettempdir(), f"cliplab-{uuid4().hex[:12]}")
         self._idle: SimpleQueue[ProcessPoolExecutor] = SimpleQueue()
@@ -39,7 +43,7 @@ class LocalExecutor(ThreadPoolExecutor):
             1,
             mp_context=self._context,
             initializer=_begin,
-            initargs=(self._reader, self._scratch),
+            initargs=(self._reader, self._scratch, dict(os.environ)),
         )
 
     def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
@@ -74,8 +78,13 @@ class LocalExecutor(ThreadPoolExecutor):
         shutil.rmtree(self._scratch, ignore_errors=True)
 
 
-def _begin(reader: Any, scratch: Path) -> None:
-    """In a worker: leave the terminal's process group (Ctrl-C), and end when the leash does."""
+def _begin(reader: Any, scratch: Path, env: dict[str, str]) -> None:
+    """In a worker: leave the terminal's process group (Ctrl-C), and end when the leash does.
+
+    The environment is this process's at the time, not that of the server it was forked from.
+    """
+    os.environ.clear()
+    os.environ.update(env)
     own = scratch / str(os.getpid())
     os.setsid()
     scratch.mkdir(mode=0o700, exist_ok=True)
