@@ -8,7 +8,7 @@
 fork servers and kernels are killed at random, and nothing may be lost, run twice or left behind.
 
 Arms are interleaved; times are medians of wall clock and of user + system CPU of all processes.
-Target: what is aimed at. `--write` puts the tables into benchmarks/batch.md.
+Target: what is aimed at. `--write` puts what was measured into benchmarks/batch.md.
 """
 
 import argparse
@@ -273,11 +273,26 @@ def survival(folder, options):
     return [(what, str(n), targets.get(what, "")) for what, n in found.items()]
 
 
-def head():
-    command, machine = " ".join(["batch.py", *sys.argv[1:]]), provenance()["hardware"]
-    parts = [f"{name} {version(name)}" for name in ("torch", "papermill", "cliplab")]
-    parts += [machine["cpu"], f"{machine['cores']} cores", time.strftime("%Y-%m-%d")]
-    return f"# The batch runner\n\nWritten by `python benchmarks/{command}`; {', '.join(parts)}."
+def section(name, rows, options):
+    """A part's table, and where its numbers are from."""
+    told = provenance()
+    parts = [f"{package} {version(package)}" for package in ("torch", "papermill", "cliplab")]
+    parts += [f"commit {str(told['git_sha'])[:8]}", told["hardware"]["cpu"]]
+    parts += [f"{told['hardware']['cores']} cores", f"{options.rounds} rounds"]
+    lines = [f"## {PARTS[name].__doc__}", "", "| what | measured | target |", "| --- " * 3 + "|"]
+    lines += [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([*lines, "", f"{time.strftime('%Y-%m-%d')}: {', '.join(parts)}."])
+
+
+def store(path, measured):
+    """Put new sections into the file in place of older ones, each part in its turn."""
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    kept = {s.partition("\n")[0]: s.strip() for s in re.split(r"^(?=## )", text, flags=re.M)[1:]}
+    kept |= {s.partition("\n")[0]: s for s in measured}
+    titles = [f"## {part.__doc__}" for part in PARTS.values()]
+    told = "# The batch runner\n\nWritten by `python benchmarks/batch.py --write`."
+    sections = [kept[title] for title in titles if title in kept]
+    path.write_text("\n\n".join([told, *sections]) + "\n", encoding="utf-8")
 
 
 PARTS = {"run": one_more_run, "grid": seeded_grid, "finished": finished_batch, "kills": survival}
@@ -290,15 +305,12 @@ def main():
     parser.add_argument("--seed", type=int, default=0, help="of the kills")
     parser.add_argument("--write", action="store_true", help="store as benchmarks/batch.md")
     options = parser.parse_args()
-    text = [head()]
     for name in ",".join(options.only or PARTS).split(","):
         with tempfile.TemporaryDirectory(prefix="batch-") as folder:
-            rows = PARTS[name](Path(folder), options)
-        lines = [f"## {PARTS[name].__doc__}\n", "| what | measured | target |", "| --- " * 3 + "|"]
-        text.append("\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)]))
-        print(text[-1], end="\n\n", flush=True)
-    if options.write:
-        Path(__file__).with_suffix(".md").write_text("\n\n".join(text) + "\n", encoding="utf-8")
+            text = section(name, PARTS[name](Path(folder), options), options)
+        print(text, end="\n\n", flush=True)
+        if options.write:
+            store(Path(__file__).with_suffix(".md"), [text])
 
 
 if __name__ == "__main__":
