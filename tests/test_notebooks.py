@@ -91,6 +91,6 @@ def outputs(record):
 def mask(text):
     """Text without what differs from run to run: times, rates, addresses, ids of tables."""
     text = re.sub(r"0x[0-9a-f]+|T_[0-9a-f]{5}", "ID", str(text))
-    text = re.sub(r"\s*\b\d+(\.\d+)?\s*(s|ms|min|seconds)\b", "TIME", text)
+    text = re.sub(r"\s*\b\d+(\.\d+)?\s*(s|ms|min|seconds)\b", " TIME", text)
     lines = text.splitlines()
     return ["RATE" if re.search(r"\b(a|per) second\b", line) else line for line in lines]
