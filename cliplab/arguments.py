@@ -203,8 +203,9 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--dry-run", action="store_true", help="list them with keys, run nothing")
 
     how = run.add_argument_group("how")
-    count: dict[str, Any] = {"type": _positive_int, "default": 1, "metavar": "N"}
-    how.add_argument("--jobs", help="runs at once (%(default)s)", **count)
+    how.add_argument(
+        "--jobs", type=_positive_int, default=1, metavar="N", help="runs at once (%(default)s)"
+    )
     how.add_argument(
         "--executor",
         default="local",

@@ -156,7 +156,8 @@ def _seed_chunks(
 
 def only(specs: Sequence[RunSpec], wanted: Mapping[str, Sequence[Any]]) -> list[RunSpec]:
     """The runs whose parameters have one of the wanted values; ``ValueError`` if there is none."""
-    declared = {spec.notebook: read_parameters(spec.notebook) for spec in specs}
+    notebooks = dict.fromkeys(spec.notebook for spec in specs)
+    declared = {notebook: read_parameters(notebook) for notebook in notebooks}
     for name in wanted:
         if not any(name in parameters for parameters in declared.values()):
             raise ValueError(f"--filter {name}: unknown parameter {name!r} in every notebook")

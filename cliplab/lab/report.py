@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from math import ceil
 from pathlib import Path
 from types import SimpleNamespace
@@ -178,15 +179,16 @@ def _page(
 
 def _is_current(page: Path, notebook: Path) -> bool:
     """Whether a page was made after its notebook, and by today's code."""
-    folder = Path(__file__).parent
-    sources = [
-        notebook,
-        folder / "pages.py",
-        folder / "report.py",
-        *(folder / "templates").iterdir(),
-    ]
     made = page.stat().st_mtime_ns if page.exists() else 0
-    return made > max(source.stat().st_mtime_ns for source in sources)
+    return made > max(notebook.stat().st_mtime_ns, _code_changed_ns())
+
+
+@cache
+def _code_changed_ns() -> int:
+    """When the code that makes pages was last changed; looked up once for all pages."""
+    folder = Path(__file__).parent
+    sources = [folder / "pages.py", folder / "report.py", *(folder / "templates").iterdir()]
+    return max(source.stat().st_mtime_ns for source in sources)
 
 
 def _body(path: Path) -> str:

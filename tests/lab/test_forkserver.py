@@ -79,7 +79,6 @@ def server(tmp_path) -> Iterator[ForkServer]:
 
 def start_kernel(server: ForkServer, folder: Path, code: str) -> forkserver.ForkedKernel:
     """A kernel of which only the first step is wanted: code run where ipykernel would start."""
-    (folder / "sitecustomize.py").write_text("")
     (folder / "code.py").write_text(code)
     env = {**os.environ, "HOME": str(folder), "IPYTHONDIR": str(folder)}
     argv = ["-f", str(folder / "kernel.json"), f"--IPKernelApp.exec_files={folder / 'code.py'}"]
@@ -122,7 +121,7 @@ def test_kernels_end_with_their_server_and_their_children_with_its_owner(how, se
     with pytest.raises(ForkError):
         server.fork(["-f", "x"], os.environ, str(tmp_path))
     if how != "close":
-        child.kill()  # whose end is the budget's business: see test_budget.py
+        child.kill()  # whose end is the budget's business: see test_hostile.py
 
 
 def test_nothing_outlives_an_owner_that_is_killed(tmp_path):
