@@ -43,7 +43,7 @@ def judge_records(records: Sequence[RunRecord], notebooks: Path) -> list[Verdict
     rows, changed = {}, {}
     for name in dict.fromkeys(record.notebook for record in records):
         own = [record for record in records if record.notebook == name]
-        differing = [overrides(record, notebooks) for record in own]
+        differing = overrides(own, notebooks)
         names = sorted({n for differs in differing for n in differs})
         registered = [r for r, differs in zip(own, differing, strict=True) if not differs]
         settings = {str([record.params[n] for n in names]) for record in own}

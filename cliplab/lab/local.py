@@ -31,7 +31,8 @@ class LocalExecutor(ThreadPoolExecutor):
         os.environ.update(KERNEL_ENV)  # no threads where workers are forked from
         self._context = get_context("forkserver" if sys.platform == "linux" else "spawn")
         if sys.platform == "linux":  # what every worker needs, imported once
-            self._context.set_forkserver_preload(["cliplab.lab.worker", "papermill"])
+            preload = ["cliplab.lab.worker", "cliplab.lab.light_jsonschema", "papermill"]
+            self._context.set_forkserver_preload(preload)
         self._reader, self._leash = self._context.Pipe(duplex=False)
         self._scratch = Path(tempfile.gettempdir(), f"cliplab-{uuid4().hex[:12]}")
         self._idle: SimpleQueue[ProcessPoolExecutor] = SimpleQueue()

@@ -59,14 +59,21 @@ def preset_params(notebook: Path, preset: str) -> dict[str, Any]:
     return defaults | _typed(declared, presets[preset])
 
 
-def overrides(record: RunRecord, notebooks: Path) -> list[str]:
-    """Names of a run's parameters, seeds aside, that are not as its preset has them.
+def overrides(records: Sequence[RunRecord], notebooks: Path) -> list[list[str]]:
+    """For each run, the names of its parameters, seeds aside, that are not as its preset has them.
 
     All of them where the notebook is none of the collection's.
     """
-    path, seeds = notebooks / f"{record.notebook}.ipynb", ("first_seed", "n_seeds")
-    wanted = preset_params(path, record.preset) if path.exists() else {}
-    return [n for n, value in record.params.items() if n not in seeds and wanted.get(n) != value]
+    seeds, wanted = ("first_seed", "n_seeds"), {}
+    for name, preset in {(record.notebook, record.preset) for record in records}:
+        path = notebooks / f"{name}.ipynb"
+        wanted[name, preset] = preset_params(path, preset) if path.exists() else {}
+
+    def differing(record: RunRecord) -> list[str]:
+        values = wanted[record.notebook, record.preset]
+        return [n for n, v in record.params.items() if n not in seeds and values.get(n) != v]
+
+    return [differing(record) for record in records]
 
 
 def plan(

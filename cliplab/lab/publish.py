@@ -42,7 +42,7 @@ def publish(
         raise ValueError(f"presets = {presets}, expected records of the verdict preset to publish")
     wanted: dict[Path, str | bytes] = {}
     for name, parts in notebooks.items():
-        if changed := {n for part in parts for n in overrides(part, root / "notebooks")}:
+        if changed := {n for part in overrides(parts, root / "notebooks") for n in part}:
             raise ValueError(f"{name}: {sorted(changed)} not as the verdict preset has them")
         parts.sort(key=lambda part: part.params.get("first_seed", 0))
         wanted[root / "records" / f"{name}.csv"] = write_rows(union_rows(parts))

@@ -192,6 +192,9 @@ def _code_changed_ns() -> int:
 
 
 def _body(path: Path) -> str:
+    import cliplab.lab.light_jsonschema  # noqa: F401
+
+    # isort: split
     import nbformat
 
     from cliplab.lab.pages import notebook_body

@@ -196,6 +196,9 @@ def _execute(spec: RunSpec, output: Path, server: ForkServer | None) -> Any:
     """The executed notebook; papermill runs it in its own folder."""
     import logging
 
+    import cliplab.lab.light_jsonschema  # noqa: F401
+
+    # isort: split
     import papermill
     from jupyter_client.provisioning import KernelProvisionerFactory
     from traitlets.config import Config

@@ -50,8 +50,10 @@ def main(number: int) -> NoReturn:
     """Preload, then fork a kernel for each request, until the owner is gone."""
     owner = socket.socket(fileno=number)
     _prctl(PR_SET_CHILD_SUBREAPER, 1)  # what a kernel leaves behind is found here
+    gc.disable()  # there is no garbage yet
     preload(PRELOADED)
     gc.freeze()  # shared pages stay shared
+    gc.enable()
     try:
         serve(owner)
     finally:

@@ -47,5 +47,5 @@ def test_of_a_notebook_outside_the_collection_every_parameter_counts_as_changed(
 
     spec = specs[0]
     record = RunRecord("01", "quick", spec.params, "", "", [], [], {}, {}, tmp_path)
-    assert overrides(record, tmp_path) == ["lr"]
-    assert overrides(record, tmp_path / "elsewhere") == ["lr", "sizes"]
+    assert overrides([record, record], tmp_path) == [["lr"], ["lr"]]
+    assert overrides([record], tmp_path / "elsewhere") == [["lr", "sizes"]]

@@ -1,0 +1,27 @@
+"""What importing jsonschema this way leaves out, and what it leaves as it was."""
+
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import sys
+import cliplab.lab.light_jsonschema
+import nbformat, papermill
+assert not {"lark", "rfc3987_syntax"} & set(sys.modules), "the parsers were made"
+nbformat.validate(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1")]))
+try:
+    nbformat.validate({"cells": [{"cell_type": "x"}], "metadata": {}, "nbformat": 4, "nbformat_minor": 5})
+except nbformat.ValidationError as error:
+    assert "cell_type" in str(error) or "is not valid" in str(error), error
+else:
+    raise AssertionError("a damaged notebook passed")
+import rfc3987_syntax
+assert rfc3987_syntax.is_valid_syntax("iri", "https://example.org/é")
+"""
+
+
+def test_notebooks_are_validated_and_the_parsers_stay_importable():
+    pytest.importorskip("rfc3987_syntax")
+    subprocess.run([sys.executable, "-c", SCRIPT], check=True)
