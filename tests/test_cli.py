@@ -4,13 +4,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 import torch
+from waiting import is_gone, wait_until
 
 from cliplab.arguments import parse_arguments
 from cliplab.cli import main
@@ -217,21 +216,6 @@ def start(command: str) -> subprocess.Popen[str]:
     )
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def is_gone(process: psutil.Process) -> bool:
-    """Whether it ended, reaped or not (the first process of a container may not reap)."""
-    try:
-        return process.status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
-
-
 def cells_running(results: Path) -> list[str]:
     return [path.read_text() for path in results.rglob("progress")]
 
@@ -309,7 +293,9 @@ def test_overlapping_seeds_are_kept_but_not_judged(project, capsys):
     assert status_of("run 01 --preset smoke --seeds 0-1") == 0
     assert status_of("run 01 --preset smoke --seeds 1-2") == 0
     assert status_of("report --preset smoke") == 1
-    assert "cannot judge: arm 'wait=0.0', seed 1 is in two records" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "cannot judge: 01_slow: seed 1 was run twice with the same settings, in " in err
+    assert err.endswith("; delete one of them\n")
 
 
 def test_other_settings_get_a_report_and_no_verdict(project, capsys, monkeypatch):

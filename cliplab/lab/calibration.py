@@ -139,4 +139,5 @@ def _rows(claim: Claim, margins: int, rng: np.random.Generator) -> list[dict[str
 
 def _rates(ledgers: list[list[str]], wanted: set[str]) -> dict[str, float]:
     hits = np.array([[verdict in wanted for verdict in verdicts] for verdicts in ledgers])
-    return {kind: float(hits[:, i :: len(KINDS)].mean()) for i, kind in enumerate(KINDS)}
+    kinds = KINDS[: hits.shape[1]]  # fewer than there are, in a ledger of one claim
+    return {kind: float(hits[:, i :: len(KINDS)].mean()) for i, kind in enumerate(kinds)}

@@ -35,7 +35,6 @@ def local_cluster(jobs: int) -> Any:
                 memory_limit=None,  # it would not count the kernels
                 dashboard_address="127.0.0.1:0",
                 silence_logs=logging.CRITICAL,
-                env=KERNEL_ENV,
                 scheduler_kwargs={"allowed_failures": 1},  # as a failed run is retried once
             )
     finally:

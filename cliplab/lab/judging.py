@@ -43,6 +43,7 @@ def judge_records(records: Sequence[RunRecord], notebooks: Path) -> list[Verdict
     rows, changed = {}, {}
     for name in dict.fromkeys(record.notebook for record in records):
         own = [record for record in records if record.notebook == name]
+        _refuse_overlap(own)
         differing = overrides(own, notebooks)
         names = sorted({n for differs in differing for n in differs})
         registered = [r for r, differs in zip(own, differing, strict=True) if not differs]
@@ -52,6 +53,23 @@ def judge_records(records: Sequence[RunRecord], notebooks: Path) -> list[Verdict
         rows[name] = union_rows(registered or (own if len(settings) == 1 else []))
     verdicts = judge_all(rows, records[0].preset)
     return [replace(v, verdict=changed.get(v.notebook, v.verdict)) for v in verdicts]
+
+
+def _refuse_overlap(records: Sequence[RunRecord]) -> None:
+    """A seed that was run twice in portions of different size must not count twice."""
+    seeds = ("first_seed", "n_seeds")
+    owner: dict[tuple[str, int], RunRecord] = {}
+    for record in records:
+        params = record.params
+        settings = digest({name: params[name] for name in params if name not in seeds})
+        first, n = (params[name] for name in seeds)
+        for seed in range(first, first + n):
+            other = owner.setdefault((settings, seed), record)
+            if other is not record:
+                raise ValueError(
+                    f"{record.notebook}: seed {seed} was run twice with the same settings, in "
+                    f"{other.directory} and {record.directory}; delete one of them"
+                )
 
 
 def _table(verdicts: Sequence[Verdict]) -> str:

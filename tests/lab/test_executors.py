@@ -7,11 +7,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from waiting import is_gone, wait_until
 
 from cliplab.lab.batch import run_batch
 from cliplab.lab.executors import open_executor
@@ -20,6 +22,7 @@ from cliplab.lab.runs import MIME
 from cliplab.lab.worker import RunSpec, load_finished, run_one
 
 pytest.importorskip("distributed")
+until = partial(wait_until, seconds=120)
 
 MEASURE = """
 import random
@@ -130,20 +133,6 @@ def cluster(tmp_path) -> Iterator[Cluster]:
     cluster = Cluster(tmp_path)
     yield cluster
     cluster.close()
-
-
-def until(condition: Callable[[], object], seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def is_gone(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
 
 
 def started(specs: list[RunSpec]) -> list[int]:

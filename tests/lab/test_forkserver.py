@@ -4,12 +4,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
+from waiting import is_gone, wait_until
 
 from cliplab.lab import forkserver
 from cliplab.lab.batch import run_batch
@@ -127,7 +127,7 @@ def test_kernels_end_with_their_server_and_their_children_with_its_owner(how, se
 def test_nothing_outlives_an_owner_that_is_killed(tmp_path):
     code = (
         "import os, sys, time; from pathlib import Path\n"
-        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        f"sys.path[:0] = {[str(folder) for folder in Path(__file__).parents[:2]]}\n"
         "from test_forkserver import *\n"
         f"server = ForkServer(Path({str(tmp_path)!r}))\n"
         f"kernel = start_kernel(server, Path({str(tmp_path)!r}), SPAWN); time.sleep(600)"
@@ -173,17 +173,3 @@ def test_on_any_doubt_the_stock_kernel_runs(trouble, notebook, tmp_path, monkeyp
     (spec,) = plan([notebook], "quick", tmp_path / "results")
     assert run_one(spec).provenance["kernel"] == "stock"
     assert forkserver.fork_server(notebook.parent) is None
-
-
-def is_gone(process: psutil.Process) -> bool:
-    try:
-        return process.status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
-
-
-def wait_until(condition: Callable[[], object], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)

@@ -3,12 +3,10 @@
 import re
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import pytest
+from waiting import is_gone, wait_until
 
 from cliplab.lab.batch import BatchResult, run_batch
 from cliplab.lab.judging import failure_table
@@ -93,7 +91,7 @@ def test_each_fails_alone_and_leaves_no_process(kernel, tmp_path, make_notebook)
         assert names == {".lock", "error.txt", "notebook.ipynb"}
     daemons = [int(pid) for pid in (folder / "pids").read_text().split()]
     assert len(daemons) >= 2
-    wait_until(lambda: all(map(is_gone, daemons)))
+    wait_until(lambda: all(map(is_gone, daemons)), seconds=30)
     check_what_is_said(result, tmp_path)
 
 
@@ -160,17 +158,3 @@ def test_a_full_disk_fails_what_needs_it_and_the_rest_is_done_when_there_is_room
     again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
     assert "2 done, 1 to run" in again.stderr
-
-
-def is_gone(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
-
-
-def wait_until(condition: Callable[[], object], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)

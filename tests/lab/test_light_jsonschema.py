@@ -11,10 +11,11 @@ import cliplab.lab.light_jsonschema
 import nbformat, papermill
 assert not {"lark", "rfc3987_syntax"} & set(sys.modules), "the parsers were made"
 nbformat.validate(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1")]))
+damaged = {"cells": [{"cell_type": "x"}], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
 try:
-    nbformat.validate({"cells": [{"cell_type": "x"}], "metadata": {}, "nbformat": 4, "nbformat_minor": 5})
+    nbformat.validate(damaged)
 except nbformat.ValidationError as error:
-    assert "cell_type" in str(error) or "is not valid" in str(error), error
+    assert "cell_type" in str(error), error
 else:
     raise AssertionError("a damaged notebook passed")
 import rfc3987_syntax
