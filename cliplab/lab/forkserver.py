@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import signal
@@ -164,6 +165,7 @@ def fork_server(folder: Path) -> ForkServer | None:
             _server = None
         if _server is None and now != _refused and _possible():
             _server = ForkServer(folder)
+            atexit.register(_server.close)  # else its ends are open when the interpreter ends
         return _server
 
 

@@ -124,6 +124,17 @@ def test_kernels_end_with_their_server_and_their_children_with_its_owner(how, se
         child.kill()  # whose end is the budget's business: see test_hostile.py
 
 
+def test_a_process_ends_its_server_in_good_order(tmp_path):
+    code = (
+        "from cliplab.lab.forkserver import *\n"
+        f"print(fork_server(Path({str(tmp_path)!r})).process.pid)"
+    )
+    command = [sys.executable, "-W", "always", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    wait_until(lambda: is_gone(int(done.stdout)), seconds=10)
+
+
 def test_nothing_outlives_an_owner_that_is_killed(tmp_path):
     code = (
         "import os, sys, time; from pathlib import Path\n"
