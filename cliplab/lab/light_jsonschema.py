@@ -1,7 +1,8 @@
 """jsonschema without its parsers for IRIs: no notebook's schema asks for them, and making them
 takes longer than all other imports of papermill together.
 
-Import it before nbformat or papermill. Where jsonschema is imported already, nothing changes. See
+Import it before nbformat or papermill. In this process the formats iri and iri-reference are then
+not checked; where jsonschema is imported already, nothing changes. See
 https://github.com/python-jsonschema/jsonschema/issues/1428.
 """
 
