@@ -287,10 +287,10 @@ def section(name, rows, options):
 
 
 def store(path, measured):
-    """Put new sections into the file in place of older ones, each part in its turn."""
+    """Put a new section into the file in place of an older one, each part in its turn."""
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     kept = {s.partition("\n")[0]: s.strip() for s in re.split(r"^(?=## )", text, flags=re.M)[1:]}
-    kept |= {s.partition("\n")[0]: s for s in measured}
+    kept[measured.partition("\n")[0]] = measured
     titles = [f"## {part.__doc__}" for part in PARTS.values()]
     told = "# The batch runner\n\nWritten by `python benchmarks/batch.py --write`."
     sections = [kept[title] for title in titles if title in kept]
@@ -312,7 +312,7 @@ def main():
             text = section(name, PARTS[name](Path(folder), options), options)
         print(text, end="\n\n", flush=True)
         if options.write:
-            store(Path(__file__).with_suffix(".md"), [text])
+            store(Path(__file__).with_suffix(".md"), text)
 
 
 if __name__ == "__main__":

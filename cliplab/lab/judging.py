@@ -11,7 +11,7 @@ from cliplab.lab import tables
 from cliplab.lab.batch import Failure
 from cliplab.lab.claims import Verdict, judge_all
 from cliplab.lab.keys import code_key, digest
-from cliplab.lab.plan import find_notebooks, overrides
+from cliplab.lab.plan import SEEDS, find_notebooks, overrides
 from cliplab.lab.runs import RunRecord, union_rows, write_atomic
 
 
@@ -57,12 +57,11 @@ def judge_records(records: Sequence[RunRecord], notebooks: Path) -> list[Verdict
 
 def _refuse_overlap(records: Sequence[RunRecord]) -> None:
     """A seed that was run twice in portions of different size must not count twice."""
-    seeds = ("first_seed", "n_seeds")
     owner: dict[tuple[str, int], RunRecord] = {}
     for record in records:
         params = record.params
-        settings = digest({name: params[name] for name in params if name not in seeds})
-        first, n = (params[name] for name in seeds)
+        settings = digest({name: params[name] for name in params if name not in SEEDS})
+        first, n = (params[name] for name in SEEDS)
         for seed in range(first, first + n):
             other = owner.setdefault((settings, seed), record)
             if other is not record:

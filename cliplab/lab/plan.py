@@ -15,6 +15,7 @@ from cliplab.lab.runs import RunRecord
 from cliplab.lab.worker import RunSpec, utc
 
 DEFAULT_BUDGET_S = 3600.0
+SEEDS = ("first_seed", "n_seeds")  # which part of an experiment a run is, not which experiment
 
 
 def find_notebooks(names: Sequence[str], folder: Path) -> list[Path]:
@@ -64,14 +65,14 @@ def overrides(records: Sequence[RunRecord], notebooks: Path) -> list[list[str]]:
 
     All of them where the notebook is none of the collection's.
     """
-    seeds, wanted = ("first_seed", "n_seeds"), {}
+    wanted = {}
     for name, preset in {(record.notebook, record.preset) for record in records}:
         path = notebooks / f"{name}.ipynb"
         wanted[name, preset] = preset_params(path, preset) if path.exists() else {}
 
     def differing(record: RunRecord) -> list[str]:
         values = wanted[record.notebook, record.preset]
-        return [n for n, v in record.params.items() if n not in seeds and values.get(n) != v]
+        return [n for n, v in record.params.items() if n not in SEEDS and values.get(n) != v]
 
     return [differing(record) for record in records]
 

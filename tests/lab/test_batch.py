@@ -183,11 +183,7 @@ def test_failures_are_retried_once_kept_and_stop_nothing(notebooks, tmp_path):
     assert len(events.ends) == len(specs)
     for failure in result.failures:
         folder = failure.spec.directory
-        assert sorted(path.name for path in folder.iterdir()) == [
-            ".lock",
-            "error.txt",
-            "notebook.ipynb",
-        ]
+        assert files(failure.spec) == [".lock", "error.txt", "notebook.ipynb"]
         assert (folder / "error.txt").read_text().splitlines()[-1] == failure.error
     failed = result.failures[0].spec.directory
     assert "so far" in (failed / "notebook.ipynb").read_text()
