@@ -38,9 +38,8 @@ results: $(READY) ## run the verdict preset, publish its rows, regenerate RESULT
 	$(BIN)cliplab run --preset verdict --jobs $(JOBS) --executor $(EXECUTOR) $(ARGS)
 	$(BIN)cliplab report --preset verdict --publish
 
-test: lint ## lint, types, and all tests, the notebooks included (the longest file first)
-	$(BIN)python -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder \
-		tests/test_notebooks.py tests cliplab
+test: lint ## lint, types, and all tests, the notebooks included
+	$(BIN)python -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 lint: $(READY) ## lint and types
 	$(BIN)ruff check .

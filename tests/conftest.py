@@ -13,6 +13,11 @@ hypothesis.settings.register_profile("cliplab", deadline=None, derandomize=True,
 hypothesis.settings.load_profile("cliplab")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest file first, so that no worker ends alone with it."""
+    items.sort(key=lambda item: item.path.name != "test_notebooks.py")
+
+
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)

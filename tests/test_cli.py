@@ -230,7 +230,7 @@ def test_kill_9_leaves_no_process_and_loses_only_what_was_in_flight(project):
     family = psutil.Process(batch.pid).children(recursive=True)
     assert len(family) >= 4  # two workers and their kernels
     os.kill(batch.pid, signal.SIGKILL)
-    batch.communicate()
+    batch.communicate(timeout=60)  # nobody else holds its output
     wait_until(lambda: all(map(is_gone, family)), seconds=10)
     assert list(project.rglob("record.json")) == [done]
 

@@ -1,4 +1,4 @@
-"""The entry point ``cliplab-fork`` of jupyter_client: kernels from the fork server."""
+"""The entry points ``cliplab-fork`` and ``cliplab-leash`` of jupyter_client."""
 
 from __future__ import annotations
 
@@ -12,7 +12,18 @@ from jupyter_client.provisioning import LocalProvisioner
 from cliplab.lab.forkserver import ForkError, fork_server, give_up
 
 
-class ForkProvisioner(LocalProvisioner):  # type: ignore[misc]
+class LeashedProvisioner(LocalProvisioner):  # type: ignore[misc]
+    """Starts kernels as they always start; on Linux they end with this process at once."""
+
+    async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> Any:
+        """Launch the kernel by way of ``leash.py``."""
+        if sys.platform == "linux":
+            leash = Path(__file__).with_name("leash.py")
+            cmd = [sys.executable, "-I", "-S", str(leash), str(os.getpid()), *cmd]
+        return await super().launch_kernel(cmd, **kwargs)
+
+
+class ForkProvisioner(LeashedProvisioner):
     """Forks ``python -m ipykernel_launcher``; any other command starts as it always does."""
 
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> Any:

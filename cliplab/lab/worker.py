@@ -205,7 +205,9 @@ def _execute(spec: RunSpec, output: Path, server: ForkServer | None) -> Any:
 
     logging.getLogger("papermill").setLevel(logging.CRITICAL + 1)  # errors travel as exceptions
     kernels = KernelProvisionerFactory.instance()
-    kernels.default_provisioner_name = PROVISIONER if server else "local-provisioner"
+    ours = PROVISIONER if server else "cliplab-leash"
+    known = ours in kernels.provisioners  # not where cliplab is imported without being installed
+    kernels.default_provisioner_name = ours if known else "local-provisioner"
     cells = len(load_cells(spec.notebook)) + 1  # papermill injects one
     bar = LastLine(spec.progress_path)
 

@@ -16,6 +16,7 @@ from cliplab.lab.batch import run_batch
 from cliplab.lab.forkserver import ForkError, ForkServer
 from cliplab.lab.local import LocalExecutor
 from cliplab.lab.plan import plan
+from cliplab.lab.processes import adopt_orphans
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="kernels are forked on Linux only")
 
@@ -151,6 +152,22 @@ def test_nothing_outlives_an_owner_that_is_killed(tmp_path):
     owner.kill()
     owner.wait()
     wait_until(lambda: all(map(is_gone, family)))
+
+
+def test_a_stock_kernel_that_is_starting_ends_with_its_worker(notebook, tmp_path):
+    adopt_orphans()  # as `systemd --user` does: ipykernel itself ends only where pid 1 adopts it
+    code = (
+        "from cliplab.lab.plan import *; from cliplab.lab.worker import run_one\n"
+        f"paths = Path({str(notebook)!r}), Path({str(tmp_path / 'results')!r})\n"
+        "(spec,) = plan(paths[:1], 'quick', paths[1], kernel='stock')\n"
+        "run_one(spec)"
+    )
+    worker = psutil.Popen([sys.executable, "-c", code])
+    wait_until(worker.children)
+    (kernel,) = worker.children()
+    worker.kill()
+    worker.wait()
+    wait_until(lambda: is_gone(kernel))
 
 
 def test_a_new_environment_gets_a_new_server(monkeypatch, tmp_path):
