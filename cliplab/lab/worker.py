@@ -106,6 +106,8 @@ def _claimed(spec: RunSpec) -> Iterator[None]:
     """Hold the run's folder, with nothing left of an earlier attempt that was killed."""
     try:
         with locked(spec.directory):
+            for cut_short in spec.directory.glob(".*.*.*"):  # files not yet in their place
+                cut_short.unlink()
             _rescue(spec)
             yield
     except NoLocks as error:
