@@ -162,6 +162,7 @@ def records_in(results):
 
 def kills(folder, n_kills=100, seed=0, size=80, limit_s=1800.0):
     """Kill processes of grids of ``size`` runs, then finish; counts, 0 for those in ``NONE_OF``."""
+    adopt_orphans()  # they would end with pid 1 as their parent
     chaos = Chaos(folder, n_kills, seed, time.monotonic() + limit_s)
     try:
         while chaos.goes_on():
