@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cliplab.lab.claims import Claim, judge_all, load_ledger
+from cliplab.lab.keys import digest, import_closure, installed
+from cliplab.lab.runs import write_atomic
 
-__all__ = ["Calibration", "calibrate"]
+__all__ = ["Calibration", "calibrate", "kept_lines"]
 
 # Each claim's differences have a spread of one margin, and one kind of noise. A quarter of the
 # diverging runs score as chance, 10 margins away, in either arm.
@@ -79,6 +83,21 @@ def calibrate(n: int = 12, simulations: int = 100, seed: int = 0) -> Calibration
         power=_rates(twice, {"supported"}),
         power_equivalent=_rates(none, {"equivalent"}),
     )
+
+
+def kept_lines(path: Path) -> list[str]:
+    """The sentences of :func:`calibrate`, kept in a file until the code that judges changes."""
+    sources = [file.read_text(encoding="utf-8") for file in import_closure(f"import {__name__}")]
+    key = digest([sources, len(load_ledger()), installed("numpy"), installed("scipy")])
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        if kept["key"] == key:
+            return [str(line) for line in kept["lines"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # not there, or damaged
+    lines = calibrate().lines()
+    write_atomic(path, json.dumps({"key": key, "lines": lines}, indent=1) + "\n")
+    return lines
 
 
 def _share_n(n: int) -> int:

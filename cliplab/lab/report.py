@@ -57,7 +57,7 @@ def write_report(
         verdicts=verdicts,
         tally=_tally(verdicts),
         forest=_forest(verdicts),
-        calibration=_calibration(verdicts),
+        calibration=_calibration(verdicts, Path(out_dir)),
         notebooks=notebooks,
         noise=[row for notebook in notebooks for row in notebook["noise"]],
         first_page={n["name"]: n["pages"][0]["href"] for n in notebooks},
@@ -216,12 +216,12 @@ def _write_page(path: Path, templates: jinja2.Environment, **content: Any) -> No
     path.write_text(templates.get_template("page.html.j2").render(content), encoding="utf-8")
 
 
-def _calibration(verdicts: Sequence[Verdict]) -> list[str]:
+def _calibration(verdicts: Sequence[Verdict], out_dir: Path) -> list[str]:
     """What is known of the verdict rule, where it gave a verdict."""
-    from cliplab.lab.calibration import calibrate
+    from cliplab.lab.calibration import kept_lines
 
     given = [v for v in verdicts if not v.verdict.startswith(("no verdict", "not run"))]
-    return calibrate().lines() if given else []
+    return kept_lines(out_dir / "calibration.json") if given else []
 
 
 def _tally(verdicts: Sequence[Verdict]) -> dict[str, int]:

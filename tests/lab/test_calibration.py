@@ -1,6 +1,7 @@
 import pytest
 
-from cliplab.lab.calibration import KINDS, calibrate
+from cliplab.lab import calibration as module
+from cliplab.lab.calibration import KINDS, calibrate, kept_lines
 
 
 @pytest.fixture(scope="module")
@@ -28,3 +29,16 @@ def test_calibration_is_seeded_and_reads_as_sentences(calibration):
     assert again == calibration
     assert any("equivalent: gaussian" in line for line in calibration.lines())
     assert all(line.endswith(".") for line in calibration.lines())
+
+
+def test_lines_are_kept_until_the_code_that_judges_changes(calibration, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "calibrate", lambda: calibration)
+    path = tmp_path / "reports" / "calibration.json"
+    assert kept_lines(path) == calibration.lines()
+    text = path.read_text().replace("Simulated", "Kept: simulated")
+    path.write_text(text)
+    assert kept_lines(path)[0].startswith("Kept: simulated")
+    monkeypatch.setattr(module, "installed", lambda _: "another version")
+    assert kept_lines(path) == calibration.lines()
+    path.write_text(text[:99])
+    assert kept_lines(path) == calibration.lines()
