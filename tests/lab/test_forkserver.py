@@ -163,11 +163,11 @@ def test_a_stock_kernel_that_is_starting_ends_with_its_worker(notebook, tmp_path
         "run_one(spec)"
     )
     worker = psutil.Popen([sys.executable, "-c", code])
-    wait_until(worker.children)
-    (kernel,) = worker.children()
+    wait_until(lambda: any("ipykernel_launcher" in child.cmdline() for child in worker.children()))
+    family = worker.children()
     worker.kill()
     worker.wait()
-    wait_until(lambda: is_gone(kernel))
+    wait_until(lambda: all(map(is_gone, family)))
 
 
 def test_a_new_environment_gets_a_new_server(monkeypatch, tmp_path):
