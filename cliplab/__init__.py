@@ -1,6 +1,7 @@
 """cliplab: the laboratory for gradient clipping."""
 
 from cliplab.attachment import Attachment
+from cliplab.checks import NonFiniteGradientError
 from cliplab.clipper import Clipper
 from cliplab.diagnosis import diagnose
 from cliplab.findings import Finding, Findings
@@ -14,7 +15,6 @@ from cliplab.functional import (
 )
 from cliplab.history import History
 from cliplab.methods import Method, create, list_methods
-from cliplab.nonfinite import NonFiniteGradientError
 from cliplab.norms import member_norms, tensor_norms, total_norm
 from cliplab.percentile import Percentile
 from cliplab.policy import Context, Threshold

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from cliplab.checks import on_host
 from cliplab.norms import scale_
-from cliplab.policy import on_host
 
 if TYPE_CHECKING:
     from cliplab.clipper import Clipper

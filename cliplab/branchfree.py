@@ -11,12 +11,6 @@ import torch
 from torch import Tensor
 
 from cliplab.norms import DOUBLE
-from cliplab.policy import on_host
-
-
-def may_look(tensor: Tensor) -> bool:
-    """Whether a value can be looked at: it would neither wait for a device nor break a graph."""
-    return on_host(tensor) and not torch.compiler.is_compiling()
 
 
 def wide_norm(

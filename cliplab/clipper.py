@@ -10,15 +10,16 @@ import torch
 from torch import Tensor
 
 from cliplab.attachment import Attachment
+from cliplab.checks import NonFiniteGradientError, check_choice, check_norm_type, on_host
 from cliplab.history import History
-from cliplab.nonfinite import NonFiniteGradientError, Watch
-from cliplab.norms import DOUBLE, check_norm_type, combine, total_norm
+from cliplab.nonfinite import Watch
+from cliplab.norms import DOUBLE, combine, total_norm
 from cliplab.parameters import Parameters, select_parameters
 from cliplab.partition import Gradients, TensorParts, gradients
-from cliplab.policy import Context, Threshold, on_host
+from cliplab.policy import Context, Threshold
 from cliplab.report import ClipReport, Row
 from cliplab.rows import RowParts
-from cliplab.scopes import Mode, NonFinite, Scope, check_choice, divide, policy_of_groups
+from cliplab.scopes import Mode, NonFinite, Scope, divide, policy_of_groups
 from cliplab.thresholds import as_policy
 
 

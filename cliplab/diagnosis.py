@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from cliplab.checks import check_positive
 from cliplab.findings import SEVERITIES, Finding, Findings, Record
 from cliplab.history import History
-from cliplab.policy import check_positive
 from cliplab.telemetry import quantiles
 
 MIN_STEPS = 50  # a share of steps is then known to about 0.07

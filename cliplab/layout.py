@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvTransposeNd
 
-from cliplab.branchfree import may_look, wide_norm
+from cliplab.branchfree import wide_norm
+from cliplab.checks import may_look
 from cliplab.norms import HALF, row_norms
 
 

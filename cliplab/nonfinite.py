@@ -7,9 +7,7 @@ from collections import deque
 import torch
 from torch import Tensor
 
-
-class NonFiniteGradientError(FloatingPointError):
-    """A gradient held NaN or inf and the clipper was told to raise."""
+from cliplab.checks import NonFiniteGradientError
 
 
 class Watch:

@@ -14,24 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cliplab.policy import on_host
+from cliplab.checks import on_host
 from cliplab.sharded import add_shards, is_sharded, local
 
 HALF = (torch.float16, torch.bfloat16)
 DOUBLE = (torch.float64, torch.complex128)
 SHORT = 1 << 12  # entries up to which copying a tensor costs less than a call
 LARGE = 1 << 18  # entries from which a call of its own costs a tensor nothing
-
-
-def check_norm_type(norm_type: float) -> float:
-    """Return ``norm_type`` as a float; ``ValueError`` unless it is > 0 (``inf`` included)."""
-    try:
-        order = float(norm_type)
-    except (TypeError, ValueError):
-        order = math.nan
-    if isinstance(norm_type, bool) or not order > 0:
-        raise ValueError(f"norm_type must be a number > 0 or inf, got {norm_type!r}")
-    return order
 
 
 def dense(tensors: Sequence[Tensor]) -> list[Tensor]:

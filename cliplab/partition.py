@@ -12,8 +12,8 @@ from itertools import islice
 import torch
 from torch import Tensor
 
+from cliplab.checks import on_host
 from cliplab.norms import clamp_, combine, dense, local_norms, scale_, total_norm_1
-from cliplab.policy import on_host
 from cliplab.sharded import add_shards, is_partial, is_sharded, local, reduced
 
 Gradients = Sequence[Tensor | None]

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from cliplab.policy import Context, State, Threshold, check_count, check_positive, on_host
+from cliplab.checks import check_count, check_positive, on_host
+from cliplab.policy import Context, State, Threshold
 
 
 class Percentile(Threshold):

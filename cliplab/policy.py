@@ -6,10 +6,8 @@ inactive or not finite at a step neither changes nor advances the policy's state
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -58,30 +56,6 @@ class Context:
         if self.measure_numels is None:
             raise ValueError("this policy needs the parts' sizes in entries: use it in a Clipper")
         return self.measure_numels()
-
-
-def on_host(tensor: Tensor) -> bool:
-    """Whether looking at a value is free (a CPU) or would wait for a device."""
-    return tensor.device.type == "cpu"
-
-
-def check_positive(name: str, value: object, *, zero: bool = False) -> float:
-    """Return ``value`` as a float; ``ValueError`` for NaN, a bool, text, and numbers below 0."""
-    is_number = isinstance(value, Real) and not isinstance(value, bool)
-    is_scalar = isinstance(value, Tensor) and value.numel() == 1
-    if isinstance(value, Tensor) and (value.dtype == torch.bool or value.is_complex()):
-        is_scalar = False
-    number = float(value) if is_number or is_scalar else math.nan  # type: ignore[arg-type]
-    if not (number > 0 or (zero and number == 0)):
-        raise ValueError(f"{name} must be a number {'>= 0' if zero else '> 0'}, got {value!r}")
-    return number
-
-
-def check_count(name: str, value: object) -> int:
-    """Return ``value`` if it is an int >= 1; ``ValueError`` otherwise."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-        raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
-    return int(value)
 
 
 class Threshold:

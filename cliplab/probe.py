@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from cliplab.checks import check_count
 from cliplab.norms import total_norm
-from cliplab.policy import check_count
 from cliplab.telemetry import quantiles
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from cliplab.policy import Context, State, Threshold, check_count, check_positive, on_host
+from cliplab.checks import check_count, check_positive, on_host
+from cliplab.policy import Context, State, Threshold
 
 
 class MovingAverage(Threshold):

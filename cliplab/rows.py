@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from cliplab.checks import on_host
 from cliplab.layout import UnitView
 from cliplab.norms import LARGE, combine, direct_norms, direct_row_norms, row_norms, safe
 from cliplab.partition import Gradients, Partition
-from cliplab.policy import on_host
 from cliplab.sharded import is_sharded, local, shard_offset
 
 

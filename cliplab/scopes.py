@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Literal
 
 from cliplab.layout import member_views, unit_views
 from cliplab.parameters import Group, Parameters
@@ -16,13 +16,6 @@ from cliplab.wrappers import Switch
 Scope = Literal["global", "group", "tensor", "unit", "element", "member"]
 Mode = Literal["rescale", "soft", "skip"]
 NonFinite = Literal["raise", "skip", "zero", "propagate"]
-
-
-def check_choice(name: str, value: Any, choices: Any) -> Any:
-    """Return ``value`` if it is one of the choices of a ``Literal``; ``ValueError`` otherwise."""
-    if value not in get_args(choices):
-        raise ValueError(f"{name} must be one of {', '.join(get_args(choices))}, got {value!r}")
-    return value
 
 
 def divide(

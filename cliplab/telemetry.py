@@ -17,8 +17,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from cliplab.checks import check_positive
 from cliplab.history import History
-from cliplab.policy import Context, Threshold, check_positive
+from cliplab.policy import Context, Threshold
 from cliplab.report import ClipReport
 from cliplab.thresholds import as_policy
 

@@ -13,7 +13,8 @@ from numbers import Real
 import torch
 from torch import Tensor
 
-from cliplab.branchfree import may_look, wide_norm
+from cliplab.branchfree import wide_norm
+from cliplab.checks import may_look
 from cliplab.functional import _limit, _scale_unless_one, get_total_norm
 from cliplab.norms import dense, row_norms
 

@@ -9,7 +9,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from cliplab.policy import Context, State, Threshold, check_count, check_positive
+from cliplab.checks import check_count, check_positive
+from cliplab.policy import Context, State, Threshold
 
 
 class Fixed(Threshold):

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cliplab.policy import Context, State, Threshold, check_count, check_positive
+from cliplab.checks import check_count, check_positive
+from cliplab.policy import Context, State, Threshold
 from cliplab.thresholds import as_policy, fitting
 
 

@@ -11,14 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cliplab.lab.runs import (
-    RunRecord,
-    provenance,
-    tidy_curves,
-    tidy_rows,
-    union_rows,
-    write_atomic,
-)
+from cliplab.lab.runs import RunRecord, provenance, tidy_curves, tidy_rows, union_rows, write_atomic
 
 SCALARS = (
     st.none()
