@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvTransposeNd
 
-from cliplab.branchfree import wide_norm
 from cliplab.checks import may_look
-from cliplab.norms import HALF, row_norms
+from cliplab.norms import HALF, row_norms, wide_norm
 
 
 class UnitView(NamedTuple):

@@ -13,8 +13,19 @@ import torch
 from torch import Tensor
 
 from cliplab.checks import on_host
-from cliplab.norms import clamp_, combine, dense, local_norms, scale_, total_norm_1
-from cliplab.sharded import add_shards, is_partial, is_sharded, local, reduced
+from cliplab.norms import (
+    add_shards,
+    clamp_,
+    combine,
+    dense,
+    is_partial,
+    is_sharded,
+    local,
+    local_norms,
+    reduced,
+    scale_,
+    total_norm_1,
+)
 
 Gradients = Sequence[Tensor | None]
 

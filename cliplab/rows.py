@@ -10,9 +10,18 @@ from torch import Tensor
 
 from cliplab.checks import on_host
 from cliplab.layout import UnitView
-from cliplab.norms import LARGE, combine, direct_norms, direct_row_norms, row_norms, safe
+from cliplab.norms import (
+    LARGE,
+    combine,
+    direct_norms,
+    direct_row_norms,
+    is_sharded,
+    local,
+    row_norms,
+    safe,
+    shard_offset,
+)
 from cliplab.partition import Gradients, Partition
-from cliplab.sharded import is_sharded, local, shard_offset
 
 
 class RowParts(Partition):

@@ -13,10 +13,9 @@ from numbers import Real
 import torch
 from torch import Tensor
 
-from cliplab.branchfree import wide_norm
 from cliplab.checks import may_look
 from cliplab.functional import _limit, _scale_unless_one, get_total_norm
-from cliplab.norms import dense, row_norms
+from cliplab.norms import dense, row_norms, wide_norm
 
 Tensors = Tensor | Iterable[Tensor | None]
 

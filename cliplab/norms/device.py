@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from cliplab.norms import DOUBLE
+from cliplab.norms.entries import DOUBLE
 
 
 def wide_norm(

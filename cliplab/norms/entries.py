@@ -1,0 +1,70 @@
+"""The entries of gradients as dense tensors of few kinds: scaled, clamped, sorted by dtype."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from cliplab.norms.shards import local
+
+HALF = (torch.float16, torch.bfloat16)
+DOUBLE = (torch.float64, torch.complex128)
+
+
+def dense(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Entries of tensors on this rank, sharing memory: of a sparse one those it stores.
+
+    An uncoalesced COO tensor is coalesced first, so its entries are then a copy.
+    """
+    strided = torch.strided
+    return [t if type(t) is Tensor and t.layout is strided else _entries(t) for t in tensors]
+
+
+def _entries(tensor: Tensor) -> Tensor:
+    tensor = local(tensor)
+    if tensor.layout is torch.strided:
+        return tensor
+    return tensor.coalesce().values() if tensor.layout is torch.sparse_coo else tensor.values()
+
+
+def scale_(tensors: Sequence[Tensor], factor: Tensor) -> None:
+    """Multiply tensors in place by one factor, a scalar tensor, without a host sync.
+
+    >>> gradient = torch.tensor([3.0, 4.0])
+    >>> scale_([gradient], torch.tensor(0.5))
+    >>> gradient
+    tensor([1.5000, 2.0000])
+    """
+    entries = dense(tensors)
+    if not entries:
+        return
+    if factor.is_cpu and all(t.is_cpu for t in entries):
+        torch._foreach_mul_(entries, factor)
+        return
+    for (device, _), bucket in _buckets(entries).items():
+        torch._foreach_mul_([entries[i] for i in bucket], factor.to(device))
+
+
+def clamp_(entries: Tensor, limit: float | Tensor) -> None:
+    """Clamp every entry of a plain tensor to ``[-limit, limit]``, a complex one to that magnitude.
+
+    >>> gradient = torch.tensor([-3.0, 0.5])
+    >>> clamp_(gradient, 1.0)
+    >>> gradient
+    tensor([-1.0000,  0.5000])
+    """
+    if entries.is_complex():
+        size = entries.abs()
+        entries.mul_(torch.where(size > limit, limit / size, 1.0))
+    else:
+        entries.clamp_(min=-limit, max=limit)  # type: ignore[arg-type]
+
+
+def _buckets(tensors: Sequence[Tensor]) -> dict[tuple[torch.device, torch.dtype], list[int]]:
+    buckets = defaultdict(list)
+    for i, tensor in enumerate(tensors):
+        buckets[tensor.device, tensor.dtype].append(i)
+    return buckets
