@@ -14,12 +14,21 @@ from cliplab.checks import NonFiniteGradientError, check_choice, check_norm_type
 from cliplab.history import History
 from cliplab.nonfinite import Watch
 from cliplab.norms import DOUBLE, combine, total_norm
-from cliplab.parameters import Parameters, select_parameters
-from cliplab.partition import Gradients, TensorParts, gradients
+from cliplab.parts import (
+    Gradients,
+    Mode,
+    NonFinite,
+    Parameters,
+    RowParts,
+    Scope,
+    TensorParts,
+    divide,
+    gradients,
+    policy_of_groups,
+    select_parameters,
+)
 from cliplab.policy import Context, Threshold
 from cliplab.report import ClipReport, Row
-from cliplab.rows import RowParts
-from cliplab.scopes import Mode, NonFinite, Scope, divide, policy_of_groups
 from cliplab.thresholds import as_policy
 
 

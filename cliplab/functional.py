@@ -12,10 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from cliplab.checks import NonFiniteGradientError, check_norm_type, check_positive, may_look
-from cliplab.layout import scale_units_, unit_norms, unit_views
 from cliplab.norms import clamp_, dense, plain_norm, scale_, total_norm, wide_norm, wide_total_norm
-from cliplab.partition import gradients
-from cliplab.rows import RowParts
+from cliplab.parts import RowParts, gradients, scale_units_, unit_norms, unit_views
 
 
 class NonFiniteNormError(NonFiniteGradientError, RuntimeError):

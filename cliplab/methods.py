@@ -10,7 +10,7 @@ from statistics import NormalDist
 from typing import Any
 
 from cliplab.clipper import Clipper
-from cliplab.parameters import Parameters
+from cliplab.parts import Parameters
 from cliplab.percentile import Percentile
 from cliplab.relative import EMA, RMS, MovingAverage, Queue, WeightRatio, ZScore
 from cliplab.robust import RobustSpike, SpikeSkip

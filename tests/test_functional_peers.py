@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import cliplab
-from cliplab.layout import unit_views
+from cliplab.parts import unit_views
 
 INF, NAN = math.inf, math.nan
 

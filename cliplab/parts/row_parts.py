@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from cliplab.checks import on_host
-from cliplab.layout import UnitView
 from cliplab.norms import (
     LARGE,
     combine,
@@ -21,7 +20,8 @@ from cliplab.norms import (
     safe,
     shard_offset,
 )
-from cliplab.partition import Gradients, Partition
+from cliplab.parts.partition import Gradients, Partition
+from cliplab.parts.units import UnitView
 
 
 class RowParts(Partition):

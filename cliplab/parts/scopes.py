@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from cliplab.layout import member_views, unit_views
-from cliplab.parameters import Group, Parameters
-from cliplab.partition import Partition, TensorParts
+from cliplab.parts.partition import Partition
+from cliplab.parts.row_parts import RowParts
+from cliplab.parts.selection import Group, Parameters
+from cliplab.parts.tensor_parts import TensorParts
+from cliplab.parts.units import member_views, unit_views
 from cliplab.policy import Threshold
-from cliplab.rows import RowParts
 from cliplab.thresholds import as_policy
 from cliplab.wrappers import Switch
 

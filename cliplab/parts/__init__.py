@@ -1,0 +1,32 @@
+"""What is clipped together?
+
+May use: checks, norms.
+Makes numbers: yes.
+"""
+
+from cliplab.parts.partition import Gradients, Partition, gradients
+from cliplab.parts.row_parts import RowParts
+from cliplab.parts.scopes import Mode, NonFinite, Scope, divide, policy_of_groups
+from cliplab.parts.selection import Group, Parameters, select_parameters
+from cliplab.parts.tensor_parts import TensorParts
+from cliplab.parts.units import member_views, scale_units_, unit_norms, unit_views
+
+__all__ = [
+    "Gradients",
+    "Group",
+    "Mode",
+    "NonFinite",
+    "Parameters",
+    "Partition",
+    "RowParts",
+    "Scope",
+    "TensorParts",
+    "divide",
+    "gradients",
+    "member_views",
+    "policy_of_groups",
+    "scale_units_",
+    "select_parameters",
+    "unit_norms",
+    "unit_views",
+]
