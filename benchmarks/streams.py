@@ -57,7 +57,7 @@ from cliplab import (
     TargetRate,
     ZScore,
 )
-from cliplab.robust import RobustSpike, SpikeSkip
+from cliplab.thresholds import RobustSpike, SpikeSkip
 
 STEPS, STREAMS, SHIFT, SPAN = 1200, 20, 600, 50
 SPIKES = ("x10", "x100", "bursts")

@@ -27,7 +27,7 @@ from cliplab import Bounded, Clipper, Fixed
 from cliplab.lab.data.corpora import char_corpus, windows
 from cliplab.lab.data.tasks import temporal_order
 from cliplab.lab.models.rnn import CharLSTM, TanhRNN
-from cliplab.robust import RobustSpike
+from cliplab.thresholds import RobustSpike
 
 SEEDS = range(100, 106)
 PILOT, BAD_SHARE, BAD_FACTOR = 50, 0.02, 20.0

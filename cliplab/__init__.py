@@ -16,15 +16,30 @@ from cliplab.functional import (
 from cliplab.history import History
 from cliplab.methods import Method, create, list_methods
 from cliplab.norms import member_norms, tensor_norms, total_norm
-from cliplab.percentile import Percentile
-from cliplab.policy import Context, Threshold
 from cliplab.probe import Probe, find_threshold
-from cliplab.relative import EMA, RMS, MovingAverage, Queue, WeightRatio, ZScore
 from cliplab.report import ClipReport
-from cliplab.robust import RobustSpike, SpikeSkip
 from cliplab.tensorflow_forms import clip_by_global_norm_, clip_by_norm_, clip_by_value_
-from cliplab.thresholds import Decay, Fixed, Scheduled, TargetRate, as_policy
-from cliplab.wrappers import AfterWarmup, Bounded, Switch
+from cliplab.thresholds import (
+    EMA,
+    RMS,
+    AfterWarmup,
+    Bounded,
+    Context,
+    Decay,
+    Fixed,
+    MovingAverage,
+    Percentile,
+    Queue,
+    RobustSpike,
+    Scheduled,
+    SpikeSkip,
+    Switch,
+    TargetRate,
+    Threshold,
+    WeightRatio,
+    ZScore,
+    as_policy,
+)
 
 __version__ = "0.1.0"
 

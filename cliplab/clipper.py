@@ -27,9 +27,8 @@ from cliplab.parts import (
     policy_of_groups,
     select_parameters,
 )
-from cliplab.policy import Context, Threshold
 from cliplab.report import ClipReport, Row
-from cliplab.thresholds import as_policy
+from cliplab.thresholds import Context, Threshold, as_policy
 
 
 class Clipper:

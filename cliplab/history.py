@@ -16,8 +16,8 @@ from cliplab.report import ClipReport, Row
 if TYPE_CHECKING:
     import pandas
 
-    from cliplab.policy import Threshold
     from cliplab.telemetry import Live, Writer
+    from cliplab.thresholds import Threshold
 
 
 class History:

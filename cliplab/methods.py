@@ -11,11 +11,21 @@ from typing import Any
 
 from cliplab.clipper import Clipper
 from cliplab.parts import Parameters
-from cliplab.percentile import Percentile
-from cliplab.relative import EMA, RMS, MovingAverage, Queue, WeightRatio, ZScore
-from cliplab.robust import RobustSpike, SpikeSkip
-from cliplab.thresholds import Decay, Fixed, TargetRate
-from cliplab.wrappers import Bounded
+from cliplab.thresholds import (
+    EMA,
+    RMS,
+    Bounded,
+    Decay,
+    Fixed,
+    MovingAverage,
+    Percentile,
+    Queue,
+    RobustSpike,
+    SpikeSkip,
+    TargetRate,
+    WeightRatio,
+    ZScore,
+)
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from cliplab.checks import check_positive
 from cliplab.history import History
-from cliplab.policy import Context, Threshold
 from cliplab.report import ClipReport
-from cliplab.thresholds import as_policy
+from cliplab.thresholds import Context, Threshold, as_policy
+from cliplab.thresholds.response import _factor
 
 FORMAT = "cliplab history 1"
 FLAGS = ("clipped", "skipped")
@@ -185,10 +185,6 @@ def _number(path: Path, line: int, name: str, text: str | None) -> float:
         return WORDS[text] if text in WORDS else float(text or "")
     except ValueError:
         raise ValueError(f"{path}, line {line}: {name} is {text!r}, expected a number") from None
-
-
-def _factor(sizes: Tensor, limits: Tensor) -> Tensor:
-    return torch.where((sizes > limits) & sizes.isfinite(), limits / sizes, 1.0)
 
 
 def replay(history: History, policy: float | Threshold) -> History:

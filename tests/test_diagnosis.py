@@ -12,9 +12,8 @@ from cliplab.clipper import Clipper
 from cliplab.diagnosis import MIN_STEPS, diagnose
 from cliplab.findings import Finding, Findings
 from cliplab.history import History
-from cliplab.percentile import Percentile
-from cliplab.policy import Threshold
 from cliplab.probe import Probe, find_threshold
+from cliplab.thresholds import Percentile, Threshold
 
 # --- runs -------------------------------------------------------------------------------------
 

@@ -11,11 +11,8 @@ from torch import nn
 from cliplab import telemetry
 from cliplab.clipper import Clipper
 from cliplab.history import History
-from cliplab.percentile import Percentile
-from cliplab.policy import Threshold
-from cliplab.relative import MovingAverage
 from cliplab.report import ClipReport
-from cliplab.thresholds import Fixed
+from cliplab.thresholds import Fixed, MovingAverage, Percentile, Threshold
 
 COLUMNS = (*ClipReport.fields, "effective_lr", "lr", "total", "nonfinite", "shares")
 

@@ -10,9 +10,7 @@ from cliplab.parts.row_parts import RowParts
 from cliplab.parts.selection import Group, Parameters
 from cliplab.parts.tensor_parts import TensorParts
 from cliplab.parts.units import member_views, unit_views
-from cliplab.policy import Threshold
-from cliplab.thresholds import as_policy
-from cliplab.wrappers import Switch
+from cliplab.thresholds import Switch, Threshold, as_policy
 
 Scope = Literal["global", "group", "tensor", "unit", "element", "member"]
 Mode = Literal["rescale", "soft", "skip"]

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from cliplab.checks import check_count, check_positive, on_host
-from cliplab.policy import Context, State, Threshold
+from cliplab.thresholds.base import Context, State, Threshold
 
 
 class Percentile(Threshold):

@@ -1,39 +1,14 @@
-"""The policies with a limit of their own, and those made of other policies."""
+"""Limits steered by how often they are hit."""
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from cliplab.checks import check_count, check_positive
-from cliplab.policy import Context, State, Threshold
-
-
-class Fixed(Threshold):
-    """The same limit at every step: ``limit = c``. ``inf`` means never.
-
-    >>> Fixed(1.0)
-    Fixed(value=1.0)
-    """
-
-    stateless = True
-
-    def __init__(self, value: float = 1.0) -> None:
-        super().__init__()
-        self.value = check_positive("threshold", value, zero=True)
-
-    def __call__(self, sizes: Tensor, context: Context) -> Tensor:
-        """Return ``c`` for every part."""
-        return torch.full_like(sizes, fitting(self.value, sizes))
-
-
-def fitting(limit: float, sizes: Tensor) -> float:
-    """A limit that the sizes' dtype can hold: what is above all of them is none."""
-    return limit if limit <= torch.finfo(sizes.dtype).max else math.inf
+from cliplab.thresholds.base import Context, State, Threshold
 
 
 class Decay(Threshold):
@@ -109,40 +84,3 @@ class TargetRate(Threshold):
         up, down = math.exp(self.speed * (1 - self.rate)), math.exp(-self.speed * self.rate)
         after = limit * torch.where(sizes > limit, up, down)
         return limit, {"limit": after.clamp(self.low, self.high)}
-
-
-class Scheduled(Threshold):
-    """Any function of step and learning rate: ``limit = fn(step, lr)``, a number >= 0.
-
-    ``step`` counts from 0; ``lr`` is None where the clipper is not attached to an optimizer.
-    Raises ``ValueError`` for any other answer. Only the product of limit and learning rate
-    matters where every step is clipped; a limit proportional to the learning rate:
-
-    >>> policy = Scheduled(lambda step, lr: 100 * lr)
-    >>> policy.init(1)
-    >>> policy(torch.tensor([5.0]), Context(active=torch.tensor([True]), step=0, lr=0.02))
-    tensor([2.])
-    """
-
-    stateless = True
-
-    def __init__(self, fn: Callable[[int, float | None], float]) -> None:
-        super().__init__()
-        if not callable(fn):
-            raise ValueError(f"Scheduled needs a function of step and lr, got {fn!r}")
-        self.fn = fn
-
-    def step(self, sizes: Tensor, state: State, context: Context) -> tuple[Tensor, State]:
-        """Ask the function."""
-        limit = self.fn(context.step, context.lr)
-        limit = check_positive(f"the limit at step {context.step}", limit, zero=True)
-        return torch.full_like(sizes, fitting(limit, sizes)), {}
-
-
-def as_policy(threshold: float | Threshold) -> Threshold:
-    """Return a number as ``Fixed``, and a policy as a copy, so that no state is shared.
-
-    >>> as_policy(2.0)
-    Fixed(value=2.0)
-    """
-    return copy.deepcopy(threshold) if isinstance(threshold, Threshold) else Fixed(threshold)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cliplab import Clipper, Context
-from cliplab.robust import RobustSpike, SpikeSkip
+from cliplab.thresholds import RobustSpike, SpikeSkip
 
 POLICIES = [RobustSpike, SpikeSkip, lambda: SpikeSkip(window=8, warmup=2)]
 both = pytest.mark.parametrize("make", POLICIES)

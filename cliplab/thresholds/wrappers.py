@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from cliplab.checks import check_count, check_positive
-from cliplab.policy import Context, State, Threshold
-from cliplab.thresholds import as_policy, fitting
+from cliplab.thresholds.base import Context, State, Threshold
+from cliplab.thresholds.fixed import as_policy, fitting
 
 
 class Wrapper(Threshold):

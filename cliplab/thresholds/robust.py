@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from cliplab.checks import check_count, check_positive
-from cliplab.policy import Context, State, Threshold
+from cliplab.thresholds.base import Context, State, Threshold
 
 _SIGMAS = 1.349  # between the quartiles of a normal distribution
 _LARGEST = torch.finfo(torch.float32).max  # fills a window: sorted last

@@ -1,0 +1,39 @@
+"""Limits relative to the weights' norms or to the number of entries."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from cliplab.checks import check_positive
+from cliplab.thresholds.base import Context, State, Threshold
+
+
+class WeightRatio(Threshold):
+    """A share of the weights' own norm: ``limit = ratio * max(|W|, eps)`` (AGC). No state.
+
+    ``eps`` lets weights that begin at zero move. Source: Brock et al. 2021 (NFNets).
+    """
+
+    def __init__(self, ratio: float = 0.01, eps: float = 1e-3) -> None:
+        super().__init__()
+        self.ratio = check_positive("ratio", ratio)
+        self.eps = check_positive("eps", eps, zero=True)
+
+    def step(self, sizes: Tensor, state: State, context: Context) -> tuple[Tensor, State]:
+        """Measure the weights and answer."""
+        return self.ratio * context.weight_norms.to(sizes).clamp(min=self.eps), {}
+
+
+class RMS(Threshold):
+    """A limit on the root mean square of a part: ``limit = c * sqrt(entries)``.
+
+    Source: the update clipping of Shazeer & Stern 2018 (Adafactor), on gradients.
+    """
+
+    def __init__(self, value: float = 1.0) -> None:
+        super().__init__()
+        self.value = check_positive("threshold", value, zero=True)
+
+    def step(self, sizes: Tensor, state: State, context: Context) -> tuple[Tensor, State]:
+        """Count the entries and answer."""
+        return self.value * context.numels.to(sizes).sqrt(), {}
