@@ -13,11 +13,10 @@ from cliplab.functional import (
     clip_grads_with_norm_,
     get_total_norm,
 )
-from cliplab.history import History
+from cliplab.history import ClipReport, History
 from cliplab.methods import Method, create, list_methods
 from cliplab.norms import member_norms, tensor_norms, total_norm
 from cliplab.probe import Probe, find_threshold
-from cliplab.report import ClipReport
 from cliplab.tensorflow_forms import clip_by_global_norm_, clip_by_norm_, clip_by_value_
 from cliplab.thresholds import (
     EMA,

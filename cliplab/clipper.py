@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cliplab.attachment import Attachment
 from cliplab.checks import NonFiniteGradientError, check_choice, check_norm_type, on_host
-from cliplab.history import History
+from cliplab.history import ClipReport, History, Row
 from cliplab.nonfinite import Watch
 from cliplab.norms import DOUBLE, combine, total_norm
 from cliplab.parts import (
@@ -27,7 +27,6 @@ from cliplab.parts import (
     policy_of_groups,
     select_parameters,
 )
-from cliplab.report import ClipReport, Row
 from cliplab.thresholds import Context, Threshold, as_policy
 
 

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from cliplab.checks import check_positive
 from cliplab.findings import SEVERITIES, Finding, Findings, Record
-from cliplab.history import History
-from cliplab.telemetry import quantiles
+from cliplab.history import History, quantiles
 
 MIN_STEPS = 50  # a share of steps is then known to about 0.07
 MIN_SPIKES = 100  # two windows of the running median

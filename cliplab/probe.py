@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from cliplab.checks import check_count
+from cliplab.history import quantiles
 from cliplab.norms import total_norm
-from cliplab.telemetry import quantiles
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from cliplab.report import ClipReport, Row
+from cliplab.history.columns import ClipReport, Row
 
 if TYPE_CHECKING:
     import pandas
 
-    from cliplab.telemetry import Live, Writer
+    from cliplab.history.files import Writer
+    from cliplab.history.live import Live
     from cliplab.thresholds import Threshold
 
 
@@ -207,7 +208,7 @@ class History:
         >>> history.summary()["effective_lr_mean"]
         0.125
         """
-        from cliplab.telemetry import summarise
+        from cliplab.history.summary import summarise
 
         return summarise(self)
 
@@ -220,7 +221,7 @@ class History:
         rates are kept. A policy that needs the weights or the loss cannot be replayed:
         ``ValueError``. The result is on the CPU.
         """
-        from cliplab.telemetry import replay
+        from cliplab.history.replay import replay
 
         return replay(self, policy)
 
@@ -231,7 +232,7 @@ class History:
         result, or use it as a context manager; then nothing is drawn any more. Outside of a
         notebook nothing is drawn at all. Needs ``cliplab[lab]``.
         """
-        from cliplab.telemetry import Live
+        from cliplab.history.live import Live
 
         return Live(self, every)
 
@@ -239,7 +240,7 @@ class History:
         """Return one tidy row per step (and part) as a pandas data frame."""
         import pandas
 
-        from cliplab.telemetry import tidy
+        from cliplab.history.files import tidy
 
         columns = tidy(self)
         return pandas.DataFrame(
@@ -248,19 +249,19 @@ class History:
 
     def to_csv(self, path: str | Path) -> None:
         """Write one tidy row per step (and part); ``History.load`` reads it back."""
-        from cliplab.telemetry import write_csv
+        from cliplab.history.files import write_csv
 
         write_csv(self, path)
 
     def to_tensorboard(self, writer: Writer, tag: str = "clip") -> None:
         """Hand all recorded steps to a ``SummaryWriter`` (or what has its ``add_scalar``)."""
-        from cliplab.telemetry import write_scalars
+        from cliplab.history.files import write_scalars
 
         write_scalars(self, writer, tag)
 
     def save(self, path: str | Path) -> None:
         """Write everything to a file that ``torch.load(weights_only=True)`` reads."""
-        from cliplab.telemetry import save
+        from cliplab.history.files import save
 
         save(self, path)
 
@@ -271,6 +272,6 @@ class History:
         In a ``.csv`` other columns are those of ``to_frame``; what is missing was not clipped.
         ``OSError`` if there is no such file, ``ValueError`` if it holds something else.
         """
-        from cliplab.telemetry import load
+        from cliplab.history.files import load
 
         return load(path)

@@ -8,10 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from cliplab import telemetry
 from cliplab.clipper import Clipper
-from cliplab.history import History
-from cliplab.report import ClipReport
+from cliplab.history import ClipReport, History, live
 from cliplab.thresholds import Fixed, MovingAverage, Percentile, Threshold
 
 COLUMNS = (*ClipReport.fields, "effective_lr", "lr", "total", "nonfinite", "shares")
@@ -329,8 +327,8 @@ def test_what_cannot_be_replayed_is_refused(policy, complaint):
 def shown(monkeypatch):
     """What was shown; drawing itself is the business of the notebook's test."""
     pictures = []
-    monkeypatch.setattr(telemetry, "_find_display", lambda: pictures.append)
-    monkeypatch.setattr(telemetry.Live, "_draw", lambda live: live._show(len(live._history)))
+    monkeypatch.setattr(live, "_find_display", lambda: pictures.append)
+    monkeypatch.setattr(live.Live, "_draw", lambda figure: figure._show(len(figure._history)))
     return pictures
 
 
@@ -338,28 +336,28 @@ def test_a_live_figure_is_drawn_at_intervals_and_once_more_at_the_end(shown, mon
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     history = History(scalar=True)
-    with history.watch(every=10) as live:
+    with history.watch(every=10) as figure:
         for _ in range(25):
             history.append(row(2.0), 0.1)
             now[0] += 1
         assert len(shown) == 3
-        assert live.is_open
+        assert figure.is_open
     assert len(shown) == 4
-    assert not live.is_open
+    assert not figure.is_open
     history.append(row(2.0), 0.1)
-    live.close()
+    figure.close()
     assert shown == [1, 11, 21, 25]
 
 
 def test_drawing_takes_at_most_a_tenth_of_the_time(monkeypatch):
     now, drawn = [0.0], []
 
-    def draw(live):
+    def draw(figure):
         now[0] += 5.0  # a slow figure
         drawn.append(now[0])
 
-    monkeypatch.setattr(telemetry, "_find_display", lambda: print)
-    monkeypatch.setattr(telemetry.Live, "_draw", draw)
+    monkeypatch.setattr(live, "_find_display", lambda: print)
+    monkeypatch.setattr(live.Live, "_draw", draw)
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     history = History(scalar=True)
     history.watch(every=0)
@@ -371,13 +369,13 @@ def test_drawing_takes_at_most_a_tenth_of_the_time(monkeypatch):
 
 
 def test_a_figure_that_fails_never_ends_a_training(shown, monkeypatch):
-    monkeypatch.setattr(telemetry.Live, "_draw", lambda live: 1 / 0)
+    monkeypatch.setattr(live.Live, "_draw", lambda figure: 1 / 0)
     history = History(scalar=True)
-    live = history.watch(0)
+    figure = history.watch(0)
     with pytest.warns(UserWarning, match=r"watch\(\) stopped: ZeroDivisionError"):
         history.append(row(2.0), 0.1)
     history.append(row(2.0), 0.1)
-    assert not live.is_open
+    assert not figure.is_open
     assert len(history) == 2
 
 
@@ -390,9 +388,9 @@ def test_a_second_watch_takes_over(shown):
 
 def test_without_a_notebook_nothing_is_drawn():
     history = History(scalar=True)
-    with history.watch() as live:
+    with history.watch() as figure:
         history.append(row(2.0), 0.1)
-        assert not live.is_open
+        assert not figure.is_open
     assert len(history) == 1
 
 
