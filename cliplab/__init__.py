@@ -1,8 +1,7 @@
 """cliplab: the laboratory for gradient clipping."""
 
-from cliplab.attachment import Attachment
 from cliplab.checks import NonFiniteGradientError
-from cliplab.clipper import Clipper
+from cliplab.clipper import Attachment, Clipper
 from cliplab.diagnosis import diagnose
 from cliplab.findings import Finding, Findings
 from cliplab.functional import (

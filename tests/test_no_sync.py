@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import cliplab
 from cliplab import Clipper, MovingAverage, NonFiniteGradientError
-from cliplab.nonfinite import Watch
+from cliplab.clipper import Watch
 
 LOOKS = {
     "_local_scalar_dense",

@@ -6,7 +6,7 @@ Makes numbers: yes.
 
 from cliplab.parts.partition import Gradients, Partition, gradients
 from cliplab.parts.row_parts import RowParts
-from cliplab.parts.scopes import Mode, NonFinite, Scope, divide, policy_of_groups
+from cliplab.parts.scopes import Scope, divide
 from cliplab.parts.selection import Group, Parameters, select_parameters
 from cliplab.parts.tensor_parts import TensorParts
 from cliplab.parts.units import member_views, scale_units_, unit_norms, unit_views
@@ -14,8 +14,6 @@ from cliplab.parts.units import member_views, scale_units_, unit_norms, unit_vie
 __all__ = [
     "Gradients",
     "Group",
-    "Mode",
-    "NonFinite",
     "Parameters",
     "Partition",
     "RowParts",
@@ -24,7 +22,6 @@ __all__ = [
     "divide",
     "gradients",
     "member_views",
-    "policy_of_groups",
     "scale_units_",
     "select_parameters",
     "unit_norms",

@@ -10,11 +10,8 @@ from cliplab.parts.row_parts import RowParts
 from cliplab.parts.selection import Group, Parameters
 from cliplab.parts.tensor_parts import TensorParts
 from cliplab.parts.units import member_views, unit_views
-from cliplab.thresholds import Switch, Threshold, as_policy
 
 Scope = Literal["global", "group", "tensor", "unit", "element", "member"]
-Mode = Literal["rescale", "soft", "skip"]
-NonFinite = Literal["raise", "skip", "zero", "propagate"]
 
 
 def divide(
@@ -46,15 +43,3 @@ def divide(
     if rows.n_parts <= 100_000:
         labels = [f"{n}[{i}]" for n, k in zip(names, rows.counts, strict=True) for i in range(k)]
     return rows, labels, [i for i, k in zip(position, rows.counts, strict=True) for _ in range(k)]
-
-
-def policy_of_groups(
-    policy: Threshold, groups: Sequence[Group], group_of: Sequence[int]
-) -> Threshold:
-    """One policy for all parts, groups with a threshold of their own switched to theirs."""
-    own = {i: as_policy(g.threshold) for i, g in enumerate(groups) if g.threshold is not None}
-    if not own:
-        return policy
-    cases = [([i not in own for i in group_of], policy)]
-    cases += [([i == group for i in group_of], theirs) for group, theirs in own.items()]
-    return Switch([(mask, theirs) for mask, theirs in cases if any(mask)])

@@ -9,22 +9,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cliplab.attachment import Attachment
 from cliplab.checks import NonFiniteGradientError, check_choice, check_norm_type, on_host
+from cliplab.clipper.attachment import Attachment
+from cliplab.clipper.groups import Mode, NonFinite, policy_of_groups
+from cliplab.clipper.nonfinite import Watch
 from cliplab.history import ClipReport, History, Row
-from cliplab.nonfinite import Watch
 from cliplab.norms import DOUBLE, combine, total_norm
 from cliplab.parts import (
     Gradients,
-    Mode,
-    NonFinite,
     Parameters,
     RowParts,
     Scope,
     TensorParts,
     divide,
     gradients,
-    policy_of_groups,
     select_parameters,
 )
 from cliplab.thresholds import Context, Threshold, as_policy

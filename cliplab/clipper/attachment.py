@@ -13,7 +13,7 @@ from cliplab.checks import on_host
 from cliplab.norms import scale_
 
 if TYPE_CHECKING:
-    from cliplab.clipper import Clipper
+    from cliplab.clipper.clipper import Clipper
 
 
 WORTH = 1 << 20  # entries from which handing the factor over pays on a CPU
