@@ -7,6 +7,9 @@ from cliplab.findings import Finding, Findings
 from cliplab.functional import (
     adaptive_clip_,
     clip_activation_grad_,
+    clip_by_global_norm_,
+    clip_by_norm_,
+    clip_by_value_,
     clip_grad_norm_,
     clip_grad_value_,
     clip_grads_with_norm_,
@@ -16,7 +19,6 @@ from cliplab.history import ClipReport, History
 from cliplab.methods import Method, create, list_methods
 from cliplab.norms import member_norms, tensor_norms, total_norm
 from cliplab.probe import Probe, find_threshold
-from cliplab.tensorflow_forms import clip_by_global_norm_, clip_by_norm_, clip_by_value_
 from cliplab.thresholds import (
     EMA,
     RMS,

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from cliplab.checks import may_look
-from cliplab.functional import _limit, _scale_unless_one, get_total_norm
+from cliplab.functional.limits import _limit, _scale_unless_one
+from cliplab.functional.torch_forms import get_total_norm
 from cliplab.norms import dense, row_norms, wide_norm
 
 Tensors = Tensor | Iterable[Tensor | None]

@@ -1,0 +1,40 @@
+"""Clipping inside backpropagation."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from cliplab.checks import check_norm_type, check_positive
+from cliplab.norms import wide_norm
+
+
+def clip_activation_grad_(
+    activation: Tensor, limit: float = 1.0, norm_type: float | None = None
+) -> Tensor:
+    """Clip the derivative of the loss with respect to an activation, inside backpropagation.
+
+    ``dL/da <- clamp(dL/da, -limit, limit)``; with ``norm_type`` each vector along the last axis is
+    scaled to at most ``limit`` in that norm. Returns the activation, so that in a recurrent cell
+    ``a = clip_activation_grad_(W x + U h, 1.0)`` clips at every step of BPTT. Nothing happens to
+    an activation that needs no gradient. Raises ``ValueError``. Source: Graves 2013.
+
+    >>> x = torch.tensor([1.0, 2.0], requires_grad=True)
+    >>> (clip_activation_grad_(x * 1.0, 0.5) * torch.tensor([0.1, 9.0])).sum().backward()
+    >>> x.grad
+    tensor([0.1000, 0.5000])
+    """
+    bound = check_positive("limit", limit, zero=True)
+    order = None if norm_type is None else check_norm_type(norm_type)
+
+    def clip(gradient: Tensor) -> Tensor:
+        if order is None:
+            return gradient.clamp(min=-bound, max=bound)
+        size = wide_norm(gradient, order, (-1,), keepdim=True)
+        over = size > bound
+        factor = torch.where(over, bound / torch.where(over, size, 1.0), 1.0)
+        return gradient * factor.to(gradient.dtype)
+
+    if activation.requires_grad:
+        activation.register_hook(clip)  # type: ignore[no-untyped-call]
+    return activation

@@ -1,0 +1,112 @@
+"""One-call forms without state: drop-ins for ``torch.nn.utils``, AGC, and Graves' hook.
+
+All of them change ``.grad`` in place and work inside ``torch.compile``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from cliplab.checks import NonFiniteGradientError, check_norm_type, check_positive
+from cliplab.functional.limits import _gradients, _limit, _scale_unless_one
+from cliplab.norms import clamp_, dense, plain_norm, total_norm, wide_total_norm
+
+
+class NonFiniteNormError(NonFiniteGradientError, RuntimeError):
+    """Raised for ``error_if_nonfinite=True``; a ``RuntimeError`` as in torch."""
+
+
+def clip_grad_norm_(
+    parameters: Tensor | Iterable[Tensor],
+    max_norm: float | Tensor,
+    norm_type: float = 2.0,
+    error_if_nonfinite: bool = False,
+    foreach: bool | None = None,
+) -> Tensor:
+    """Scale all gradients by ``min(1, max_norm / (norm + 1e-6))`` and return the norm before.
+
+    Equal to ``torch.nn.utils.clip_grad_norm_`` bit for bit for finite dense gradients that are all
+    fp32 or all fp64, on one device. It differs in this: half-precision norms are taken in fp32;
+    norms that overflow or are below about 1e-12 (fp32) are measured right where they can be looked
+    at (a CPU, not compiled); a tensor given twice is clipped once; an empty tensor is no error at
+    ``norm_type=inf``; sparse gradients, several meshes and DTensors beside plain tensors work;
+    ``max_norm`` must be a number >= 0 (not NaN, a bool or text) or a tensor with one, ``norm_type``
+    > 0; ``foreach`` is accepted and ignored. Raises ``ValueError``, and with ``error_if_nonfinite``
+    a ``RuntimeError`` that leaves the gradients.
+
+    >>> weight = torch.nn.Parameter(torch.zeros(2))
+    >>> weight.grad = torch.tensor([3.0, 4.0])
+    >>> clip_grad_norm_([weight], max_norm=1.0)
+    tensor(5.)
+    """
+    limit = _limit("max_norm", max_norm)
+    grads = _gradients(parameters)
+    norm = get_total_norm(grads, norm_type, error_if_nonfinite)
+    _scale_unless_one(grads, _torchs_factor(limit, norm))
+    return norm
+
+
+def get_total_norm(
+    tensors: Tensor | Iterable[Tensor],
+    norm_type: float = 2.0,
+    error_if_nonfinite: bool = False,
+    foreach: bool | None = None,
+) -> Tensor:
+    """Norm of tensors as one vector, ``torch.nn.utils.get_total_norm``: a scalar.
+
+    Bit for bit torch's where ``clip_grad_norm_`` is, and different only as listed there.
+
+    >>> get_total_norm([torch.tensor([3.0]), torch.tensor([4.0])])
+    tensor(5.)
+    """
+    order = check_norm_type(norm_type)
+    listed = [tensors] if isinstance(tensors, Tensor) else list(tensors)
+    norm = plain_norm(listed, order)
+    if norm is None:
+        compiling = torch.compiler.is_compiling()
+        norm = wide_total_norm(dense(listed), order) if compiling else total_norm(listed, order)
+    if error_if_nonfinite and not bool(norm.isfinite()):
+        raise NonFiniteNormError(f"the total norm of order {order} is {float(norm)}")
+    return norm
+
+
+def clip_grads_with_norm_(
+    parameters: Tensor | Iterable[Tensor],
+    max_norm: float | Tensor,
+    total_norm: Tensor,
+    foreach: bool | None = None,
+) -> None:
+    """Scale all gradients by ``min(1, max_norm / (total_norm + 1e-6))``, as torch's does.
+
+    >>> weight = torch.nn.Parameter(torch.zeros(2))
+    >>> weight.grad = torch.tensor([3.0, 4.0])
+    >>> clip_grads_with_norm_(weight, 1.0, torch.tensor(10.0))
+    >>> weight.grad
+    tensor([0.3000, 0.4000])
+    """
+    if not isinstance(total_norm, Tensor):
+        raise ValueError(f"total_norm must be a tensor, got {total_norm!r}")
+    factor = _torchs_factor(_limit("max_norm", max_norm), total_norm.detach())
+    _scale_unless_one(_gradients(parameters), factor)
+
+
+def clip_grad_value_(
+    parameters: Tensor | Iterable[Tensor], clip_value: float, foreach: bool | None = None
+) -> None:
+    """Clamp every entry of the gradients to ``[-clip_value, clip_value]``; NaN stays NaN.
+
+    Equal to ``torch.nn.utils.clip_grad_value_``, except that ``clip_value`` must be a number >= 0
+    (``ValueError``), sparse gradients work, and complex entries are clipped to that magnitude;
+    ``foreach`` is accepted and ignored.
+    """
+    limit = check_positive("clip_value", clip_value, zero=True)
+    for entries in dense(_gradients(parameters)):
+        clamp_(entries, limit)
+
+
+def _torchs_factor(limit: float | Tensor, norm: Tensor) -> Tensor:
+    """``limit / (norm + 1e-6)`` in the order in which torch divides a number by a tensor."""
+    return ((norm + 1e-6).reciprocal() * limit).clamp(max=1.0)
