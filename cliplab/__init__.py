@@ -2,8 +2,7 @@
 
 from cliplab.checks import NonFiniteGradientError
 from cliplab.clipper import Attachment, Clipper
-from cliplab.diagnosis import diagnose
-from cliplab.findings import Finding, Findings
+from cliplab.diagnosis import Finding, Findings, Probe, diagnose, find_threshold
 from cliplab.functional import (
     adaptive_clip_,
     clip_activation_grad_,
@@ -18,7 +17,6 @@ from cliplab.functional import (
 from cliplab.history import ClipReport, History
 from cliplab.methods import Method, create, list_methods
 from cliplab.norms import member_norms, tensor_norms, total_norm
-from cliplab.probe import Probe, find_threshold
 from cliplab.thresholds import (
     EMA,
     RMS,

@@ -231,7 +231,7 @@ def report(options: argparse.Namespace) -> int:
 
 def diagnose(options: argparse.Namespace) -> int:
     """``cliplab diagnose``: what a saved history shows, and what to change."""
-    from cliplab import diagnosis
+    from cliplab.diagnosis import criteria as diagnosis
     from cliplab.history import History
 
     try:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
+    from cliplab.diagnosis import Probe
     from cliplab.history import History
-    from cliplab.probe import Probe
 
 # Okabe and Ito's colours: distinct for colour-blind readers. Black is always "no clipping".
 COLOURS = ["#000000", "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442"]

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from cliplab import plots
+from cliplab.diagnosis import find_threshold
 from cliplab.history import History
-from cliplab.probe import find_threshold
 
 
 @pytest.fixture(autouse=True)

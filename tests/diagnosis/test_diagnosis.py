@@ -9,10 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from cliplab.clipper import Clipper
-from cliplab.diagnosis import MIN_STEPS, diagnose
-from cliplab.findings import Finding, Findings
+from cliplab.diagnosis import MIN_STEPS, Finding, Findings, Probe, diagnose, find_threshold
 from cliplab.history import History
-from cliplab.probe import Probe, find_threshold
 from cliplab.thresholds import Percentile, Threshold
 
 # --- runs -------------------------------------------------------------------------------------

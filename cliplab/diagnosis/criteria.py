@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cliplab.checks import check_positive
-from cliplab.findings import SEVERITIES, Finding, Findings, Record
+from cliplab.diagnosis.findings import SEVERITIES, Finding, Findings, Record
 from cliplab.history import History, quantiles
 
 MIN_STEPS = 50  # a share of steps is then known to about 0.07

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from cliplab.probe import find_threshold
+from cliplab.diagnosis import find_threshold
 
 
 def test_returned_norms_and_measured_ones_agree():

@@ -1,0 +1,11 @@
+"""What should be changed?
+
+May use: checks, norms, thresholds, history, plots.
+Makes numbers: yes.
+"""
+
+from cliplab.diagnosis.criteria import MIN_STEPS, diagnose
+from cliplab.diagnosis.findings import Finding, Findings
+from cliplab.diagnosis.probe import Probe, find_threshold
+
+__all__ = ["MIN_STEPS", "Finding", "Findings", "Probe", "diagnose", "find_threshold"]
