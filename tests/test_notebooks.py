@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cliplab.cli import main
+from cliplab.cli.main import main
 from cliplab.lab.pages import read_notebook
 from cliplab.lab.runs import MIME, RunRecord
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cliplab.cli import main
+from cliplab.cli.main import main
 from cliplab.lab.runs import RunRecord
 
 # Every completed run leaves a line.

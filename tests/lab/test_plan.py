@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cliplab.arguments import parse_arguments
+from cliplab.cli.arguments import parse_arguments
 from cliplab.lab.parameters import Text
 from cliplab.lab.plan import only, overrides, plan, shard
 

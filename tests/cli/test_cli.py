@@ -11,8 +11,8 @@ import pytest
 import torch
 from waiting import is_gone, wait_until
 
-from cliplab.arguments import parse_arguments
-from cliplab.cli import main
+from cliplab.cli.arguments import parse_arguments
+from cliplab.cli.main import main
 from cliplab.history import History
 from cliplab.lab.claims import Claim
 
@@ -50,7 +50,7 @@ def status_of(command: str) -> int:
 
 
 def test_data_that_cannot_be_fetched_is_one_line_and_nothing_starts(tmp_path):
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     command = [sys.executable, "-m", "cliplab.cli", "run", "03", "--preset", "smoke"]
     command += ["-p", "corpus=wikipedia", "--notebooks", root / "notebooks"]
     unreachable = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "", "CLIPLAB_DATA": str(tmp_path / "c")}

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from cliplab.arguments import REFUSED, fail, parse_arguments
+from cliplab.cli.arguments import REFUSED, fail, parse_arguments
 
 if TYPE_CHECKING:
     from cliplab.lab.batch import BatchResult
@@ -253,7 +253,3 @@ class _Terminated(BaseException):
 
 def _raise_terminated(signum: int, frame: FrameType | None) -> NoReturn:
     raise _Terminated
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,5 @@
+"""The command line.
+
+May use: every room.
+Makes numbers: no.
+"""

@@ -1,0 +1,7 @@
+"""``python -m cliplab.cli``."""
+
+import sys
+
+from cliplab.cli.main import main
+
+sys.exit(main())
