@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cliplab.cli.main import main
-from cliplab.lab.pages import read_notebook
+from cliplab.lab.notebook.cells import read_notebook
 from cliplab.lab.runs import MIME, RunRecord
 
 ROOT = Path(__file__).parents[1]

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 import cliplab
-from cliplab.lab.parameters import read_parameters
-from cliplab.lab.plan import read_presets
+from cliplab.lab.notebook.parameters import read_parameters
+from cliplab.lab.notebook.presets import read_presets
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))

@@ -49,7 +49,7 @@ def _join_assignments(argv: Sequence[str]) -> list[str]:
 
 def _read_values(options: argparse.Namespace) -> None:
     """Turn -f, -p, --grid and --filter into ``params``, ``grid`` and ``filter``."""
-    from cliplab.lab.parameters import Text
+    from cliplab.lab.notebook.parameters import Text
 
     typed = _assignments("-p", options.params)
     grid = _grid(options.grid)
@@ -83,7 +83,7 @@ def _grid(words: Sequence[str]) -> dict[str, list[Any]]:
 
 def _split(flag: str, text: str) -> list[Any]:
     """Values between commas, but not between those inside a list's brackets."""
-    from cliplab.lab.parameters import Text
+    from cliplab.lab.notebook.parameters import Text
 
     items = [Text(item.strip()) for item in re.split(r",(?![^\[]*\])", text)]
     if not all(items):

@@ -80,7 +80,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _planned(options: argparse.Namespace) -> list[RunSpec]:
-    from cliplab.lab.plan import find_notebooks, only, plan, shard
+    from cliplab.lab.notebook.presets import find_notebooks
+    from cliplab.lab.plan import only, plan, shard
 
     specs = plan(
         find_notebooks(options.notebook, options.notebooks),
@@ -200,7 +201,7 @@ def _report(result: BatchResult, options: argparse.Namespace) -> int:
 def list_(options: argparse.Namespace) -> int:
     """``cliplab list``: notebooks, their questions, presets, parameters and records."""
     from cliplab.lab.listing import as_text, describe
-    from cliplab.lab.plan import find_notebooks
+    from cliplab.lab.notebook.presets import find_notebooks
 
     found = find_notebooks(options.notebook, options.notebooks)
     entries = [describe(path, options.results, options.preset) for path in found]

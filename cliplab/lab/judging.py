@@ -11,7 +11,8 @@ from cliplab.lab import tables
 from cliplab.lab.batch import Failure
 from cliplab.lab.claims import Verdict, judge_all
 from cliplab.lab.keys import code_key, digest
-from cliplab.lab.plan import SEEDS, find_notebooks, overrides
+from cliplab.lab.notebook.presets import SEEDS, find_notebooks
+from cliplab.lab.plan import overrides
 from cliplab.lab.runs import RunRecord, union_rows, write_atomic
 
 

@@ -17,7 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from cliplab.lab.parameters import is_parameters_cell, load_cells
+from cliplab.lab.notebook.cells import is_parameters_cell, load_cells
 
 PACKAGE = Path(__file__).resolve().parents[1]
 PINNED = ("torch", "numpy", "scipy", "gymnasium", "arch", "music21", "espeakng-loader")

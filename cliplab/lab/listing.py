@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from cliplab.lab.keys import code_key
-from cliplab.lab.parameters import load_cells, read_parameters
-from cliplab.lab.plan import read_presets
+from cliplab.lab.notebook.cells import load_cells
+from cliplab.lab.notebook.parameters import read_parameters
+from cliplab.lab.notebook.presets import read_presets
 from cliplab.lab.runs import RunRecord
 from cliplab.lab.tables import duration
 

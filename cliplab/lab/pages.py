@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 _TOKENS = re.compile(
     r"(?P<code>^[ \t]*(?P<fence>`{3,}|~{3,})[^\n]*\n.*?(?:^[ \t]*(?P=fence)[`~]*[ \t]*$|\Z)"
@@ -122,20 +121,3 @@ def _without_network(body: str) -> str:
             link.string = str(tag.get("alt") or source)
             tag.replace_with(link)
     return str(soup)
-
-
-def read_notebook(directory: Path) -> Any:
-    """The executed notebook beside a record."""
-    import nbformat
-
-    return nbformat.read(directory / "notebook.ipynb", as_version=4)
-
-
-def title_and_question(notebook: Any) -> tuple[str, str]:
-    """The first heading of a notebook, and the first question in its first cell, if any."""
-    text = next((c.source for c in notebook.cells if c.cell_type == "markdown"), "")
-    heading = re.search(r"^#+[ \t]+(.+)$", text, re.MULTILINE)
-    title = heading[1].strip() if heading else next(iter(text.strip().splitlines()), "")
-    sentences = re.split(r"(?<=[.:!?])\s+|\n\n", text.replace("*", "").replace("#", ""))
-    question = next((s for s in sentences if s.endswith("?")), title)
-    return title, " ".join(question.split())

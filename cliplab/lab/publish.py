@@ -64,7 +64,7 @@ def stale(root: Path, ledger: Mapping[str, Claim] | None = None) -> list[str]:
 
 def _summary(name: str, parts: list[RunRecord]) -> str:
     """Choices, parameters and provenance of one notebook's runs, as JSON."""
-    from cliplab.lab.pages import read_notebook, title_and_question
+    from cliplab.lab.notebook.cells import read_notebook, title_and_question
 
     first = parts[0]
     if any((part.choices, part.code_key) != (first.choices, first.code_key) for part in parts):
@@ -92,7 +92,7 @@ def _summary(name: str, parts: list[RunRecord]) -> str:
 
 def _figures(directory: Path) -> Iterator[bytes]:
     """The picture of a cell tagged `figure`, which stands for the notebook in the README."""
-    from cliplab.lab.pages import read_notebook
+    from cliplab.lab.notebook.cells import read_notebook
 
     for cell in read_notebook(directory).cells:
         if "figure" in cell.metadata.get("tags", []):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from cliplab.lab import tables
 from cliplab.lab.claims import Claim, Verdict, load_ledger
-from cliplab.lab.parameters import load_cells
+from cliplab.lab.notebook.cells import load_cells
 from cliplab.lab.runs import write_atomic
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def _notebook(
 
 
 def _title_and_question(notebook: Path) -> tuple[str, str]:
-    from cliplab.lab.pages import title_and_question
+    from cliplab.lab.notebook.cells import title_and_question
 
     cells = [SimpleNamespace(**cell) for cell in load_cells(notebook)]  # nbformat loads slowly
     return title_and_question(SimpleNamespace(cells=cells))

@@ -18,7 +18,7 @@ from cliplab.lab.budget import Budget
 from cliplab.lab.forkserver import PROVISIONER, ForkServer, fork_server
 from cliplab.lab.keys import PINNED, code_key, digest
 from cliplab.lab.lock import NoLocks, Taken, locked
-from cliplab.lab.parameters import load_cells
+from cliplab.lab.notebook.cells import load_cells
 from cliplab.lab.progress import LastLine
 from cliplab.lab.runs import MIME, RunRecord, write_atomic
 

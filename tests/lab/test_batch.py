@@ -9,8 +9,9 @@ from waiting import is_gone, wait_until
 from cliplab.lab.batch import BatchResult, run_batch
 from cliplab.lab.keys import digest
 from cliplab.lab.local import LocalExecutor
-from cliplab.lab.parameters import Text
-from cliplab.lab.plan import find_notebooks, plan, read_presets
+from cliplab.lab.notebook.parameters import Text
+from cliplab.lab.notebook.presets import find_notebooks, read_presets
+from cliplab.lab.plan import plan
 from cliplab.lab.worker import RunError, RunSpec, load_finished, run_one
 
 RECORD = """

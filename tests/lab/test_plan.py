@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cliplab.cli.arguments import parse_arguments
-from cliplab.lab.parameters import Text
+from cliplab.lab.notebook.parameters import Text
 from cliplab.lab.plan import only, overrides, plan, shard
 
 

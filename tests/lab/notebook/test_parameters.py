@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cliplab.lab.parameters import (
+from cliplab.lab.notebook.parameters import (
     Parameter,
     Text,
     check_parameters,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import json
 import math
 import operator
 import re
@@ -12,6 +11,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
+
+from cliplab.lab.notebook.cells import is_parameters_cell, load_cells
 
 SCALARS = ("int", "float", "bool", "str")
 TYPES = (*SCALARS, "list[int]", "list[float]", "list[str]")
@@ -35,20 +36,6 @@ class Parameter:
     def refuse(self, value: object, why: str) -> ValueError:
         """The error that names this parameter and the offending value."""
         return ValueError(f"parameter {self.name}: {value!r} {why}")
-
-
-def load_cells(notebook: Path) -> list[dict[str, Any]]:
-    """The notebook's cells, each source as one string; ``ValueError`` if it is no notebook."""
-    try:
-        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-        return [cell | {"source": "".join(cell["source"])} for cell in cells]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"cannot read notebook {notebook}: {error}") from None
-
-
-def is_parameters_cell(cell: Mapping[str, Any]) -> bool:
-    """Whether papermill would take this cell for the parameters cell."""
-    return cell["cell_type"] == "code" and "parameters" in cell["metadata"].get("tags", [])
 
 
 def read_parameters(notebook: Path) -> dict[str, Parameter]:
