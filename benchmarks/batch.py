@@ -31,7 +31,8 @@ import psutil
 from nbformat import v4, write
 
 from cliplab.lab.processes import adopt_orphans, end
-from cliplab.lab.runs import RunRecord, provenance
+from cliplab.lab.runs.provenance import provenance
+from cliplab.lab.runs.record import RunRecord
 
 ENV = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
 ENV.pop("PYTHONDONTWRITEBYTECODE", None)  # users have their modules compiled

@@ -9,7 +9,7 @@ import pytest
 
 from cliplab.cli.main import main
 from cliplab.lab.notebook.cells import read_notebook
-from cliplab.lab.runs import MIME, RunRecord
+from cliplab.lab.runs.record import MIME, RunRecord
 
 ROOT = Path(__file__).parents[1]
 NAMES = [path.stem for path in sorted((ROOT / "notebooks").glob("*.ipynb"))]

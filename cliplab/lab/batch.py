@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cliplab.lab.lock import Taken
 from cliplab.lab.progress import Progress
-from cliplab.lab.runs import RunRecord
+from cliplab.lab.runs.record import RunRecord
 from cliplab.lab.worker import RunSpec, keep_evidence, load_finished, run_one
 
 POLL_S = 0.5

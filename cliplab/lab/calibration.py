@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from cliplab.lab.claims import Claim, judge_all, load_ledger
-from cliplab.lab.keys import digest, import_closure, installed
-from cliplab.lab.runs import write_atomic
+from cliplab.lab.runs.closure import import_closure
+from cliplab.lab.runs.files import write_atomic
+from cliplab.lab.runs.keys import digest, installed
 
 __all__ = ["Calibration", "calibrate", "kept_lines"]
 

@@ -10,10 +10,11 @@ from pathlib import Path
 from cliplab.lab import tables
 from cliplab.lab.batch import Failure
 from cliplab.lab.claims import Verdict, judge_all
-from cliplab.lab.keys import code_key, digest
 from cliplab.lab.notebook.presets import SEEDS, find_notebooks
 from cliplab.lab.plan import overrides
-from cliplab.lab.runs import RunRecord, union_rows, write_atomic
+from cliplab.lab.runs.files import write_atomic
+from cliplab.lab.runs.keys import code_key, digest
+from cliplab.lab.runs.record import RunRecord, union_rows
 
 
 def judge_and_report(

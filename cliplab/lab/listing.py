@@ -8,11 +8,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cliplab.lab.keys import code_key
 from cliplab.lab.notebook.cells import load_cells
 from cliplab.lab.notebook.parameters import read_parameters
 from cliplab.lab.notebook.presets import read_presets
-from cliplab.lab.runs import RunRecord
+from cliplab.lab.runs.keys import code_key
+from cliplab.lab.runs.record import RunRecord
 from cliplab.lab.tables import duration
 
 

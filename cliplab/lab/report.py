@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 from cliplab.lab import tables
 from cliplab.lab.claims import Claim, Verdict, load_ledger
 from cliplab.lab.notebook.cells import load_cells
-from cliplab.lab.runs import write_atomic
+from cliplab.lab.runs.files import write_atomic
 
 if TYPE_CHECKING:
     import jinja2
 
     from cliplab.lab.batch import Failure
-    from cliplab.lab.runs import RunRecord
+    from cliplab.lab.runs.record import RunRecord
 
 _KEPT = ("failed.ipynb", "notebook.ipynb")  # of a failed run, as far as it got
 MOST_TEXT = 100_000  # characters of one output that a page shows

@@ -16,11 +16,12 @@ from typing import Any
 
 from cliplab.lab.budget import Budget
 from cliplab.lab.forkserver import PROVISIONER, ForkServer, fork_server
-from cliplab.lab.keys import PINNED, code_key, digest
 from cliplab.lab.lock import NoLocks, Taken, locked
 from cliplab.lab.notebook.cells import load_cells
 from cliplab.lab.progress import LastLine
-from cliplab.lab.runs import MIME, RunRecord, write_atomic
+from cliplab.lab.runs.files import write_atomic
+from cliplab.lab.runs.keys import PINNED, code_key, digest
+from cliplab.lab.runs.record import MIME, RunRecord
 
 # One thread a kernel: the batch parallelises over runs, and numbers do not depend on --jobs.
 KERNEL_ENV = {

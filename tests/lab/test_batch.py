@@ -7,11 +7,11 @@ import pytest
 from waiting import is_gone, wait_until
 
 from cliplab.lab.batch import BatchResult, run_batch
-from cliplab.lab.keys import digest
 from cliplab.lab.local import LocalExecutor
 from cliplab.lab.notebook.parameters import Text
 from cliplab.lab.notebook.presets import find_notebooks, read_presets
 from cliplab.lab.plan import plan
+from cliplab.lab.runs.keys import digest
 from cliplab.lab.worker import RunError, RunSpec, load_finished, run_one
 
 RECORD = """
@@ -254,7 +254,7 @@ def test_what_is_done_is_not_run_again_and_damage_stops_before_anything(folder, 
 
 
 def write_record(spec: RunSpec) -> None:
-    from cliplab.lab.runs import RunRecord
+    from cliplab.lab.runs.record import RunRecord
 
     rows = [{"arm": "a", "seed": 0}]
     RunRecord(

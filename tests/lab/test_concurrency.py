@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cliplab.cli.main import main
-from cliplab.lab.runs import RunRecord
+from cliplab.lab.runs.record import RunRecord
 
 # Every completed run leaves a line.
 COUNT = """

@@ -18,7 +18,7 @@ from waiting import is_gone, wait_until
 from cliplab.lab.batch import run_batch
 from cliplab.lab.executors import open_executor
 from cliplab.lab.plan import plan
-from cliplab.lab.runs import MIME
+from cliplab.lab.runs.record import MIME
 from cliplab.lab.worker import RunSpec, load_finished, run_one
 
 pytest.importorskip("distributed")

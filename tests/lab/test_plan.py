@@ -43,7 +43,7 @@ def test_a_grid_comes_from_a_file_too(tmp_path):
 
 
 def test_of_a_notebook_outside_the_collection_every_parameter_counts_as_changed(specs, tmp_path):
-    from cliplab.lab.runs import RunRecord
+    from cliplab.lab.runs.record import RunRecord
 
     spec = specs[0]
     record = RunRecord("01", "quick", spec.params, "", "", [], [], {}, {}, tmp_path)

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cliplab.lab.csvrows import read_rows, write_rows
 from cliplab.lab.publish import markdown, publish, regenerate, stale
+from cliplab.lab.runs.csvrows import read_rows, write_rows
 
 _spec = importlib.util.spec_from_file_location("fakes", Path(__file__).with_name("test_report.py"))
 fakes = importlib.util.module_from_spec(_spec)

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from cliplab.lab import keys
-from cliplab.lab.keys import PACKAGE, code_key, import_closure, run_key
+from cliplab.lab.runs import keys
+from cliplab.lab.runs.closure import PACKAGE, import_closure
+from cliplab.lab.runs.keys import code_key, run_key
 
 MODULES = {
     "__init__.py": "",

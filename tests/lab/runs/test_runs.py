@@ -11,7 +11,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cliplab.lab.runs import RunRecord, provenance, tidy_curves, tidy_rows, union_rows, write_atomic
+from cliplab.lab.runs.files import write_atomic
+from cliplab.lab.runs.provenance import provenance
+from cliplab.lab.runs.record import RunRecord, union_rows
+from cliplab.lab.runs.tidy import tidy_curves, tidy_rows
 
 SCALARS = (
     st.none()
