@@ -150,7 +150,7 @@ def _percent(share: float | None) -> str:
 
 def noise_floor(rows: list[Row], metric: str | None) -> list[Row]:
     """Each A/A arm against the arm its ``of`` column names: what no effect looks like."""
-    from cliplab.lab.stats import mcnemar, paired
+    from cliplab.lab.stats.paired import mcnemar, paired
 
     partner = {(row["arm"], row["seed"]): row.get(metric or "") for row in rows}
     pairs: dict[str, list[tuple[Any, Any]]] = defaultdict(list)

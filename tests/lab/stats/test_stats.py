@@ -7,7 +7,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest, multinomial, wilcoxon
 
-from cliplab.lab.stats import holm, mcnemar, paired
+from cliplab.lab.stats.paired import holm, mcnemar, paired
 
 values = st.lists(st.integers(-20, 20).map(float), min_size=1, max_size=14)
 flips = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=30)

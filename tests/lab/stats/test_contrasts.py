@@ -1,7 +1,7 @@
 import pytest
 
-from cliplab.lab.contrasts import contrasts
-from cliplab.lab.stats import paired
+from cliplab.lab.stats.contrasts import contrasts
+from cliplab.lab.stats.paired import paired
 
 LOSSES = {"clipped": [1.0, 1.2, 0.9, 1.1, 1.0], "none": [1.3, 1.1, 1.2, 1.6, 1.4]}
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import mannwhitneyu
 
-from cliplab.lab.scores import collapsed, interquartile_mean, probability_of_improvement
+from cliplab.lab.stats.scores import collapsed, interquartile_mean, probability_of_improvement
 
 SCORES = st.lists(st.integers(-20, 20).map(float), min_size=5, max_size=12)
 
