@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cliplab.lab import tables
 from cliplab.lab.batch import Failure
-from cliplab.lab.claims import Verdict, judge_all
+from cliplab.lab.claims.rule import Verdict, judge_all
 from cliplab.lab.notebook.presets import SEEDS, find_notebooks
 from cliplab.lab.plan import overrides
 from cliplab.lab.runs.files import write_atomic

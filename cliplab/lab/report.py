@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from cliplab.lab import tables
-from cliplab.lab.claims import Claim, Verdict, load_ledger
+from cliplab.lab.claims.rule import Claim, Verdict, load_ledger
 from cliplab.lab.notebook.cells import load_cells
 from cliplab.lab.runs.files import write_atomic
 
@@ -218,7 +218,7 @@ def _write_page(path: Path, templates: jinja2.Environment, **content: Any) -> No
 
 def _calibration(verdicts: Sequence[Verdict], out_dir: Path) -> list[str]:
     """What is known of the verdict rule, where it gave a verdict."""
-    from cliplab.lab.calibration import kept_lines
+    from cliplab.lab.claims.calibration import kept_lines
 
     given = [v for v in verdicts if not v.verdict.startswith(("no verdict", "not run"))]
     return kept_lines(out_dir / "calibration.json") if given else []

@@ -14,7 +14,7 @@ from waiting import is_gone, wait_until
 from cliplab.cli.arguments import parse_arguments
 from cliplab.cli.main import main
 from cliplab.history import History
-from cliplab.lab.claims import Claim
+from cliplab.lab.claims.rule import Claim
 
 SLOW = """
 import time
@@ -303,7 +303,7 @@ def test_other_settings_get_a_report_and_no_verdict(project, capsys, monkeypatch
         id="C1", statement="it waits", notebook="01_slow", kind="exact", test="exact", metric="ok",
         contrast={"wait=0.0": 1}, n=1, source="-", counter="-", expected="supported",
     )  # fmt: skip
-    monkeypatch.setattr("cliplab.lab.claims.load_ledger", lambda: {"C1": claim})
+    monkeypatch.setattr("cliplab.lab.claims.rule.load_ledger", lambda: {"C1": claim})
     (project / "notebooks" / "presets.toml").write_text("[01_slow.one]\nwait = 0\n")
     for command, verdict in [
         ("run 01 --preset one", "supported"),

@@ -11,7 +11,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from cliplab.lab.batch import Failure
-from cliplab.lab.claims import Claim, judge_all
+from cliplab.lab.claims.rule import Claim, judge_all
 from cliplab.lab.report import write_report
 from cliplab.lab.runs.record import RunRecord
 from cliplab.lab.worker import RunSpec

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from cliplab.lab.claims import Claim, judge_all, load_ledger
+from cliplab.lab.claims.rule import Claim, judge_all, load_ledger
 from cliplab.lab.runs.closure import import_closure
 from cliplab.lab.runs.files import write_atomic
 from cliplab.lab.runs.keys import digest, installed

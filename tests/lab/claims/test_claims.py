@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cliplab.lab.claims import Claim, judge, judge_all, load_ledger
+from cliplab.lab.claims.rule import Claim, judge, judge_all, load_ledger
 
 PAIRED = Claim(
     id="P",

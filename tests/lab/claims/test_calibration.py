@@ -1,6 +1,6 @@
 import pytest
 
-from cliplab.lab.calibration import KINDS, calibrate, kept_lines
+from cliplab.lab.claims.calibration import KINDS, calibrate, kept_lines
 
 
 @pytest.fixture(scope="module")
@@ -31,13 +31,13 @@ def test_calibration_is_seeded_and_reads_as_sentences(calibration):
 
 
 def test_lines_are_kept_until_the_code_that_judges_changes(calibration, tmp_path, monkeypatch):
-    monkeypatch.setattr("cliplab.lab.calibration.calibrate", lambda: calibration)
+    monkeypatch.setattr("cliplab.lab.claims.calibration.calibrate", lambda: calibration)
     path = tmp_path / "reports" / "calibration.json"
     assert kept_lines(path) == calibration.lines()
     text = path.read_text().replace("Simulated", "Kept: simulated")
     path.write_text(text)
     assert kept_lines(path)[0].startswith("Kept: simulated")
-    monkeypatch.setattr("cliplab.lab.calibration.installed", lambda _: "another version")
+    monkeypatch.setattr("cliplab.lab.claims.calibration.installed", lambda _: "another version")
     assert kept_lines(path) == calibration.lines()
     path.write_text(text[:99])
     assert kept_lines(path) == calibration.lines()

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from cliplab.lab.ledger import Claim, load_ledger
+from cliplab.lab.claims.ledger import Claim, load_ledger
 from cliplab.lab.stats.paired import Estimate, holm, mcnemar, paired
 
 __all__ = ["Claim", "Verdict", "judge", "judge_all", "load_ledger"]

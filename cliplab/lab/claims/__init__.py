@@ -1,0 +1,10 @@
+"""What is claimed, and what do the rows say about it?
+
+May use: stats, runs.
+Makes numbers: no.
+"""
+
+from cliplab.lab.claims.ledger import Claim, load_ledger
+from cliplab.lab.claims.rule import Verdict, judge, judge_all
+
+__all__ = ["Claim", "Verdict", "judge", "judge_all", "load_ledger"]
