@@ -9,8 +9,8 @@ import time
 import torch
 from torch import nn
 
-from cliplab.lab.ensemble import Ensemble
 from cliplab.lab.models.rnn import CharLSTM, TanhRNN
+from cliplab.lab.training.ensemble import Ensemble
 
 
 class HandLSTM(CharLSTM):

@@ -2,8 +2,8 @@
 
 from cliplab.lab.claims.rule import judge
 from cliplab.lab.contrasts import contrasts
-from cliplab.lab.ensemble import Ensemble
 from cliplab.lab.notebook.parameters import check_parameters
 from cliplab.lab.runs.record import record
+from cliplab.lab.training.ensemble import Ensemble
 
 __all__ = ["Ensemble", "check_parameters", "contrasts", "judge", "record"]

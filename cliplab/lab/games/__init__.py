@@ -1,1 +1,5 @@
-"""Board games for self-play: rules (OpenSpiel), search, matches. Import its files."""
+"""Board games for self-play: rules (OpenSpiel), search, matches. Import its files.
+
+May use: the core.
+Makes numbers: yes.
+"""

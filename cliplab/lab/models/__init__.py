@@ -1,1 +1,5 @@
-"""The notebooks' models, one file a family."""
+"""The notebooks' models, one file a family. Import its files.
+
+May use: the core, training.
+Makes numbers: yes.
+"""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cliplab import clip_activation_grad_
-from cliplab.lab.ensemble import Ensemble
+from cliplab.lab.training.ensemble import Ensemble
 
 Observer = Callable[[int, int, Tensor], None]  # layer, step, dL/da before it is clipped
 

@@ -6,8 +6,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from cliplab import Clipper, Decay
-from cliplab.lab.ensemble import Ensemble
 from cliplab.lab.models.rnn import CharLSTM, LastStepLSTM, TanhRNN
+from cliplab.lab.training.ensemble import Ensemble
 
 SEEDS = [3, 4, 5]
 ARMS = {"none": None, "norm 0.05": 0.05, "decay": Decay(0.2, alpha=0.8, patience=2)}

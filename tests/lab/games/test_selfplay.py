@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from cliplab.lab.ensemble import Ensemble
 from cliplab.lab.games.arena import match, random_player
 from cliplab.lab.games.boards import BOARDS, board
 from cliplab.lab.games.environments import IDS
@@ -22,6 +21,7 @@ from cliplab.lab.games.network import (
 )
 from cliplab.lab.games.search import search
 from cliplab.lab.games.selfplay import Replay, draw_moves, member_evaluator, play, search_moves
+from cliplab.lab.training.ensemble import Ensemble
 
 pyspiel = pytest.importorskip("pyspiel")
 

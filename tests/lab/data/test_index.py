@@ -14,7 +14,7 @@ import pytest
 
 from cliplab.lab.data.fetch import DataSet, DataUnavailable, cache_dir, fetch
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 CONTENT = b"the data file\n" * 5_000
 
 

@@ -15,7 +15,7 @@ from cliplab.lab.models.agents import ActorCritic
 
 sb3 = pytest.importorskip("stable_baselines3")
 
-NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "12_rl_control.ipynb"
+NOTEBOOK = Path(__file__).parents[3] / "notebooks" / "12_rl_control.ipynb"
 ROLLOUTS, STEPS, EACH, WIDTH, LR, SEEDS = 100, 64, 8, 64, 1e-3, 8
 LAST = slice(-(ROLLOUTS // 5), None)  # rollouts whose episodes are the final return
 
