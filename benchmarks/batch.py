@@ -30,7 +30,7 @@ from pathlib import Path
 import psutil
 from nbformat import v4, write
 
-from cliplab.lab.processes import adopt_orphans, end
+from cliplab.lab.kernels.processes import adopt_orphans, end
 from cliplab.lab.runs.provenance import provenance
 from cliplab.lab.runs.record import RunRecord
 

@@ -8,7 +8,7 @@ from types import TracebackType
 
 import psutil
 
-from cliplab.lab.processes import adopt_orphans, descendants, end, memory_bytes
+from cliplab.lab.kernels.processes import adopt_orphans, descendants, end, memory_bytes
 
 CHECK_S = 0.5
 

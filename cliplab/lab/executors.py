@@ -244,7 +244,7 @@ def _hand_over(theirs: Any, ours: Future[Any]) -> bool:
 
 def _end(keys: set[str], dask_worker: Any) -> None:
     """On a worker: kill the kernel of the run, if it is one of these and the only one."""
-    from cliplab.lab.processes import descendants, end
+    from cliplab.lab.kernels.processes import descendants, end
 
     if dask_worker.state.nthreads == 1 and keys & {t.key for t in dask_worker.state.executing}:
         end(descendants())

@@ -192,7 +192,7 @@ def _code_changed_ns() -> int:
 
 
 def _body(path: Path) -> str:
-    import cliplab.lab.light_jsonschema  # noqa: F401
+    import cliplab.lab.kernels.light_jsonschema  # noqa: F401
 
     # isort: split
     import nbformat

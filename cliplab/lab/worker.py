@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cliplab.lab.budget import Budget
-from cliplab.lab.forkserver import PROVISIONER, ForkServer, fork_server
+from cliplab.lab.kernels.forkserver import PROVISIONER, ForkServer, fork_server
 from cliplab.lab.lock import NoLocks, Taken, locked
 from cliplab.lab.notebook.cells import load_cells
 from cliplab.lab.progress import LastLine
@@ -199,7 +199,7 @@ def _execute(spec: RunSpec, output: Path, server: ForkServer | None) -> Any:
     """The executed notebook; papermill runs it in its own folder."""
     import logging
 
-    import cliplab.lab.light_jsonschema  # noqa: F401
+    import cliplab.lab.kernels.light_jsonschema  # noqa: F401
 
     # isort: split
     import papermill

@@ -9,7 +9,7 @@ from typing import Any
 
 from jupyter_client.provisioning import LocalProvisioner
 
-from cliplab.lab.forkserver import ForkError, fork_server, give_up
+from cliplab.lab.kernels.forkserver import ForkError, fork_server, give_up
 
 
 class LeashedProvisioner(LocalProvisioner):  # type: ignore[misc]

@@ -11,12 +11,12 @@ import psutil
 import pytest
 from waiting import is_gone, wait_until
 
-from cliplab.lab import forkserver
 from cliplab.lab.batch import run_batch
-from cliplab.lab.forkserver import ForkError, ForkServer
+from cliplab.lab.kernels import forkserver
+from cliplab.lab.kernels.forkserver import ForkError, ForkServer
+from cliplab.lab.kernels.processes import adopt_orphans
 from cliplab.lab.local import LocalExecutor
 from cliplab.lab.plan import plan
-from cliplab.lab.processes import adopt_orphans
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="kernels are forked on Linux only")
 
@@ -127,7 +127,7 @@ def test_kernels_end_with_their_server_and_their_children_with_its_owner(how, se
 
 def test_a_process_ends_its_server_in_good_order(tmp_path):
     code = (
-        "from cliplab.lab.forkserver import *\n"
+        "from cliplab.lab.kernels.forkserver import *\n"
         f"print(fork_server(Path({str(tmp_path)!r})).process.pid)"
     )
     command = [sys.executable, "-W", "always", "-c", code]
@@ -136,10 +136,13 @@ def test_a_process_ends_its_server_in_good_order(tmp_path):
     wait_until(lambda: is_gone(int(done.stdout)), seconds=10)
 
 
+FOLDERS = [Path(__file__).parent, Path(__file__).parents[2]]  # this module, and tests/waiting.py
+
+
 def test_nothing_outlives_an_owner_that_is_killed(tmp_path):
     code = (
         "import os, sys, time; from pathlib import Path\n"
-        f"sys.path[:0] = {[str(folder) for folder in Path(__file__).parents[:2]]}\n"
+        f"sys.path[:0] = {[str(folder) for folder in FOLDERS]}\n"
         "from test_forkserver import *\n"
         f"server = ForkServer(Path({str(tmp_path)!r}))\n"
         f"kernel = start_kernel(server, Path({str(tmp_path)!r}), SPAWN); time.sleep(600)"

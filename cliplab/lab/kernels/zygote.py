@@ -1,8 +1,8 @@
 """The process that kernels are forked from: it imports third-party packages once, cliplab never.
 
-Started as a script by :mod:`cliplab.lab.forkserver` with the number of an inherited socket. Each
-message there hands over one more socket, which carries a request for a kernel and then the answers:
-its pid, and how it ended. When the owner's end closes, this process and its kernels end.
+Started as a script by :mod:`cliplab.lab.kernels.forkserver` with the number of an inherited socket.
+Each message there hands over one more socket, which carries a request for a kernel and then the
+answers: its pid, and how it ended. When the owner's end closes, this process and its kernels end.
 """
 
 import sys

@@ -7,7 +7,7 @@ import pytest
 
 SCRIPT = """
 import sys
-import cliplab.lab.light_jsonschema
+import cliplab.lab.kernels.light_jsonschema
 import nbformat, papermill
 assert not {"lark", "rfc3987_syntax"} & set(sys.modules), "the parsers were made"
 nbformat.validate(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1")]))
