@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from cliplab.cli.arguments import REFUSED, fail, parse_arguments
 
 if TYPE_CHECKING:
-    from cliplab.lab.batch import BatchResult
-    from cliplab.lab.progress import Progress
-    from cliplab.lab.worker import RunSpec
+    from cliplab.lab.batch.batch import BatchResult
+    from cliplab.lab.batch.progress import Progress
+    from cliplab.lab.batch.spec import RunSpec
 
 FAILED, INTERRUPTED, TERMINATED = 1, 130, 143
 
@@ -42,10 +42,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """``cliplab run``: carry out what is missing, then judge and report."""
+    from cliplab.lab.batch.progress import Progress
+    from cliplab.lab.batch.spec import load_finished
     from cliplab.lab.judging import failure_table, remember
-    from cliplab.lab.progress import Progress
     from cliplab.lab.tables import duration
-    from cliplab.lab.worker import load_finished
 
     if options.results.exists() and not options.results.is_dir():
         raise ValueError(f"--results {options.results} is not a folder")
@@ -80,8 +80,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _planned(options: argparse.Namespace) -> list[RunSpec]:
+    from cliplab.lab.batch.plan import only, plan, shard
     from cliplab.lab.notebook.presets import find_notebooks
-    from cliplab.lab.plan import only, plan, shard
 
     specs = plan(
         find_notebooks(options.notebook, options.notebooks),
@@ -112,7 +112,7 @@ def _show(specs: Sequence[RunSpec]) -> int:
 
 
 def _state(spec: RunSpec) -> str:
-    from cliplab.lab.worker import load_finished
+    from cliplab.lab.batch.spec import load_finished
 
     try:
         return "done" if load_finished(spec) else "to run"
@@ -169,7 +169,7 @@ def fetch_data(specs: Sequence[RunSpec]) -> None:
 
 def _execute(specs: Sequence[RunSpec], executor: Any, progress: Progress) -> BatchResult | int:
     """The batch's result, or the exit status if it was stopped."""
-    from cliplab.lab.batch import count_done, run_batch
+    from cliplab.lab.batch.batch import count_done, run_batch
 
     terminated = signal.signal(signal.SIGTERM, _raise_terminated)
     try:
@@ -215,7 +215,7 @@ def list_(options: argparse.Namespace) -> int:
 
 def report(options: argparse.Namespace) -> int:
     """``cliplab report``: judge and report the last run, or all current records of a preset."""
-    from cliplab.lab.batch import BatchResult
+    from cliplab.lab.batch.batch import BatchResult
     from cliplab.lab.judging import last_records, preset_records
 
     if options.preset:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from cliplab.lab.worker import KERNEL_ENV
+from cliplab.lab.batch.spec import KERNEL_ENV
 
 LOOK_S = 10.0  # between looks at the jobs
 LOST_S = 30.0  # a job whose workers have been gone for so long has ended

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from cliplab.lab.batch.spec import WORKER_DIED, RunError
 from cliplab.lab.clusters import JobQueue, local_cluster
-from cliplab.lab.worker import WORKER_DIED, RunError
 
 if TYPE_CHECKING:
     from cliplab.lab.local import LocalExecutor

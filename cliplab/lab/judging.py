@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from cliplab.lab import tables
-from cliplab.lab.batch import Failure
+from cliplab.lab.batch.batch import Failure
+from cliplab.lab.batch.plan import overrides
 from cliplab.lab.claims.rule import Verdict, judge_all
 from cliplab.lab.notebook.presets import SEEDS, find_notebooks
-from cliplab.lab.plan import overrides
 from cliplab.lab.runs.files import write_atomic
 from cliplab.lab.runs.keys import code_key, digest
 from cliplab.lab.runs.record import RunRecord, union_rows

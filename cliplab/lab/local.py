@@ -15,8 +15,8 @@ from queue import SimpleQueue
 from typing import Any
 from uuid import uuid4
 
+from cliplab.lab.batch.spec import KERNEL_ENV, WORKER_DIED, RunError
 from cliplab.lab.kernels.processes import end_with
-from cliplab.lab.worker import KERNEL_ENV, WORKER_DIED, RunError
 
 
 class LocalExecutor(ThreadPoolExecutor):
@@ -31,7 +31,11 @@ class LocalExecutor(ThreadPoolExecutor):
         os.environ.update(KERNEL_ENV)  # no threads where workers are forked from
         self._context = get_context("forkserver" if sys.platform == "linux" else "spawn")
         if sys.platform == "linux":  # what every worker needs, imported once
-            preload = ["cliplab.lab.worker", "cliplab.lab.kernels.light_jsonschema", "papermill"]
+            preload = [
+                "cliplab.lab.batch.worker",
+                "cliplab.lab.kernels.light_jsonschema",
+                "papermill",
+            ]
             self._context.set_forkserver_preload(preload)
         self._reader, self._leash = self._context.Pipe(duplex=False)
         self._scratch = Path(tempfile.gettempdir(), f"cliplab-{uuid4().hex[:12]}")

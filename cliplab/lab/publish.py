@@ -14,10 +14,10 @@ from typing import Any
 
 from cliplab import list_methods
 from cliplab.lab import tables
+from cliplab.lab.batch.plan import overrides
 from cliplab.lab.claims.calibration import calibrate
 from cliplab.lab.claims.rule import Claim, Verdict, judge_all, load_ledger
 from cliplab.lab.data.catalogue import list_data
-from cliplab.lab.plan import overrides
 from cliplab.lab.runs.csvrows import read_rows, write_rows
 from cliplab.lab.runs.record import RunRecord, union_rows
 

@@ -19,7 +19,7 @@ from cliplab.lab.runs.files import write_atomic
 if TYPE_CHECKING:
     import jinja2
 
-    from cliplab.lab.batch import Failure
+    from cliplab.lab.batch.batch import Failure
     from cliplab.lab.runs.record import RunRecord
 
 _KEPT = ("failed.ipynb", "notebook.ipynb")  # of a failed run, as far as it got

@@ -15,11 +15,12 @@ import psutil
 import pytest
 from waiting import is_gone, wait_until
 
-from cliplab.lab.batch import run_batch
+from cliplab.lab.batch.batch import run_batch
+from cliplab.lab.batch.plan import plan
+from cliplab.lab.batch.spec import RunSpec, load_finished
+from cliplab.lab.batch.worker import run_one
 from cliplab.lab.executors import open_executor
-from cliplab.lab.plan import plan
 from cliplab.lab.runs.record import MIME
-from cliplab.lab.worker import RunSpec, load_finished, run_one
 
 pytest.importorskip("distributed")
 until = partial(wait_until, seconds=120)
@@ -49,7 +50,7 @@ import sys
 from pathlib import Path
 from cliplab.lab.batch import run_batch
 from cliplab.lab.executors import open_executor
-from cliplab.lab.plan import plan
+from cliplab.lab.batch.plan import plan
 if __name__ == "__main__":
     notebook, results, name = sys.argv[1:]
     grid = {"lr": [1, 2]}

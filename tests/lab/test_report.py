@@ -10,11 +10,11 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from cliplab.lab.batch import Failure
+from cliplab.lab.batch.batch import Failure
+from cliplab.lab.batch.spec import RunSpec
 from cliplab.lab.claims.rule import Claim, judge_all
 from cliplab.lab.report import write_report
 from cliplab.lab.runs.record import RunRecord
-from cliplab.lab.worker import RunSpec
 
 NAME = "01_exploding_gradients"
 VOID = {"meta", "img", "br", "hr", "input", "link", "wbr", "rect", "line", "path", "circle"}

@@ -11,12 +11,12 @@ import psutil
 import pytest
 from waiting import is_gone, wait_until
 
-from cliplab.lab.batch import run_batch
+from cliplab.lab.batch.batch import run_batch
+from cliplab.lab.batch.plan import plan
 from cliplab.lab.kernels import forkserver
 from cliplab.lab.kernels.forkserver import ForkError, ForkServer
 from cliplab.lab.kernels.processes import adopt_orphans
 from cliplab.lab.local import LocalExecutor
-from cliplab.lab.plan import plan
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="kernels are forked on Linux only")
 
@@ -160,7 +160,7 @@ def test_nothing_outlives_an_owner_that_is_killed(tmp_path):
 def test_a_stock_kernel_that_is_starting_ends_with_its_worker(notebook, tmp_path):
     adopt_orphans()  # as `systemd --user` does: ipykernel itself ends only where pid 1 adopts it
     code = (
-        "from cliplab.lab.plan import *; from cliplab.lab.worker import run_one\n"
+        "from cliplab.lab.batch.plan import *; from cliplab.lab.batch.worker import run_one\n"
         f"paths = Path({str(notebook)!r}), Path({str(tmp_path / 'results')!r})\n"
         "(spec,) = plan(paths[:1], 'quick', paths[1], kernel='stock')\n"
         "run_one(spec)"
@@ -199,7 +199,7 @@ def test_on_any_doubt_the_stock_kernel_runs(trouble, notebook, tmp_path, monkeyp
         monkeypatch.setattr(forkserver, "__file__", str(broken / "forkserver.py"))
     else:
         monkeypatch.setattr(forkserver, "PROVISIONER", "nobody-knows-it")
-    from cliplab.lab.worker import run_one
+    from cliplab.lab.batch.worker import run_one
 
     (spec,) = plan([notebook], "quick", tmp_path / "results")
     assert run_one(spec).provenance["kernel"] == "stock"

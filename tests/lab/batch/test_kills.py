@@ -9,7 +9,7 @@ import pytest
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds processes by their environment in /proc")
 def test_random_kills_lose_nothing_run_nothing_twice_and_leave_nothing_behind(tmp_path):
-    path = Path(__file__).parents[2] / "benchmarks" / "batch.py"
+    path = Path(__file__).parents[3] / "benchmarks" / "batch.py"
     spec = importlib.util.spec_from_file_location("batch_benchmark", path)
     assert spec is not None
     assert spec.loader is not None

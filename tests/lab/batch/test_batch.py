@@ -6,13 +6,14 @@ import psutil
 import pytest
 from waiting import is_gone, wait_until
 
-from cliplab.lab.batch import BatchResult, run_batch
+from cliplab.lab.batch.batch import BatchResult, run_batch
+from cliplab.lab.batch.plan import plan
+from cliplab.lab.batch.spec import RunError, RunSpec, load_finished
+from cliplab.lab.batch.worker import run_one
 from cliplab.lab.local import LocalExecutor
 from cliplab.lab.notebook.parameters import Text
 from cliplab.lab.notebook.presets import find_notebooks, read_presets
-from cliplab.lab.plan import plan
 from cliplab.lab.runs.keys import digest
-from cliplab.lab.worker import RunError, RunSpec, load_finished, run_one
 
 RECORD = """
 from cliplab.lab.runs import record
@@ -284,7 +285,8 @@ def test_code_that_changed_after_planning_is_not_run_under_the_old_key(folder, t
 def test_numbers_of_another_environment_are_refused(folder, monkeypatch):
     (spec,) = plan_good(folder, kernel="stock")
     monkeypatch.setattr(
-        "cliplab.lab.plan.run_key", lambda code, params: digest([code, params, {"device": "cuda"}])
+        "cliplab.lab.batch.plan.run_key",
+        lambda code, params: digest([code, params, {"device": "cuda"}]),
     )
     (elsewhere,) = plan_good(folder, kernel="stock")
     with pytest.raises(RunError, match=r"another environment .*device cpu, python 3") as caught:

@@ -8,11 +8,11 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from cliplab.lab.batch.spec import RunSpec, utc
 from cliplab.lab.notebook.parameters import Parameter, read_parameters
 from cliplab.lab.notebook.presets import SEEDS, _typed, preset_params
 from cliplab.lab.runs.keys import code_key, run_key
 from cliplab.lab.runs.record import RunRecord
-from cliplab.lab.worker import RunSpec, utc
 
 DEFAULT_BUDGET_S = 3600.0
 

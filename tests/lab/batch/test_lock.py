@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cliplab.lab.lock import NoLocks, Taken, locked
+from cliplab.lab.batch.lock import NoLocks, Taken, locked
 
 
 def test_one_holder_at_a_time(tmp_path):
@@ -25,7 +25,7 @@ def test_a_lock_ends_with_its_holder_however_it_ends(tmp_path):
     code = f"""
 import time
 from pathlib import Path
-from cliplab.lab.lock import locked
+from cliplab.lab.batch.lock import locked
 with locked(Path({str(tmp_path)!r})):
     print("held", flush=True)
     time.sleep(600)

@@ -8,10 +8,11 @@ from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import dataclass
 from pathlib import Path
 
-from cliplab.lab.lock import Taken
-from cliplab.lab.progress import Progress
+from cliplab.lab.batch.lock import Taken
+from cliplab.lab.batch.progress import Progress
+from cliplab.lab.batch.spec import RunSpec, load_finished
+from cliplab.lab.batch.worker import keep_evidence, run_one
 from cliplab.lab.runs.record import RunRecord
-from cliplab.lab.worker import RunSpec, keep_evidence, load_finished, run_one
 
 POLL_S = 0.5
 

@@ -5,9 +5,10 @@ import sys
 import termios
 from pathlib import Path
 
-from cliplab.lab.batch import Failure
-from cliplab.lab.progress import LastLine, Progress
-from cliplab.lab.worker import RunSpec
+from cliplab.lab.batch.batch import Failure
+from cliplab.lab.batch.lastline import LastLine
+from cliplab.lab.batch.progress import Progress
+from cliplab.lab.batch.spec import RunSpec
 
 
 def run_spec(folder: Path, label: str) -> RunSpec:

@@ -1,0 +1,89 @@
+"""A notebook carried out by papermill, and what it gave."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from cliplab.lab.batch.lastline import LastLine
+from cliplab.lab.batch.spec import RunError, RunSpec
+from cliplab.lab.kernels.forkserver import PROVISIONER, ForkServer
+from cliplab.lab.notebook.cells import load_cells
+from cliplab.lab.runs.record import MIME
+
+
+def _execute(spec: RunSpec, output: Path, server: ForkServer | None) -> Any:
+    """The executed notebook; papermill runs it in its own folder."""
+    import logging
+
+    import cliplab.lab.kernels.light_jsonschema  # noqa: F401
+
+    # isort: split
+    import papermill
+    from jupyter_client.provisioning import KernelProvisionerFactory
+    from traitlets.config import Config
+
+    logging.getLogger("papermill").setLevel(logging.CRITICAL + 1)  # errors travel as exceptions
+    kernels = KernelProvisionerFactory.instance()
+    ours = PROVISIONER if server else "cliplab-leash"
+    known = ours in kernels.provisioners  # not where cliplab is imported without being installed
+    kernels.default_provisioner_name = ours if known else "local-provisioner"
+    cells = len(load_cells(spec.notebook)) + 1  # papermill injects one
+    bar = LastLine(spec.progress_path)
+
+    def show(cell: object, cell_index: int) -> None:
+        bar.begin(f"cell {cell_index + 1}/{cells}")
+
+    with tempfile.TemporaryDirectory() as sockets:
+        # Sockets in a private folder: no ports, so no clashes (their paths must be short).
+        transport = "ipc" if len(sockets) < 80 else "tcp"
+        kernel = {"transport": transport, "connection_file": f"{sockets}/kernel.json"}
+        return papermill.execute_notebook(
+            _literal(spec.notebook),
+            _literal(output),
+            parameters=spec.params,
+            kernel_name="python3",
+            cwd=str(spec.notebook.parent),
+            progress_bar=False,
+            start_timeout=120,
+            iopub_timeout=60,
+            shutdown_kernel="immediate",
+            stderr_file=bar,
+            on_cell_start=show,
+            config=Config({"KernelManager": kernel}),
+        )
+
+
+def _literal(path: Path) -> str:
+    """A path papermill takes as it is: it formats ``{…}`` in paths."""
+    return str(path).replace("{", "{{").replace("}", "}}")
+
+
+def _payload(notebook: Any) -> dict[str, Any]:
+    """What the notebook gave to ``record``; it must have done so exactly once."""
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    payloads = [o["data"][MIME] for o in outputs if MIME in o.get("data", {})]
+    if len(payloads) != 1:
+        raise RunError(
+            f"record(...) must be called once in the notebook, not {len(payloads)} times"
+        )
+    plain: dict[str, Any] = json.loads(json.dumps(payloads[0]))  # no nbformat types
+    return plain
+
+
+def _failure(error: Exception, exceeded: str | None) -> RunError:
+    """The one line that says why a run failed."""
+    from nbclient.exceptions import DeadKernelError
+
+    if exceeded:
+        return RunError(exceeded, retry=False)
+    if isinstance(error, RunError):
+        return error
+    if isinstance(error, DeadKernelError):
+        return RunError("the kernel died: killed, or out of memory")
+    lines = re.findall(r"\S.*", str(error)) or [""]
+    name = getattr(error, "ename", type(error).__name__)
+    return RunError(lines[-1] if lines[-1].startswith(name) else f"{name}: {lines[-1]}")

@@ -1,0 +1,82 @@
+"""One run to do, as a value; when it is done, how it can fail."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cliplab.lab.runs.record import RunRecord
+
+# One thread a kernel: the batch parallelises over runs, and numbers do not depend on --jobs.
+KERNEL_ENV = {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "PYTHONHASHSEED": "0",
+}
+WORKER_DIED = "the worker process died: killed, or out of memory"
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """One run to do: everything it depends on, and where its files go."""
+
+    notebook: Path
+    preset: str
+    params: dict[str, Any]
+    key: str
+    code_key: str
+    directory: Path
+    budget_s: float
+    label: str
+    memory_gb: float | None = None
+    kernel: str = "fork"
+    not_before: str = ""  # a record that is older does not count (UTC)
+
+    @property
+    def record_path(self) -> Path:
+        """The file whose presence, valid and with this key, means done."""
+        return self.directory / "record.json"
+
+    @property
+    def failed_path(self) -> Path:
+        """Where the notebook of a failed attempt goes."""
+        name = "failed.ipynb" if self.record_path.exists() else "notebook.ipynb"
+        return self.directory / name
+
+    @property
+    def progress_path(self) -> Path:
+        """Holds "cell/cells", and the notebook's own bar, while the run goes on."""
+        return self.directory / "progress"
+
+
+class RunError(RuntimeError):
+    """A run that failed, in which cell; no ``retry`` where it would fail again."""
+
+    def __init__(self, message: str, retry: bool = True, cell: str = "") -> None:
+        super().__init__(message)
+        self.retry, self.cell = retry, cell
+
+
+def load_finished(spec: RunSpec) -> RunRecord | None:
+    """The record of a run that is done, None if it is not; ``ValueError`` if damaged."""
+    if not spec.record_path.exists():
+        return None
+    try:
+        record = RunRecord.load(spec.record_path)
+        if record.key != spec.key:
+            why = f"its key is {record.key[:16]}, not {spec.key[:16]}"
+            raise ValueError(f"corrupt record {spec.record_path}: {why}; delete it to run again")
+    except ValueError:
+        if spec.not_before:  # it is to be written anew in any case
+            return None
+        raise
+    return record if str(record.provenance.get("started", "")) >= spec.not_before else None
+
+
+def utc(seconds: float) -> str:
+    """A moment as text that sorts by time."""
+    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+    return f"{whole}.{int(seconds % 1 * 1000):03}Z"
