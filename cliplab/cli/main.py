@@ -122,8 +122,8 @@ def _state(spec: RunSpec) -> str:
 
 def _executor(missing: Sequence[RunSpec], options: argparse.Namespace) -> Any:
     """Who carries the runs out, once data and results folder are there; no one for no runs."""
-    from cliplab.lab.executors import open_executor
-    from cliplab.lab.local import LocalExecutor
+    from cliplab.lab.executors.local import LocalExecutor
+    from cliplab.lab.executors.opening import open_executor
 
     if not missing:
         return LocalExecutor(1)  # starts nothing before the first run

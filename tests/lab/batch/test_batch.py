@@ -10,7 +10,7 @@ from cliplab.lab.batch.batch import BatchResult, run_batch
 from cliplab.lab.batch.plan import plan
 from cliplab.lab.batch.spec import RunError, RunSpec, load_finished
 from cliplab.lab.batch.worker import run_one
-from cliplab.lab.local import LocalExecutor
+from cliplab.lab.executors.local import LocalExecutor
 from cliplab.lab.notebook.parameters import Text
 from cliplab.lab.notebook.presets import find_notebooks, read_presets
 from cliplab.lab.runs.keys import digest

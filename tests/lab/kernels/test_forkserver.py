@@ -13,10 +13,10 @@ from waiting import is_gone, wait_until
 
 from cliplab.lab.batch.batch import run_batch
 from cliplab.lab.batch.plan import plan
+from cliplab.lab.executors.local import LocalExecutor
 from cliplab.lab.kernels import forkserver
 from cliplab.lab.kernels.forkserver import ForkError, ForkServer
 from cliplab.lab.kernels.processes import adopt_orphans
-from cliplab.lab.local import LocalExecutor
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="kernels are forked on Linux only")
 

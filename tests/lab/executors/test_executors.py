@@ -19,7 +19,7 @@ from cliplab.lab.batch.batch import run_batch
 from cliplab.lab.batch.plan import plan
 from cliplab.lab.batch.spec import RunSpec, load_finished
 from cliplab.lab.batch.worker import run_one
-from cliplab.lab.executors import open_executor
+from cliplab.lab.executors.opening import open_executor
 from cliplab.lab.runs.record import MIME
 
 pytest.importorskip("distributed")
@@ -258,7 +258,7 @@ def test_bad_names_are_refused(name, complaint, tmp_path, monkeypatch):
 def test_no_scheduler_is_named(monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
-        monkeypatch.setattr("cliplab.lab.executors.ANSWER_S", 1)
+        monkeypatch.setattr("cliplab.lab.executors.dask.ANSWER_S", 1)
         for place in [f"127.0.0.1:{port}", "nowhere.invalid:8786", "127.0.0.1:1"]:
             with pytest.raises(ValueError, match=f"no Dask scheduler answers at tcp://{place}: "):
                 open_executor(f"dask://{place}", 2)
@@ -313,8 +313,8 @@ def jobs(queue: Path) -> list[int]:
 @pytest.mark.parametrize("processes", [1, 2])
 def test_jobs_of_a_queue_are_replaced(processes, specs, queue, open_, monkeypatch):
     pytest.importorskip("dask_jobqueue")
-    monkeypatch.setattr("cliplab.lab.clusters.LOST_S", 2)
-    monkeypatch.setattr("cliplab.lab.clusters.LOOK_S", 1)
+    monkeypatch.setattr("cliplab.lab.executors.clusters.LOST_S", 2)
+    monkeypatch.setattr("cliplab.lab.executors.clusters.LOOK_S", 1)
     planned = specs(WAIT, RECORD, runs=2)
     described = queue / "cluster.yaml"
     described.write_text(

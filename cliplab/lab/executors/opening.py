@@ -1,0 +1,55 @@
+"""Who carries the runs out, by name."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cliplab.lab.executors.clusters import JobQueue, local_cluster
+
+if TYPE_CHECKING:
+    from cliplab.lab.executors.local import LocalExecutor
+
+from cliplab.lab.executors.dask import DaskExecutor, _line
+
+LOGGERS = "distributed distributed.client distributed.gc tornado.application asyncio dask_jobqueue"
+
+
+def open_executor(name: str, jobs: int) -> LocalExecutor | DaskExecutor:
+    """The executor of that name; ``ValueError`` if there is none, or it cannot be had.
+
+    >>> open_executor("dusk", jobs=2)
+    Traceback (most recent call last):
+    ValueError: executor 'dusk': expected local, dask, dask://host:port or dask:cluster.yaml
+    """
+    if name == "local":
+        from cliplab.lab.executors.local import LocalExecutor
+
+        return LocalExecutor(jobs)
+    address = re.fullmatch(r"dask://([^\s/]+:\d+)", name)
+    file = re.fullmatch(r"dask:(.+\.ya?ml)", name)
+    if name != "dask" and not address and not file:
+        expected = "expected local, dask, dask://host:port or dask:cluster.yaml"
+        raise ValueError(f"executor {name!r}: {expected}")
+    for logger in LOGGERS.split():  # what concerns the user arrives as an exception
+        logging.getLogger(logger).setLevel(logging.CRITICAL)
+    try:
+        if address:
+            executor = DaskExecutor(f"tcp://{address[1]}")
+        elif file:
+            queue = JobQueue(Path(file[1]), jobs)
+            executor = DaskExecutor(queue.cluster, queue.tend)
+        else:
+            executor = DaskExecutor(local_cluster(jobs))
+    except ImportError as error:
+        extra = "cluster" if error.name == "dask_jobqueue" else "dask"
+        why = f"{error.name} is not installed; install cliplab[{extra}]"
+        raise ValueError(f"executor {name!r}: {why}") from None
+    except (ValueError, TypeError, OSError, RuntimeError) as error:
+        raise ValueError(f"executor {name!r}: {_line(error)}") from None
+    if executor.dashboard:
+        print(f"dashboard: {executor.dashboard}", file=sys.stderr)
+    return executor
