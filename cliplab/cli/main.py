@@ -44,8 +44,8 @@ def run(options: argparse.Namespace) -> int:
     """``cliplab run``: carry out what is missing, then judge and report."""
     from cliplab.lab.batch.progress import Progress
     from cliplab.lab.batch.spec import load_finished
-    from cliplab.lab.judging import failure_table, remember
-    from cliplab.lab.tables import duration
+    from cliplab.lab.report.outcome import failure_table, remember
+    from cliplab.lab.report.tables import duration
 
     if options.results.exists() and not options.results.is_dir():
         raise ValueError(f"--results {options.results} is not a folder")
@@ -103,7 +103,7 @@ def _planned(options: argparse.Namespace) -> list[RunSpec]:
 
 def _show(specs: Sequence[RunSpec]) -> int:
     """``--dry-run``: the runs, what they are called on disk, and which are done."""
-    from cliplab.lab.tables import aligned
+    from cliplab.lab.report.tables import aligned
 
     rows = [(_state(spec), spec.directory.name, spec.label) for spec in specs]
     print(aligned([("state", "key", "run"), *rows]))
@@ -189,7 +189,7 @@ def _execute(specs: Sequence[RunSpec], executor: Any, progress: Progress) -> Bat
 
 
 def _report(result: BatchResult, options: argparse.Namespace) -> int:
-    from cliplab.lab.judging import judge_and_report
+    from cliplab.lab.report.outcome import judge_and_report
 
     try:
         judge_and_report(result.records, options.notebooks, options.reports, result.failures)
@@ -200,8 +200,8 @@ def _report(result: BatchResult, options: argparse.Namespace) -> int:
 
 def list_(options: argparse.Namespace) -> int:
     """``cliplab list``: notebooks, their questions, presets, parameters and records."""
-    from cliplab.lab.listing import as_text, describe
     from cliplab.lab.notebook.presets import find_notebooks
+    from cliplab.lab.report.listing import as_text, describe
 
     found = find_notebooks(options.notebook, options.notebooks)
     entries = [describe(path, options.results, options.preset) for path in found]
@@ -216,7 +216,7 @@ def list_(options: argparse.Namespace) -> int:
 def report(options: argparse.Namespace) -> int:
     """``cliplab report``: judge and report the last run, or all current records of a preset."""
     from cliplab.lab.batch.batch import BatchResult
-    from cliplab.lab.judging import last_records, preset_records
+    from cliplab.lab.report.outcome import last_records, preset_records
 
     if options.preset:
         records = preset_records(options.preset, options.notebooks, options.results)
@@ -224,7 +224,7 @@ def report(options: argparse.Namespace) -> int:
         records = last_records(options.results)
     status = _report(BatchResult(records, []), options)
     if options.publish and status == 0:
-        from cliplab.lab.publish import publish
+        from cliplab.lab.report.publish import publish
 
         publish(records, Path.cwd())
     return status

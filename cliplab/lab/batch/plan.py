@@ -10,28 +10,10 @@ from typing import Any
 
 from cliplab.lab.batch.spec import RunSpec, utc
 from cliplab.lab.notebook.parameters import Parameter, read_parameters
-from cliplab.lab.notebook.presets import SEEDS, _typed, preset_params
+from cliplab.lab.notebook.presets import _typed, preset_params
 from cliplab.lab.runs.keys import code_key, run_key
-from cliplab.lab.runs.record import RunRecord
 
 DEFAULT_BUDGET_S = 3600.0
-
-
-def overrides(records: Sequence[RunRecord], notebooks: Path) -> list[list[str]]:
-    """For each run, the names of its parameters, seeds aside, that are not as its preset has them.
-
-    All of them where the notebook is none of the collection's.
-    """
-    wanted = {}
-    for name, preset in {(record.notebook, record.preset) for record in records}:
-        path = notebooks / f"{name}.ipynb"
-        wanted[name, preset] = preset_params(path, preset) if path.exists() else {}
-
-    def differing(record: RunRecord) -> list[str]:
-        values = wanted[record.notebook, record.preset]
-        return [n for n, v in record.params.items() if n not in SEEDS and values.get(n) != v]
-
-    return [differing(record) for record in records]
 
 
 def plan(

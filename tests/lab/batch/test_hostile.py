@@ -11,8 +11,8 @@ from waiting import is_gone, wait_until
 from cliplab.lab.batch.batch import BatchResult, run_batch
 from cliplab.lab.batch.plan import plan
 from cliplab.lab.executors.local import LocalExecutor
-from cliplab.lab.judging import failure_table
-from cliplab.lab.report import write_report
+from cliplab.lab.report.outcome import failure_table
+from cliplab.lab.report.site import write_report
 
 RECORD = "from cliplab.lab import record\nrecord([{'arm': 'a', 'seed': 0}])"
 # A child in a session of its own whose parent is gone: no signal to the kernel's group reaches it.

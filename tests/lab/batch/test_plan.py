@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cliplab.cli.arguments import parse_arguments
-from cliplab.lab.batch.plan import only, overrides, plan, shard
+from cliplab.lab.batch.plan import only, plan, shard
 from cliplab.lab.notebook.parameters import Text
+from cliplab.lab.report.outcome import overrides
 
 
 @pytest.fixture

@@ -7,14 +7,30 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from cliplab.lab import tables
 from cliplab.lab.batch.batch import Failure
-from cliplab.lab.batch.plan import overrides
 from cliplab.lab.claims.rule import Verdict, judge_all
-from cliplab.lab.notebook.presets import SEEDS, find_notebooks
+from cliplab.lab.notebook.presets import SEEDS, find_notebooks, preset_params
+from cliplab.lab.report import tables
 from cliplab.lab.runs.files import write_atomic
 from cliplab.lab.runs.keys import code_key, digest
 from cliplab.lab.runs.record import RunRecord, union_rows
+
+
+def overrides(records: Sequence[RunRecord], notebooks: Path) -> list[list[str]]:
+    """For each run, the names of its parameters, seeds aside, that are not as its preset has them.
+
+    All of them where the notebook is none of the collection's.
+    """
+    wanted = {}
+    for name, preset in {(record.notebook, record.preset) for record in records}:
+        path = notebooks / f"{name}.ipynb"
+        wanted[name, preset] = preset_params(path, preset) if path.exists() else {}
+
+    def differing(record: RunRecord) -> list[str]:
+        values = wanted[record.notebook, record.preset]
+        return [n for n, v in record.params.items() if n not in SEEDS and values.get(n) != v]
+
+    return [differing(record) for record in records]
 
 
 def judge_and_report(
@@ -27,7 +43,7 @@ def judge_and_report(
 
     ``ValueError``: the records cannot be judged together.
     """
-    from cliplab.lab.report import write_report
+    from cliplab.lab.report.site import write_report
 
     try:
         verdicts = judge_records(records, notebooks)

@@ -11,9 +11,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from cliplab.lab import tables
 from cliplab.lab.claims.rule import Claim, Verdict, load_ledger
 from cliplab.lab.notebook.cells import load_cells
+from cliplab.lab.report import tables
 from cliplab.lab.runs.files import write_atomic
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def _environment() -> jinja2.Environment:
     import jinja2
     from markupsafe import Markup, escape
 
-    from cliplab.lab.pages import mathml
+    from cliplab.lab.report.pages import mathml
 
     loader = jinja2.FileSystemLoader(Path(__file__).with_name("templates"))
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True)
@@ -187,7 +187,7 @@ def _is_current(page: Path, notebook: Path) -> bool:
 def _code_changed_ns() -> int:
     """When the code that makes pages was last changed; looked up once for all pages."""
     folder = Path(__file__).parent
-    sources = [folder / "pages.py", folder / "report.py", *(folder / "templates").iterdir()]
+    sources = [folder / "pages.py", folder / "site.py", *(folder / "templates").iterdir()]
     return max(source.stat().st_mtime_ns for source in sources)
 
 
@@ -197,7 +197,7 @@ def _body(path: Path) -> str:
     # isort: split
     import nbformat
 
-    from cliplab.lab.pages import notebook_body
+    from cliplab.lab.report.pages import notebook_body
 
     try:
         notebook = nbformat.read(path, as_version=4)

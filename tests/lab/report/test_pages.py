@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from nbformat.v4 import new_markdown_cell, new_notebook
 
 from cliplab.lab.notebook.cells import title_and_question
-from cliplab.lab.pages import mathml, notebook_body
+from cliplab.lab.report.pages import mathml, notebook_body
 
 
 @pytest.mark.parametrize(

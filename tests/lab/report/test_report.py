@@ -13,7 +13,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from cliplab.lab.batch.batch import Failure
 from cliplab.lab.batch.spec import RunSpec
 from cliplab.lab.claims.rule import Claim, judge_all
-from cliplab.lab.report import write_report
+from cliplab.lab.report.site import write_report
 from cliplab.lab.runs.record import RunRecord
 
 NAME = "01_exploding_gradients"

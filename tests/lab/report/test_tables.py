@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cliplab.lab.tables import across_models, noise_floor, number
+from cliplab.lab.report.tables import across_models, noise_floor, number
 
 
 def test_noise_floor_is_the_paired_difference_of_an_arm_with_itself() -> None:

@@ -11,9 +11,9 @@ from typing import Any
 from cliplab.lab.notebook.cells import load_cells
 from cliplab.lab.notebook.parameters import read_parameters
 from cliplab.lab.notebook.presets import read_presets
+from cliplab.lab.report.tables import duration
 from cliplab.lab.runs.keys import code_key
 from cliplab.lab.runs.record import RunRecord
-from cliplab.lab.tables import duration
 
 
 def describe(notebook: Path, results: Path, only: str | None = None) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cliplab.lab.publish import markdown, publish, regenerate, stale
+from cliplab.lab.report.publish import markdown, publish, regenerate, stale
 from cliplab.lab.runs.csvrows import read_rows, write_rows
 
 _spec = importlib.util.spec_from_file_location("fakes", Path(__file__).with_name("test_report.py"))
@@ -159,7 +159,7 @@ def test_without_records_the_files_say_so(root: Path) -> None:
 
 
 def test_the_published_files_of_this_project_are_in_step() -> None:
-    assert stale(Path(__file__).parents[2]) == []  # else: python -m cliplab.lab.publish
+    assert stale(Path(__file__).parents[3]) == []  # else: python -m cliplab.lab.publish
 
 
 def test_a_markdown_table_keeps_its_columns() -> None:

@@ -1,0 +1,123 @@
+"""An executed notebook as HTML that loads nothing: maths as MathML, figures embedded, no script."""
+
+from __future__ import annotations
+
+import html
+import re
+from copy import deepcopy
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_TOKENS = re.compile(
+    r"(?P<code>^[ \t]*(?P<fence>`{3,}|~{3,})[^\n]*\n.*?(?:^[ \t]*(?P=fence)[`~]*[ \t]*$|\Z)"
+    r"|(?P<ticks>`+)(?!`)(?:(?!\n\n).)+?(?<!`)(?P=ticks)(?!`))"
+    r"|\$\$(?P<display>(?:\\.|[^$\\])+)\$\$"
+    r"|(?P<environment>\\begin\{(?P<name>\w+\*?)\}.*?\\end\{(?P=name)\})"
+    r"|\$(?P<inline>(?=\S)(?:(?!\n\n)(?:\\.|[^$\\`]))+(?<=\S))\$(?!\d)"
+    r"|(?P<dollar>\\?\$)",
+    re.DOTALL | re.MULTILINE,
+)
+
+
+def mathml(markdown: str) -> str:
+    r"""Markdown with its LaTeX ($…$, $$…$$, \begin{…}) as MathML, or as code where that fails.
+
+    Code stays as it is, and so do amounts of money: an opening dollar touches what follows it, a
+    closing one what precedes it, and no digit follows the closing one (Pandoc's rule).
+
+    >>> mathml("from $5 to $10, `$x$`")
+    'from &#36;5 to &#36;10, `$x$`'
+    >>> mathml("$c$").endswith("<mrow><mi>c</mi></mrow></math>")
+    True
+    """
+    return _TOKENS.sub(_replace, markdown)
+
+
+def _replace(token: re.Match[str]) -> str:
+    if token["code"]:
+        return token["code"]
+    if token["dollar"]:
+        return "&#36;"
+    if token["inline"]:
+        return _convert(token["inline"], "inline")
+    return _convert(token["display"] or token["environment"], "block")
+
+
+def _convert(tex: str, display: str) -> str:
+    from xml.etree import ElementTree
+
+    from latex2mathml.converter import convert_to_element
+
+    tex = html.unescape(tex)  # in markdown, &lt; is a good way to write <
+    try:
+        tree = convert_to_element(tex.strip(), display=display)
+    except Exception:  # the library has no common base for what it raises on malformed TeX
+        return f"<code>{_opaque(' '.join(tex.split()))}</code>"
+    for element in tree.iter():
+        element.text = html.unescape(element.text or "")
+    if any(re.match(r"\\[A-Za-z]", element.text or "") for element in tree.iter()):
+        return f"<code>{_opaque(' '.join(tex.split()))}</code>"  # a command it does not know
+    text: str = ElementTree.tostring(tree, encoding="unicode", short_empty_elements=False)
+    return re.sub(r"(?<=>)[^<]+", lambda part: _opaque(html.unescape(part[0])), text)
+
+
+def _opaque(text: str) -> str:
+    """Text whose punctuation markdown cannot read as its own."""
+    return "".join(c if c.isalnum() or c == " " else f"&#{ord(c)};" for c in text)
+
+
+def notebook_body(notebook: Any) -> str:
+    """The cells and outputs of an executed notebook (an nbformat node) as an HTML fragment."""
+    notebook = deepcopy(notebook)
+    figures = 0
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = mathml(cell.source)
+        for data, metadata in _bundles(cell):
+            if "text/markdown" in data:
+                data["text/markdown"] = mathml(data["text/markdown"])
+            for kind in {"image/png", "image/jpeg", "image/svg+xml"} & set(data):
+                figures += 1
+                metadata.setdefault(kind, {}).setdefault("alt", f"Figure {figures}")
+    body, _ = _exporter().from_notebook_node(notebook)
+    return _without_network(body)
+
+
+@cache
+def _exporter() -> Any:
+    """One for all pages: its templates are compiled once."""
+    from nbconvert import HTMLExporter
+
+    return HTMLExporter(
+        template_name="basic",
+        exclude_input_prompt=True,
+        exclude_output_prompt=True,
+        exclude_anchor_links=True,
+    )
+
+
+def _bundles(cell: Any) -> Iterator[tuple[Any, Any]]:
+    for output in cell.get("outputs", []):
+        if "data" in output:
+            yield output.data, output.setdefault("metadata", {})
+
+
+def _without_network(body: str) -> str:
+    """Remote pictures become links; scripts, frames and style imports go."""
+    from bs4 import BeautifulSoup
+
+    soup = BeautifulSoup(body, "html.parser")
+    for tag in soup(["script", "iframe", "object", "embed", "link", "meta", "base"]):
+        tag.decompose()
+    for style in soup("style"):
+        style.string = re.sub(r"@import[^;]*;?|url\([^)]*\)", "", style.get_text())
+    for tag in soup.select("[src], [srcset], [poster]"):
+        source = str(tag.get("src", ""))
+        if not source.startswith("data:"):
+            link = soup.new_tag("a", href=source)
+            link.string = str(tag.get("alt") or source)
+            tag.replace_with(link)
+    return str(soup)
