@@ -40,24 +40,10 @@ tried; the largest ratio by which a larger one is let through smaller (1: never;
 import argparse
 import copy
 import math
-from dataclasses import replace
 from pathlib import Path
 
 import torch
-
-from cliplab import (
-    EMA,
-    Bounded,
-    Context,
-    Decay,
-    Fixed,
-    MovingAverage,
-    Percentile,
-    Queue,
-    TargetRate,
-    ZScore,
-)
-from cliplab.thresholds import RobustSpike, SpikeSkip
+from rules import arms, context_of, let_through, table
 
 STEPS, STREAMS, SHIFT, SPAN = 1200, 20, 600, 50
 SPIKES = ("x10", "x100", "bursts")
@@ -74,31 +60,6 @@ COLUMNS = {  # name: format
     "down": "{:.0f}",
     "nonfinite": "{:.2%}",
 }
-
-
-class GlobalEMA(EMA):
-    """AdaGC on the gradient as a whole: its size is the total norm."""
-
-    def step(self, sizes, state, context):
-        return super().step(sizes, state, replace(context, measure_total=lambda: sizes))
-
-
-def arms(scale=1.0):
-    """Name to (policy, mode); ``scale`` is the size that absolute rules are tuned to."""
-    return {
-        "none": (Fixed(math.inf), "rescale"),
-        "norm": (Fixed(scale), "rescale"),
-        "autoclip": (Percentile(10.0), "rescale"),
-        "zclip": (Bounded(ZScore(), high=scale), "rescale"),
-        "zclip, no cap": (ZScore(), "rescale"),
-        "adagc": (GlobalEMA(initial=scale), "rescale"),
-        "edm_queue": (Queue(initial=3000 * scale), "rescale"),
-        "moving_average": (MovingAverage(), "rescale"),
-        "decay": (Decay(scale, floor=1e-3 * scale), "rescale"),
-        "target_rate": (TargetRate(initial=scale), "rescale"),
-        "spike_skip": (SpikeSkip(), "skip"),
-        "robust": (RobustSpike(), "rescale"),
-    }
 
 
 def synthetic(seed=2):
@@ -136,10 +97,6 @@ def synthetic(seed=2):
     )
 
 
-def context_of(sizes, step):
-    return Context(active=torch.ones(len(sizes), dtype=torch.bool), step=step)
-
-
 def follow(policy, sizes, probe_sizes):
     """Limits of every step, and those that ``probe_sizes`` would have met: ``[steps, parts]``."""
     parts = sizes.shape[1]
@@ -149,11 +106,6 @@ def follow(policy, sizes, probe_sizes):
         probes.append(copy.deepcopy(policy)(probe, context_of(probe, step)))
         limits.append(policy(size, context_of(size, step)))
     return torch.stack(limits), torch.stack(probes)
-
-
-def let_through(sizes, limits, mode):
-    """What remains of each size; the Clipper's own rule."""
-    return torch.where(sizes > limits, 0.0 if mode == "skip" else limits, sizes)
 
 
 def score(policy, mode, sizes, levels, spikes):
@@ -230,11 +182,6 @@ def drop(policy, mode, parts):
     return (tried.cummax(dim=0).values / tried).amax(dim=0).median()
 
 
-def table(rows, header):
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 def ranks(printed):
     """Rank of every arm in every column, from the printed numbers; ties share the better one."""
     number = lambda text: float(text.rstrip("%"))  # noqa: E731
@@ -284,7 +231,7 @@ def main():
     if options.real:
         import streams_real
 
-        text += streams_real.report(arms)
+        text += streams_real.report()
     print(text)
     if options.write:
         Path(__file__).with_suffix(".md").write_text(text + "\n", encoding="utf-8")

@@ -21,6 +21,7 @@ import math
 from typing import NamedTuple
 
 import torch
+from rules import arms, context_of, let_through, table
 from torch.nn import functional as F
 
 from cliplab import Bounded, Clipper, Fixed
@@ -97,19 +98,22 @@ def train(task, seed, policy, mode="rescale", *, bad=False):
     return clipper.history.norm_before, is_bad, final
 
 
-def recorded(task, arms, scale):
-    """One row a method over the recorded norms."""
-    from streams import context_of, let_through
+def and_capped(scale):
+    """The rules, and ours held below the limit of the absolute ones."""
+    return arms(scale) | {"robust, cap": (Bounded(RobustSpike(), high=scale), "rescale")}
 
+
+def recorded(task, scale):
+    """One row a method over the recorded norms."""
     (clean, _, _), (mixed, bad, _) = (
         train(task, PILOT, Fixed(2 * scale), bad=flag) for flag in (False, True)
     )
     median = mixed[~bad].median()
     rows = {}
-    for name in arms(scale):
+    for name in and_capped(scale):
         through = []
         for norms in (clean, mixed):
-            policy, mode = arms(scale)[name]
+            policy, mode = and_capped(scale)[name]
             policy.init(1)
             limits = [policy(n, context_of(n, i)) for i, n in enumerate(norms.split(1))]
             through.append(let_through(norms, torch.cat(limits), mode))
@@ -130,14 +134,16 @@ def recorded(task, arms, scale):
     return about, rows
 
 
-def trained(task, arms, scale):
+def trained(task, scale):
     """Losses after training with and without bad batches: who beat ours, and one row a method."""
     losses = {
-        (name, bad): torch.tensor([train(task, s, *arms(scale)[name], bad=bad)[2] for s in SEEDS])
-        for name in arms(scale)
+        (name, bad): torch.tensor(
+            [train(task, s, *and_capped(scale)[name], bad=bad)[2] for s in SEEDS]
+        )
+        for name in and_capped(scale)
         for bad in (False, True)
     }
-    rows, lower, beaten = {name: {} for name in arms(scale)}, {}, {}
+    rows, lower, beaten = {name: {} for name in and_capped(scale)}, {}, {}
     for name, row in rows.items():
         for bad, label in ((False, "good"), (True, "2 % bad")):
             difference = losses[name, bad] - losses["robust", bad]
@@ -156,26 +162,20 @@ def trained(task, arms, scale):
     return f"{said}.", rows
 
 
-def report(arms):
-    """The Markdown of all tasks; ``arms(scale)`` as in ``streams.py``."""
-    from streams import table
-
-    def and_capped(scale):
-        capped = Bounded(RobustSpike(), high=scale)
-        return arms(scale) | {"robust, cap": (capped, "rescale")}
-
+def report():
+    """The Markdown of all tasks."""
     text = ""
     for title, task in tasks().items():
         scale = float(train(task, PILOT + 1, Fixed(math.inf))[0][:100].median())
-        about, rows = recorded(task, and_capped, scale)
-        text += f"\n\n## Recorded: {title}\n\n{about}\n\n{as_table(table, rows)}"
-        said, rows = trained(task, and_capped, scale)
+        about, rows = recorded(task, scale)
+        text += f"\n\n## Recorded: {title}\n\n{about}\n\n{as_table(rows)}"
+        said, rows = trained(task, scale)
         text += f"\n\n## Trained: {title}, {len(SEEDS)} seeds, lr {task.lr:g}\n\n"
         text += f"{said}\n\n"
-        text += as_table(table, rows)
+        text += as_table(rows)
     return text
 
 
-def as_table(table, rows):
+def as_table(rows):
     header = ["method", *next(iter(rows.values()))]
     return table([[name, *row.values()] for name, row in rows.items()], header)
