@@ -11,10 +11,12 @@ import yaml
 
 import cliplab
 from cliplab.lab.notebook.parameters import read_parameters
-from cliplab.lab.notebook.presets import read_presets
+from cliplab.lab.notebook.presets import preset_params, read_presets
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+EFFORT = {"budget", "extensions", "iterations", "n_finalists", "noise_batches", "pairs"}
+EFFORT |= {"refinements", "tail"}
 CONDA = {"torch": "pytorch", "arch": "arch-py", "gymnasium[box2d]": "gymnasium"}
 
 
@@ -67,7 +69,19 @@ def test_notebooks_keep_the_contract(path):
     assert sum("record(" in cell.source for cell in code) == 1
     parameters = read_parameters(path)
     assert {"first_seed", "n_seeds"} <= set(parameters)
-    assert {"smoke", "verdict", "full"} <= set(read_presets(path))
+    assert {"smoke", "verdict", "fingerprint", "full"} <= set(read_presets(path))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_fingerprint_is_the_verdict_in_less_time_and_of_the_same_shape(path):
+    verdict, fingerprint = (preset_params(path, name) for name in ("verdict", "fingerprint"))
+    changed = {name for name, value in fingerprint.items() if value != verdict[name]}
+    assert fingerprint["n_seeds"] == 2
+    assert fingerprint.get("n_tuning_seeds", 1) == 1
+    # Which seeds have something rare early; a loss that few updates can reach.
+    for name in changed - {"first_seed", "few_target"}:
+        assert name.endswith(("updates", "seeds")) or name in EFFORT, name
+        assert fingerprint[name] < verdict[name], name
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

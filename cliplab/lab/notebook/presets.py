@@ -36,13 +36,19 @@ def _find_notebook(name: str, known: Sequence[Path]) -> Path:
 
 
 def read_presets(notebook: Path) -> dict[str, dict[str, Any]]:
-    """The notebook's presets from presets.toml beside it; ``quick`` is always there."""
+    """The notebook's presets from presets.toml beside it; ``quick`` is always there.
+
+    ``fingerprint`` is the verdict but for its own lines, so that its shapes cannot drift.
+    """
     path = notebook.parent / "presets.toml"
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    return {"quick": {}} | tables.get(notebook.stem, {})
+    presets = {"quick": {}} | tables.get(notebook.stem, {})
+    if "fingerprint" in presets:
+        presets["fingerprint"] = presets.get("verdict", {}) | presets["fingerprint"]
+    return presets
 
 
 def preset_params(notebook: Path, preset: str) -> dict[str, Any]:

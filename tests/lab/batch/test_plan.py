@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from cliplab.cli.arguments import parse_arguments
 from cliplab.lab.batch.plan import only, plan, shard
 from cliplab.lab.notebook.parameters import Text
+from cliplab.lab.notebook.presets import preset_params
 from cliplab.lab.report.outcome import overrides
 
 
@@ -50,3 +51,13 @@ def test_of_a_notebook_outside_the_collection_every_parameter_counts_as_changed(
     record = RunRecord("01", "quick", spec.params, "", "", [], [], {}, {}, tmp_path)
     assert overrides([record, record], tmp_path) == [["lr"], ["lr"]]
     assert overrides([record], tmp_path / "elsewhere") == [["lr", "sizes"]]
+
+
+def test_a_fingerprint_is_the_verdict_but_for_its_own_lines(tmp_path, make_notebook):
+    parameters = "lr: float = 0.1\nwidth: int = 64\nupdates: int = 100"
+    notebook = make_notebook(tmp_path / "01.ipynb", "x = 1", parameters=parameters)
+    tables = "[01.verdict]\nn_seeds = 16\nwidth = 128\n[01.fingerprint]\nn_seeds = 2\nupdates = 20"
+    (tmp_path / "presets.toml").write_text(tables)
+    verdict, fingerprint = (preset_params(notebook, name) for name in ("verdict", "fingerprint"))
+    assert verdict["width"] == 128
+    assert fingerprint == verdict | {"n_seeds": 2, "updates": 20}
