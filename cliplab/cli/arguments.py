@@ -228,6 +228,21 @@ def _parser() -> argparse.ArgumentParser:
     list_.add_argument("--json", action="store_true", help="for programs")
     list_.add_argument("--preset", help="only this preset")
 
+    attest = commands.add_parser(
+        "attest", parents=[shared], help="carry published records over code that moves no number"
+    )
+    attest.add_argument("notebook", **notebook)
+    attest.add_argument(
+        "--accept",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "WHY"),
+        help="a changed definition (pattern) that no run enters, or column:NAME",
+    )
+    records: dict[str, Any] = {"type": Path, "default": Path("records"), "metavar": "DIR"}
+    attest.add_argument("--records", help="the published records (%(default)s)", **records)
+
     diagnose = commands.add_parser("diagnose", help="advice read off a saved history")
     diagnose.add_argument("history", type=Path, metavar="FILE", help=".pt or .csv of a History")
     diagnose.add_argument(

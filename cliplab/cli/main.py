@@ -1,4 +1,4 @@
-"""The command line: ``cliplab run | list | report | diagnose``."""
+"""The command line: ``cliplab run | list | attest | report | diagnose``."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FAILED, INTERRUPTED, TERMINATED = 1, 130, 143
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; the exit status is 0, 1 (a run failed), 2 (refused), 130 or 143 (stopped)."""
-    commands = {"run": run, "list": list_, "report": report, "diagnose": diagnose}
+    commands = {"run": run, "list": list_, "attest": attest, "report": report, "diagnose": diagnose}
     options = parse_arguments(sys.argv[1:] if argv is None else argv)
     try:
         return commands[options.command](options)
@@ -228,6 +228,30 @@ def report(options: argparse.Namespace) -> int:
 
         publish(records, Path.cwd())
     return status
+
+
+def attest(options: argparse.Namespace) -> int:
+    """``cliplab attest``: carry published records over changes that move no number."""
+    from cliplab.lab.attest.attest import Acceptance
+    from cliplab.lab.attest.attest import attest as attest_records
+    from cliplab.lab.notebook.presets import find_notebooks
+    from cliplab.lab.runs.faces import PACKAGE
+
+    found = find_notebooks(options.notebook, options.notebooks)
+    published = [path for path in found if (options.records / f"{path.stem}.json").exists()]
+    if options.notebook and published != found:
+        missing = [path.stem for path in found if path not in published]
+        raise ValueError(f"no published record in {options.records}: {', '.join(missing)}")
+    outcomes = attest_records(
+        published,
+        options.records,
+        PACKAGE.parent,
+        [Acceptance(name, why) for name, why in options.accept],
+        lambda line: print(line, file=sys.stderr, flush=True),
+    )
+    refused = [path.stem for path, outcome in outcomes.items() if isinstance(outcome, ValueError)]
+    print(f"{len(outcomes) - len(refused)} current or carried, {len(refused)} refused")
+    return FAILED if refused else 0
 
 
 def diagnose(options: argparse.Namespace) -> int:

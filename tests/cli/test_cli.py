@@ -15,6 +15,7 @@ from cliplab.cli.arguments import parse_arguments
 from cliplab.cli.main import main
 from cliplab.history import History
 from cliplab.lab.claims.rule import Claim
+from cliplab.lab.runs.keys import code_key
 
 SLOW = """
 import time
@@ -163,12 +164,47 @@ def test_list_shows_notebooks_parameters_and_records(project, capsys):
     one, two = json.loads(capsys.readouterr().out)
     assert (one["notebook"], one["presets"]) == ("01_slow", ["quick", "smoke"])
     states = {"current": 0, "stale": 0, "corrupt": 1, "failed": 0, "wall_s": 0.0}
+    (damaged,) = one["records"]["smoke"].pop("runs")
+    assert (damaged["run"], damaged["state"]) == ("0", "corrupt")
     assert one["records"]["smoke"] == states
+    assert one["code_key"] == code_key(project / "notebooks" / "01_slow.ipynb")
     assert one["values"]["smoke"] == {"wait": 0}
     assert two["question"] == "Why?"
     assert two["parameters"][0]["name"] == "first_seed"
     assert status_of("list --json --preset smoke") == 0
     assert [entry["notebook"] for entry in json.loads(capsys.readouterr().out)] == ["01_slow"]
+
+
+def test_list_says_why_a_record_is_stale(project, make_notebook, capsys):
+    assert status_of("run 01 --preset smoke --kernel stock") == 0
+    capsys.readouterr()
+    assert status_of("list --preset smoke") == 0
+    assert "smoke: 1 current" in capsys.readouterr().out
+    path = project / "notebooks" / "01_slow.ipynb"
+    path.write_text(path.read_text().replace("True", "False"))
+    (project / "notebooks" / "presets.toml").write_text("[01_slow.smoke]\nwait = 0.5\n")
+    assert status_of("list --preset smoke") == 0
+    text = capsys.readouterr().out
+    assert "smoke: 1 stale" in text
+    assert "stale: cell 1\n    stale: parameter wait: 0.0, the preset has 0.5\n" in text
+    assert status_of("list --json --preset smoke") == 0
+    ((entry),) = json.loads(capsys.readouterr().out)
+    (run,) = entry["records"]["smoke"]["runs"]
+    assert (run["state"], run["why"][0]) == ("stale", "cell 1")
+
+
+@pytest.mark.parametrize(
+    ("command", "error"),
+    [
+        ("attest 01", "no published record in records: 01_slow"),
+        ("attest --accept a", "argument --accept: expected 2 arguments"),
+        ("attest --accept a why --records none", "--accept a: nothing is called that"),
+    ],
+)
+def test_attest_refuses_what_is_not_there(command, error, project, capsys, monkeypatch):
+    monkeypatch.setattr("cliplab.lab.attest.attest.uncommitted", lambda root: "")
+    assert status_of(command) == 2
+    assert error in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from typing import Any
 from cliplab.lab.batch.spec import RunSpec, utc
 from cliplab.lab.notebook.parameters import Parameter, read_parameters
 from cliplab.lab.notebook.presets import _typed, preset_params
-from cliplab.lab.runs.keys import code_key, run_key
+from cliplab.lab.runs.keys import closure, environment, run_key
 
 DEFAULT_BUDGET_S = 3600.0
 
@@ -40,21 +40,21 @@ def plan(
     specs: list[RunSpec] = []
     for notebook in notebooks:
         notebook = notebook.resolve()
-        declared, code = read_parameters(notebook), code_key(notebook)
+        declared, code = read_parameters(notebook), closure(notebook)
         try:
             base = preset_params(notebook, preset) | _typed(declared, params or {})
             for point in _grid_points(declared, grid or {}):
                 for chunk in _seed_chunks(base | point, seeds, split_seeds):
                     values = base | point | chunk
                     varied = {name: values[name] for name in [*(params or {}), *point, *chunk]}
-                    key = run_key(code, values)
+                    key = run_key(code.key, values, environment(code))
                     specs.append(
                         RunSpec(
                             notebook=notebook,
                             preset=preset,
                             params=values,
                             key=key,
-                            code_key=code,
+                            code_key=code.key,
                             directory=results.resolve() / notebook.stem / preset / key[:16],
                             budget_s=budget_s,
                             label=" ".join(

@@ -16,9 +16,11 @@ from cliplab.lab.batch.execute import _execute, _failure, _payload
 from cliplab.lab.batch.lock import NoLocks, Taken, locked
 from cliplab.lab.batch.spec import KERNEL_ENV, RunError, RunSpec, load_finished, utc
 from cliplab.lab.kernels.forkserver import fork_server
+from cliplab.lab.runs.closure import Closure
 from cliplab.lab.runs.files import write_atomic
-from cliplab.lab.runs.keys import PINNED, code_key, digest
+from cliplab.lab.runs.keys import KIND, closure, made_of, run_key
 from cliplab.lab.runs.record import RunRecord
+from cliplab.lab.runs.versions import ask_for, versions
 
 _alone = threading.Lock()  # papermill and the budget: one run at a time in a process
 
@@ -90,10 +92,12 @@ def _run(spec: RunSpec) -> RunRecord:
     started, wall, cpu = time.time(), time.perf_counter(), _children_cpu_s()
     with Budget(spec.budget_s, spec.memory_gb) as budget:
         try:
-            if code_key(spec.notebook) != spec.code_key:
+            code = closure(spec.notebook)
+            ask_for(versions(code.outside))
+            if code.key != spec.code_key:
                 raise RunError("the code changed after the batch was planned", retry=False)
             payload = _payload(_execute(spec, _scratch(spec), server))
-            _check_environment(spec, payload["provenance"])
+            _check_environment(spec, code, payload["provenance"])
         except Exception as error:
             failure = _failure(error, budget.exceeded)
             failure.cell = running_cell(spec)
@@ -122,22 +126,23 @@ def _run(spec: RunSpec) -> RunRecord:
         spec.code_key,
         **payload,
         directory=spec.directory,
+        made_of={"key": KIND, **made_of(code)},
     )
     record.write(spec.record_path)
     return record
 
 
-def _check_environment(spec: RunSpec, provenance: dict[str, Any]) -> None:
+def _check_environment(spec: RunSpec, code: Closure, provenance: dict[str, Any]) -> None:
     """Refuse numbers made on another kind of device, or by other versions, than the key says."""
     if "versions" not in provenance:
         return
-    versions, device = provenance["versions"], provenance["hardware"]["device"]
+    recorded, device = provenance["versions"], provenance["hardware"]["device"]
     found = {
         "device": device if device in ("cpu", "mps") else "cuda",
-        "python": ".".join(versions["python"].split(".")[:2]),
-        **{name: versions[name] for name in PINNED},
+        "python": ".".join(recorded["python"].split(".")[:2]),
+        **{name: recorded.get(name) for name in versions(code.outside)},
     }
-    if digest([spec.code_key, spec.params, found]) != spec.key:
+    if run_key(spec.code_key, spec.params, found) != spec.key:
         where = ", ".join(f"{name} {value}" for name, value in found.items())
         raise RunError(
             f"made in another environment than the batch was planned in: {where}", retry=False

@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 
 from cliplab.lab.claims.rule import Claim, judge_all, load_ledger
-from cliplab.lab.runs.closure import import_closure
+from cliplab.lab.runs.canonical import form
+from cliplab.lab.runs.closure import closure_of
 from cliplab.lab.runs.files import write_atomic
-from cliplab.lab.runs.keys import digest, installed
+from cliplab.lab.runs.keys import digest
+from cliplab.lab.runs.versions import versions
 
 __all__ = ["Calibration", "calibrate", "kept_lines"]
 
@@ -88,8 +90,8 @@ def calibrate(n: int = 12, simulations: int = 100, seed: int = 0) -> Calibration
 
 def kept_lines(path: Path) -> list[str]:
     """The sentences of :func:`calibrate`, kept in a file until the code that judges changes."""
-    sources = [file.read_text(encoding="utf-8") for file in import_closure(f"import {__name__}")]
-    key = digest([sources, len(load_ledger()), installed("numpy"), installed("scipy")])
+    code = closure_of(form(f"import {__name__}", ""), telling=True)
+    key = digest([code.key, len(load_ledger()), versions(code.outside)])
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
         if kept["key"] == key:

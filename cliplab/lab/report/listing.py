@@ -10,47 +10,62 @@ from typing import Any
 
 from cliplab.lab.notebook.cells import load_cells
 from cliplab.lab.notebook.parameters import read_parameters
-from cliplab.lab.notebook.presets import read_presets
+from cliplab.lab.notebook.presets import preset_params, read_presets
 from cliplab.lab.report.tables import duration
-from cliplab.lab.runs.keys import code_key
+from cliplab.lab.runs.closure import Closure
+from cliplab.lab.runs.keys import closure
 from cliplab.lab.runs.record import RunRecord
+from cliplab.lab.runs.staleness import other_parameters, why_stale
+
+MOST = 8  # reasons shown for a preset
 
 
 def describe(notebook: Path, results: Path, only: str | None = None) -> dict[str, Any]:
     """A notebook's question, times, parameters, presets, and its records by preset."""
     presets = read_presets(notebook)
-    current = code_key(notebook)
+    code = closure(notebook)
     names = [only] if only in presets else list(presets)
     texts = [c["source"] for c in load_cells(notebook) if c["cell_type"] == "markdown"]
     lines = [line for text in texts for line in text.splitlines()]
     times = next((line for line in lines if line.startswith("**Expected time**")), "")
     return {
         "notebook": notebook.stem,
+        "code_key": code.key,
         "question": next((line.lstrip("# ") for line in lines if line.startswith("#")), ""),
         "expected_time": re.sub(r"^\*\*Expected time\*\*:?\s*", "", times),
         "presets": list(presets),
         "values": {name: presets[name] for name in names},
         "parameters": [asdict(p) for p in read_parameters(notebook).values()],
-        "records": {name: _state(results / notebook.stem / name, current) for name in names},
+        "records": {
+            name: _state(results / notebook.stem / name, code, preset_params(notebook, name))
+            for name in names
+        },
     }
 
 
-def _state(folder: Path, current: str) -> dict[str, Any]:
-    """How many runs are done with today's code, with other code, damaged, and failed."""
+def _state(folder: Path, code: Closure, preset: dict[str, Any]) -> dict[str, Any]:
+    """How many runs are done with today's code, with other code, damaged, and failed; and each."""
     state: dict[str, Any] = {"current": 0, "stale": 0, "corrupt": 0, "failed": 0}
+    runs: list[dict[str, Any]] = []
     wall_s = 0.0
     for path in folder.glob("*/record.json"):
         try:
             record = RunRecord.load(path)
-        except ValueError:
+        except ValueError as error:
             state["corrupt"] += 1
+            runs.append({"run": path.parent.name, "state": "corrupt", "why": [str(error)]})
             continue
-        state["current" if record.code_key == current else "stale"] += 1
-        if record.code_key == current:
+        why = why_stale(code, record.made_of, record.provenance, record.code_key)
+        word = "stale" if why else "current"
+        state[word] += 1
+        if why:
+            why += other_parameters(record.params, preset)
+        else:
             wall_s += record.provenance.get("wall_s") or 0
+        runs.append({"run": path.parent.name, "state": word, "why": why})
     errors = list(folder.glob("*/error.txt"))
     state["failed"] = sum(not path.with_name("record.json").exists() for path in errors)
-    return state | {"wall_s": round(wall_s, 1)}
+    return state | {"wall_s": round(wall_s, 1), "runs": runs}
 
 
 def as_text(entry: dict[str, Any]) -> str:
@@ -62,6 +77,12 @@ def as_text(entry: dict[str, Any]) -> str:
         counts = [f"{state[n]} {n}" for n in ("current", "stale", "corrupt", "failed") if state[n]]
         took = f" ({duration(state['wall_s'])})" if state["current"] else ""
         lines.append(f"  {preset}: {', '.join(counts) or 'no records'}{took}")
+        stale = dict.fromkeys(
+            reason for run in state["runs"] if run["state"] == "stale" for reason in run["why"]
+        )
+        lines += [f"    stale: {reason}" for reason in [*stale][:MOST]]
+        if len(stale) > MOST:
+            lines.append(f"    stale: {len(stale) - MOST} reasons more (--json)")
         values = [f"{name}={value!r}" for name, value in entry["values"][preset].items()]
         lines += _wrapped(values)
     lines.append("  parameters (quick):")

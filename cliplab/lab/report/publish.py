@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cliplab import list_methods
+from cliplab.lab.attest import carried
 from cliplab.lab.claims.calibration import calibrate
 from cliplab.lab.claims.rule import Claim, Verdict, judge_all, load_ledger
 from cliplab.lab.data.catalogue import list_data
@@ -72,6 +73,7 @@ def _summary(name: str, parts: list[RunRecord]) -> str:
     title, question = title_and_question(read_notebook(first.directory))
     provenance = [part.provenance for part in parts]
     params = {k: v for k, v in first.params.items() if all(p.params.get(k) == v for p in parts)}
+    made_of = {name: value for name, value in first.made_of.items() if name != "key"}
     seeds = {
         "first_seed": first.params.get("first_seed"),
         "n_seeds": sum(part.params.get("n_seeds", 0) for part in parts),
@@ -83,6 +85,7 @@ def _summary(name: str, parts: list[RunRecord]) -> str:
         "params": params | seeds,
         "choices": first.choices,
         "code_key": first.code_key,
+        **({"key": first.made_of["key"], "made_of": made_of} if made_of else {}),
         "provenance": {key: provenance[0].get(key) for key in _KEPT}
         | {"finished": max(str(p.get("finished", "")) for p in provenance)[:10]}
         | {key: round(sum(p.get(key) or 0 for p in provenance), 1) for key in ("wall_s", "cpu_s")},
@@ -142,6 +145,19 @@ def _results(
         {"Notebook": _link(name)} | {k: str(v) for k, v in tables.flat(entry["provenance"]).items()}
         for name, entry in about.items()
     ]
+    measured = [
+        {
+            "Notebook": _link(name),
+            "Rows": carried.sentence(entry),
+            "Definitions changed since": carried.changes(entry) or "none",
+        }
+        for name, entry in about.items()
+    ]
+    accepted = [
+        {"Notebook": _link(name), **line}
+        for name, entry in about.items()
+        for line in carried.accepted(entry)
+    ]
     choices = [
         {"Notebook": _link(name), "Choice": key, "Value": value}
         for name, entry in about.items()
@@ -151,6 +167,8 @@ def _results(
         "Claims": markdown(claims),
         "How far to trust the verdicts": "\n".join(f"* {line}" for line in calibrate().lines()),
         "Choices frozen on the tuning seeds": markdown(choices),
+        "Measured, and carried over changes of the code": markdown(measured),
+        **({"Accepted without a run": markdown(accepted)} if accepted else {}),
         "Provenance": markdown(runs),
     }
     body = "\n".join(f"## {title}\n{text or 'None yet.'}\n" for title, text in sections.items())

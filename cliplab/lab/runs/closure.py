@@ -1,75 +1,75 @@
-"""The modules that code reaches by its imports."""
+"""Which code some numbers depend on: the modules that it reaches, and a hash that they share."""
 
 from __future__ import annotations
 
-import ast
-import re
-from collections.abc import Iterator
-from functools import cache
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
-PACKAGE = Path(__file__).resolve().parents[2]
+from cliplab.lab.runs.canonical import Definition, Form, digest
+from cliplab.lab.runs.faces import PACKAGE, Package, References, Unit, dotted
 
 
-def import_closure(code: str, package: Path = PACKAGE) -> list[Path]:
-    """Files of the package's modules that ``code`` reaches by import statements, sorted.
+@dataclass(frozen=True)
+class Closure:
+    """Some code and the units that it reaches."""
 
-    Followed recursively, relative imports and those inside functions included; importing a
-    submodule imports its parents. A module named by a string (lazy imports) counts too.
-    """
-    found: set[Path] = set()
-    waiting = list(_modules(code, "", package))
+    root: Form
+    units: Mapping[Unit, Form]
+    references: Mapping[Unit | None, References]  # None: of the root
+    folder: Path
+
+    @cached_property
+    def key(self) -> str:
+        """Hash of the code, its units, and which of them each import means; of no file's name.
+
+        A unit's identity is that of its form and of what it imports, to any depth: rounds of
+        hashing, until no round tells more units apart.
+        """
+        ids = {unit: found.hash for unit, found in self.units.items()}
+        while True:
+            finer = {unit: self._identity(unit, found, ids) for unit, found in self.units.items()}
+            if len(set(finer.values())) == len(set(ids.values())):
+                return digest([self._identity(None, self.root, finer), sorted(finer.values())])
+            ids = finer
+
+    def _identity(self, unit: Unit | None, found: Form, ids: Mapping[Unit, str]) -> str:
+        bound = [
+            [one.local, one.name, sorted([r.use, r.name, ids[r.unit]] for r in references)]
+            if one.module.split(".")[0] == self.folder.name
+            else one
+            for one, references in self.references[unit]
+        ]
+        return digest([found.hash, bound])
+
+    @cached_property
+    def outside(self) -> list[str]:
+        """Top-level names of the modules imported from elsewhere."""
+        imports = [one for found in (self.root, *self.units.values()) for one in found.imports]
+        tops = {one.module.split(".")[0] for one in imports}
+        return sorted(tops - {self.folder.name, ""})
+
+    def definitions(self) -> dict[str, list[Definition]]:
+        """Every definition by ``module:name``; several where it is defined several times."""
+        found: dict[str, list[Definition]] = {}
+        for unit, unit_form in self.units.items():
+            module = dotted(unit.path, self.folder)
+            for definition in unit_form.definitions:
+                found.setdefault(f"{module}:{definition.name}", []).append(definition)
+        return found
+
+
+def closure_of(root: Form, folder: Path = PACKAGE, *, telling: bool = False) -> Closure:
+    """What ``root`` reaches in the package at ``folder``; ``telling``: also what only tells."""
+    package = Package(folder, telling)
+    units: dict[Unit, Form] = {}
+    references: dict[Unit | None, References] = {None: package.references(root)}
+    waiting = [r.unit for _, found in references[None] for r in found]
     while waiting:
-        path = waiting.pop()
-        if path not in found:
-            found.add(path)
-            parts = (package.name, *path.relative_to(package).with_suffix("").parts)
-            parent = ".".join(parts[:-1])  # of a package's __init__ too: the package itself
-            waiting += _modules(path.read_text(encoding="utf-8"), parent, package)
-    return sorted(found)
-
-
-def _modules(source: str, parent: str, package: Path) -> Iterator[Path]:
-    """Files of the modules imported by one source, whose package is ``parent``."""
-    for name in _imported_names(source, parent, package.name):
-        parts = name.split(".")[1:]
-        for depth in range(len(parts) + 1):
-            base = package.joinpath(*parts[:depth])
-            for path in (base / "__init__.py", base.with_suffix(".py")):
-                if path.is_file() and path.is_relative_to(package):
-                    yield path
-
-
-@cache
-def _imported_names(source: str, parent: str, package: str) -> tuple[str, ...]:
-    """Dotted names below ``package``; what follows a module's own name is ignored by the caller."""
-    names: list[str] = []
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            base = parent.split(".")[: len(parent.split(".")) - node.level + 1]
-            prefix = ".".join([*(base if node.level else []), *filter(None, [node.module])])
-            names += [f"{prefix}.{alias.name}" for alias in node.names]
-        elif isinstance(node, ast.Constant) and re.fullmatch(
-            rf"{package}(\.\w+)+", str(node.value)
-        ):
-            names.append(str(node.value))
-    return tuple(name for name in names if name.split(".")[0] == package)
-
-
-def _without_magics(source: str) -> str:
-    """The cell without IPython's ``%magic``, ``!shell`` and ``help?`` lines, if it has any."""
-    try:
-        ast.parse(source)
-        return source
-    except SyntaxError:
-        pass
-    if source.lstrip().startswith("%%"):
-        return ""
-    return "\n".join(
-        re.sub(r"\S.*", "pass", line)
-        if re.match(r"\s*[%!]", line) or line.rstrip().endswith("?")
-        else line
-        for line in source.splitlines()
-    )
+        unit = waiting.pop()
+        if unit not in units:
+            units[unit] = package.form(unit)
+            references[unit] = package.references(units[unit])
+            waiting += [r.unit for _, found in references[unit] for r in found]
+    return Closure(root, dict(sorted(units.items())), references, folder)

@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from cliplab.lab.runs.keys import PINNED, environment, installed
+from cliplab.lab.runs.keys import device_type
+from cliplab.lab.runs.versions import asked_for
 
 
 def provenance() -> dict[str, Any]:
@@ -29,13 +30,13 @@ def provenance() -> dict[str, Any]:
         "versions": {
             "cliplab": __version__,
             "python": platform.python_version(),
-            **{name: installed(name) for name in PINNED},
+            **asked_for(),
         },
         "hardware": {
             "cpu": _cpu_model(),
             "cores": os.cpu_count(),
             "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
-            "device": torch.cuda.get_device_name() if cuda else environment()["device"],
+            "device": torch.cuda.get_device_name() if cuda else device_type(),
             "system": f"{platform.system()} {platform.machine()}",
         },
         "threads": {"torch": torch.get_num_threads(), "omp": os.environ.get("OMP_NUM_THREADS")},

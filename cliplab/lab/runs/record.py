@@ -57,6 +57,7 @@ class RunRecord:
     choices: dict[str, Any]
     provenance: dict[str, Any]
     directory: Path = field(compare=False)
+    made_of: dict[str, Any] = field(default_factory=dict)  # the parts of the code key
 
     def write(self, path: Path) -> None:
         """Put the record in place atomically, with a hash of its content."""

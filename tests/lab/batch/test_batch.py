@@ -286,7 +286,7 @@ def test_numbers_of_another_environment_are_refused(folder, monkeypatch):
     (spec,) = plan_good(folder, kernel="stock")
     monkeypatch.setattr(
         "cliplab.lab.batch.plan.run_key",
-        lambda code, params: digest([code, params, {"device": "cuda"}]),
+        lambda code, params, env: digest([code, params, env | {"device": "cuda"}]),
     )
     (elsewhere,) = plan_good(folder, kernel="stock")
     with pytest.raises(RunError, match=r"another environment .*device cpu, python 3") as caught:

@@ -37,7 +37,7 @@ def test_lines_are_kept_until_the_code_that_judges_changes(calibration, tmp_path
     text = path.read_text().replace("Simulated", "Kept: simulated")
     path.write_text(text)
     assert kept_lines(path)[0].startswith("Kept: simulated")
-    monkeypatch.setattr("cliplab.lab.claims.calibration.installed", lambda _: "another version")
+    monkeypatch.setattr("cliplab.lab.claims.calibration.versions", lambda _: {"numpy": "another"})
     assert kept_lines(path) == calibration.lines()
     path.write_text(text[:99])
     assert kept_lines(path) == calibration.lines()

@@ -1,0 +1,57 @@
+"""What a published record's key says today: measured with this code, carried to it, or neither."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+About = Mapping[str, Any]  # records/NN.json
+
+
+def state(about: About, code_key: str) -> str:
+    """``current``, ``carried`` or ``superseded``."""
+    if about["code_key"] == code_key:
+        return "current"
+    return "carried" if (about.get("carried") or {}).get("code_key") == code_key else "superseded"
+
+
+def sentence(about: About) -> str:
+    """With which code the rows were measured, and which other code gave the same ones."""
+    measured = about["provenance"]
+    text = f"measured with the code of {_sha(measured['git_sha'])} ({measured.get('finished')})"
+    if carried := about.get("carried"):
+        updates = carried.get("updates")
+        run = f"a short run of {updates} updates" if updates else "a short run"
+        text += (
+            f"; the code of {_sha(carried['to'])} ({carried['date']}) gave the same "
+            f"{carried['n_rows']} rows in {run}"
+        )
+    if pending := about.get("pending"):
+        text += f"; **superseded, run pending**: {pending}"
+    return text
+
+
+def changes(about: About) -> str:
+    """How many definitions changed while the rows stayed the same, by module."""
+    names = (about.get("carried") or {}).get("changed", [])
+    modules: dict[str, int] = {}
+    for name in names:
+        module = name.partition(":")[0]
+        modules[module] = modules.get(module, 0) + 1
+    return ", ".join(f"{module} {count}" for module, count in modules.items())
+
+
+def accepted(about: About) -> list[dict[str, str]]:
+    """What a person vouched for, as no run entered it or its meaning changed."""
+    return [
+        {"Accepted": entry["pattern"], "Names": _few(entry["names"]), "Why": entry["why"]}
+        for entry in (about.get("carried") or {}).get("accepted", [])
+    ]
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) <= 5 else f"{len(names)}, listed in records/"
+
+
+def _sha(sha: str | None) -> str:
+    return f"`{sha[:12]}`" if sha else "no commit"

@@ -1,0 +1,68 @@
+"""The versions that a result depends on: of the distributions that its code imports."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterable
+from functools import cache
+from importlib.metadata import PackageNotFoundError, distributions, version
+
+# Imported by code that makes numbers, and yet no number depends on their versions. They draw,
+# display or show progress; psutil measures memory; what pooch and requests fetch has a pinned
+# sha256; nbformat reads titles.
+ONLY_TELL = frozenset(
+    ("IPython", "matplotlib", "nbformat", "pooch", "psutil", "requests", "seaborn", "tqdm")
+)
+
+_ASKED = "CLIPLAB_VERSIONS"
+_MODULE = r"(?!__pycache__)[A-Za-z_]\w*(\.py,|\.([\w.-]+\.)?(so|pyd),|$)"
+
+
+def versions(modules: Iterable[str]) -> dict[str, str | None]:
+    """Versions of the distributions that provide some top-level modules, by distribution.
+
+    Without the standard library and what only tells; all of several that share a module; a module
+    that nothing provides stands for itself, with None.
+    """
+    wanted = {name for name in modules if name not in sys.stdlib_module_names | ONLY_TELL}
+    providers = {name: _providers().get(name, (name,)) for name in wanted}
+    return {name: installed(name) for name in sorted({d for ds in providers.values() for d in ds})}
+
+
+def ask_for(names: Iterable[str]) -> None:
+    """Have the kernels that this process starts record the versions of some distributions."""
+    os.environ[_ASKED] = ",".join(names)
+
+
+def asked_for() -> dict[str, str | None]:
+    """Versions of the distributions that whoever started this kernel asked for, else of torch."""
+    return {name: installed(name) for name in os.environ.get(_ASKED, "torch").split(",") if name}
+
+
+@cache
+def installed(distribution: str) -> str | None:
+    """The installed version of a distribution, None without it."""
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
+
+
+@cache
+def _providers() -> dict[str, tuple[str, ...]]:
+    """Distributions by the top-level modules that they install.
+
+    What ``importlib.metadata.packages_distributions`` says, in a fifth of its time.
+    """
+    found: dict[str, set[str]] = {}
+    for one in distributions():
+        tops = (one.read_text("top_level.txt") or "").split()
+        if not tops:
+            lines = (one.read_text("RECORD") or "").splitlines()
+            firsts = {line.partition("/")[0] for line in lines}  # a folder's name, else the line
+            tops = [re.split(r"\W", first)[0] for first in firsts if re.match(_MODULE, first)]
+        for top in tops:
+            found.setdefault(top, set()).add(re.sub(r"[-_.]+", "-", one.name).lower())
+    return {top: tuple(sorted(names)) for top, names in found.items()}
