@@ -4,6 +4,7 @@ May use: notebook.
 Makes numbers: no.
 """
 
-from cliplab.lab.runs.record import MIME, RunRecord, record, union_rows
+from cliplab.lab.runs.record import MIME, RunRecord, union_rows
+from cliplab.lab.runs.tidy import record
 
 __all__ = ["MIME", "RunRecord", "record", "union_rows"]

@@ -1,9 +1,9 @@
 """What the names of the package mean: followed through faces to the file that defines them.
 
-A face is an ``__init__`` that only hands names on: ``from cliplab import Clipper`` depends on the
-file that defines Clipper, not on all that the face imports. The names of a lazy face (one with a
-``__getattr__``) are the imports under its ``if TYPE_CHECKING``. A name that cannot be followed
-stands for the whole face.
+A face is an ``__init__``, or a module by an old path, that only hands names on: ``from cliplab
+import Clipper`` depends on the file that defines Clipper, not on all that the face imports. The
+names of a lazy face (one with a ``__getattr__``) are the imports under its ``if TYPE_CHECKING``. A
+name that cannot be followed stands for the whole face.
 
 A module whose header, or the nearest one upward, says ``Makes numbers: no.`` only tells: no name
 leads to it.
@@ -107,7 +107,10 @@ class Package:
             if path.is_file():
                 source = path.read_text(encoding="utf-8")
                 is_room = path.name == "__init__.py"
-                face = _face(source, name, self.folder.name) if is_room else None
+                package = name if is_room else name.rpartition(".")[0]
+                face = _face(source, package, self.folder.name)
+                if face and not is_room and (face.own or not face.table):
+                    face = None  # a module of its own names
                 return Module(path, parts, name, source, face)
         return None
 
@@ -164,7 +167,8 @@ class Package:
             parent = self.module(parts[:depth])
             if parent and not parent.face:
                 self.add(Reference((), (), Unit(parent.path)), found)
-        for use in set(uses) or ({()} if target.face is None else ()):
+        is_room = target.path.name == "__init__.py"  # reading nothing of it: nothing
+        for use in set(uses) or (() if target.face and is_room else {()}):
             if target.face and (target.name, use) not in seen:
                 self.follow_face(target, target.face, use, found, seen | {(target.name, use)})
             elif target.face is None:

@@ -1,46 +1,17 @@
-"""Run records: what a notebook measured, checked, and written so that it is whole or absent."""
+"""Run records: what a notebook measured, written so that it is whole or absent."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from cliplab.lab.runs.files import write_atomic
 from cliplab.lab.runs.keys import digest
-from cliplab.lab.runs.provenance import provenance
-from cliplab.lab.runs.tidy import _plain, tidy_curves, tidy_rows
 
 MIME = "application/vnd.cliplab.record+json"
-
-
-def record(rows: Any, *, curves: Any = None, choices: Mapping[str, Any] | None = None) -> None:
-    """Publish a notebook's measurements, once, as an output of its cell.
-
-    ``rows``: dicts (or a DataFrame), one a trained model, with ``arm: str``, ``seed: int`` and
-    columns of finite numbers, text, booleans or None. ``curves``: dicts with ``arm, seed, name, x,
-    y``, where ``y`` may hold None. ``choices``: configurations frozen on the tuning seeds. Anything
-    else is a ``ValueError`` naming arm, seed, column and value.
-    """
-    from IPython.display import display
-
-    payload = {
-        "rows": tidy_rows(rows),
-        "curves": tidy_curves(curves if curves is not None else []),
-        "choices": _json_able(choices or {}),
-        "provenance": provenance(),
-    }
-    text = f"recorded {len(payload['rows'])} rows"
-    display({MIME: payload, "text/plain": text}, raw=True)
-
-
-def _json_able(choices: Mapping[str, Any]) -> Any:
-    try:
-        return json.loads(json.dumps(choices, allow_nan=False, default=_plain))
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"record: choices cannot be stored as JSON: {error}") from None
 
 
 @dataclass(frozen=True)

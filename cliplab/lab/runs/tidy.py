@@ -1,13 +1,44 @@
-"""What a notebook gives to ``record``, checked and made plain.
+"""What a notebook records: its rows, checked and made plain.
 
 Makes numbers: yes.
 """
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
+
+from cliplab.lab.runs.provenance import provenance
+from cliplab.lab.runs.record import MIME
+
+
+def record(rows: Any, *, curves: Any = None, choices: Mapping[str, Any] | None = None) -> None:
+    """Publish a notebook's measurements, once, as an output of its cell.
+
+    ``rows``: dicts (or a DataFrame), one a trained model, with ``arm: str``, ``seed: int`` and
+    columns of finite numbers, text, booleans or None. ``curves``: dicts with ``arm, seed, name, x,
+    y``, where ``y`` may hold None. ``choices``: configurations frozen on the tuning seeds. Anything
+    else is a ``ValueError`` naming arm, seed, column and value.
+    """
+    from IPython.display import display
+
+    payload = {
+        "rows": tidy_rows(rows),
+        "curves": tidy_curves(curves if curves is not None else []),
+        "choices": _json_able(choices or {}),
+        "provenance": provenance(),
+    }
+    text = f"recorded {len(payload['rows'])} rows"
+    display({MIME: payload, "text/plain": text}, raw=True)
+
+
+def _json_able(choices: Mapping[str, Any]) -> Any:
+    try:
+        return json.loads(json.dumps(choices, allow_nan=False, default=_plain))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"record: choices cannot be stored as JSON: {error}") from None
 
 
 def tidy_rows(rows: Any) -> list[dict[str, Any]]:

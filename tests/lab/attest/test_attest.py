@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cliplab.lab.attest.attest.attest import Acceptance, Attest, attest
-from cliplab.lab.attest.attest.checkout import git
 
+from cliplab.lab.attest.attest import Acceptance, Attest, attest
+from cliplab.lab.attest.checkout import git
 from cliplab.lab.runs.keys import code_key
 
 RECORD = """

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-from cliplab.lab.attest.attest.carried import state
 
+from cliplab.lab.attest.carried import state
 from cliplab.lab.runs.keys import code_key
 
 ROOT = Path(__file__).parents[3]

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from cliplab.lab.attest.attest.carried import changes, sentence, state
 
+from cliplab.lab.attest.carried import changes, sentence, state
 from cliplab.lab.runs.keys import KIND, closure, made_of
 from cliplab.lab.runs.staleness import other_parameters, why_stale
 
