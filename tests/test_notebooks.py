@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cliplab.cli.main import main
-from cliplab.lab.notebook.cells import read_notebook
+from cliplab.lab.notebook.cells import load_cells
 from cliplab.lab.runs.record import MIME, RunRecord
 
 ROOT = Path(__file__).parents[1]
@@ -46,7 +46,8 @@ def test_every_notebook_runs_and_every_claim_is_listed_without_a_verdict(batch):
     assert {claim["notebook"] for claim in claims} <= set(NAMES)
     assert all(claim["n"] for claim in claims)
     assert set(claims[0]) == {
-        "id", "statement", "notebook", "kind", "verdict", "effect", "low", "high", "n", "p",
+        "id", "statement", "notebook", "kind", "verdict", "outcome", "reason", "note",
+        "effect", "low", "high", "n", "p",
     }  # fmt: skip
 
 
@@ -78,7 +79,7 @@ def test_forked_and_stock_kernels_and_any_number_of_jobs_give_the_same_outputs(b
 def outputs(record):
     """What each cell shows: text with its times masked, figures to the pixel."""
     shown = []
-    for cell in read_notebook(record.directory).cells:
+    for cell in load_cells(record.directory / "notebook.ipynb"):
         streams = "".join(o["text"] for o in cell.get("outputs", []) if "text" in o)
         data = [dict(o["data"]) for o in cell.get("outputs", []) if "data" in o]
         shown.append([mask(streams)])

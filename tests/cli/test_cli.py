@@ -14,7 +14,6 @@ from waiting import is_gone, wait_until
 from cliplab.cli.arguments import parse_arguments
 from cliplab.cli.main import main
 from cliplab.history import History
-from cliplab.lab.claims.rule import Claim
 from cliplab.lab.runs.keys import code_key
 
 SLOW = """
@@ -334,12 +333,23 @@ def test_overlapping_seeds_are_kept_but_not_judged(project, capsys):
     assert err.endswith("; delete one of them\n")
 
 
-def test_other_settings_get_a_report_and_no_verdict(project, capsys, monkeypatch):
-    claim = Claim(
-        id="C1", statement="it waits", notebook="01_slow", kind="exact", test="exact", metric="ok",
-        contrast={"wait=0.0": 1}, n=1, source="-", counter="-", expected="supported",
-    )  # fmt: skip
-    monkeypatch.setattr("cliplab.lab.claims.rule.load_ledger", lambda: {"C1": claim})
+LEDGER = """
+[C1]
+statement = "it waits"
+notebook = "01_slow"
+kind = "exact"
+test = "exact"
+metric = "ok"
+contrast = { "wait=0.0" = 1 }
+n = 1
+source = "-"
+counter = "-"
+expected = "supported"
+"""
+
+
+def test_other_settings_get_a_report_and_no_verdict(project, capsys):
+    (project / "notebooks" / "claims.toml").write_text(LEDGER)
     (project / "notebooks" / "presets.toml").write_text("[01_slow.one]\nwait = 0\n")
     for command, verdict in [
         ("run 01 --preset one", "supported"),

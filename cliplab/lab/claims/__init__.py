@@ -5,6 +5,7 @@ Makes numbers: no.
 """
 
 from cliplab.lab.claims.ledger import Claim, load_ledger
-from cliplab.lab.claims.rule import Verdict, judge, judge_all
+from cliplab.lab.claims.rule import judge, judge_all
+from cliplab.lab.claims.verdict import Outcome, Verdict
 
-__all__ = ["Claim", "Verdict", "judge", "judge_all", "load_ledger"]
+__all__ = ["Claim", "Outcome", "Verdict", "judge", "judge_all", "load_ledger"]

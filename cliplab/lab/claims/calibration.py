@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from cliplab.lab.claims.rule import Claim, judge_all, load_ledger
+from cliplab.lab.claims.ledger import Claim
+from cliplab.lab.claims.rule import judge_all
+from cliplab.lab.claims.verdict import Outcome
 from cliplab.lab.runs.canonical import form
 from cliplab.lab.runs.closure import closure_of
 from cliplab.lab.runs.files import write_atomic
@@ -32,7 +34,7 @@ class Calibration:
     """Rates over simulated ledgers; those by kind of noise are per claim (see KINDS)."""
 
     n: int
-    claims: int  # of a ledger, as many as the real one has: Holm counts them all
+    claims: int  # of a ledger, Holm counts them all
     ledgers: int
     false_verdict: Mapping[str, float]  # no effect, yet supported or refuted
     false_verdict_ledger: float  # at least one such claim in a ledger
@@ -62,43 +64,42 @@ class Calibration:
 
 
 @lru_cache
-def calibrate(n: int = 12, simulations: int = 100, seed: int = 0) -> Calibration:
+def calibrate(claims: int, n: int = 12, simulations: int = 100, seed: int = 0) -> Calibration:
     """Simulate A/A ledgers and ledgers with planted effects of one and two margins, and judge them.
 
     Seeded and cached; a few seconds. A quarter of the claims are of each kind: with m of them in
     all ledgers, a rate r over a kind has a standard error of sqrt(r (1 - r) / m).
     """
     rng = np.random.default_rng(seed)
-    claims = len(load_ledger())
     ledger = {f"{i}": _claim(f"{i}", KINDS[i % len(KINDS)], n) for i in range(claims)}
     none, once, twice = (
-        [_verdicts(ledger, margins, rng) for _ in range(simulations)] for margins in (0, 1, 2)
+        [_outcomes(ledger, margins, rng) for _ in range(simulations)] for margins in (0, 1, 2)
     )
-    false = {"supported", "refuted"}
+    false = {Outcome.SUPPORTED, Outcome.REFUTED}
     return Calibration(
         n=n,
         claims=claims,
         ledgers=simulations,
         false_verdict=_rates(none, false),
         false_verdict_ledger=float(np.mean([not false.isdisjoint(v) for v in none])),
-        false_equivalent=_rates(once, {"equivalent"}),
-        wrong_sign=_rates(twice, {"refuted"}),
-        power=_rates(twice, {"supported"}),
-        power_equivalent=_rates(none, {"equivalent"}),
+        false_equivalent=_rates(once, {Outcome.EQUIVALENT}),
+        wrong_sign=_rates(twice, {Outcome.REFUTED}),
+        power=_rates(twice, {Outcome.SUPPORTED}),
+        power_equivalent=_rates(none, {Outcome.EQUIVALENT}),
     )
 
 
-def kept_lines(path: Path) -> list[str]:
+def kept_lines(path: Path, claims: int) -> list[str]:
     """The sentences of :func:`calibrate`, kept in a file until the code that judges changes."""
     code = closure_of(form(f"import {__name__}", ""), telling=True)
-    key = digest([code.key, len(load_ledger()), versions(code.outside)])
+    key = digest([code.key, claims, versions(code.outside)])
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
         if kept["key"] == key:
             return [str(line) for line in kept["lines"]]
     except (OSError, ValueError, KeyError, TypeError):
         pass  # not there, or damaged
-    lines = calibrate().lines()
+    lines = calibrate(claims).lines()
     write_atomic(path, json.dumps({"key": key, "lines": lines}, indent=1) + "\n")
     return lines
 
@@ -131,9 +132,9 @@ def _claim(claim_id: str, kind: str, n: int) -> Claim:
     )
 
 
-def _verdicts(ledger: Mapping[str, Claim], margins: int, rng: np.random.Generator) -> list[str]:
+def _outcomes(ledger: Mapping[str, Claim], margins: int, rng: np.random.Generator) -> list[Outcome]:
     rows = {claim.notebook: _rows(claim, margins, rng) for claim in ledger.values()}
-    return [verdict.verdict for verdict in judge_all(rows, "verdict", ledger)]
+    return [verdict.outcome for verdict in judge_all(rows, "verdict", ledger)]
 
 
 def _rows(claim: Claim, margins: int, rng: np.random.Generator) -> list[dict[str, Any]]:
@@ -159,7 +160,7 @@ def _rows(claim: Claim, margins: int, rng: np.random.Generator) -> list[dict[str
     ]
 
 
-def _rates(ledgers: list[list[str]], wanted: set[str]) -> dict[str, float]:
-    hits = np.array([[verdict in wanted for verdict in verdicts] for verdicts in ledgers])
+def _rates(ledgers: list[list[Outcome]], wanted: set[Outcome]) -> dict[str, float]:
+    hits = np.array([[outcome in wanted for outcome in outcomes] for outcomes in ledgers])
     kinds = KINDS[: hits.shape[1]]  # fewer than there are, in a ledger of one claim
     return {kind: float(hits[:, i :: len(KINDS)].mean()) for i, kind in enumerate(kinds)}

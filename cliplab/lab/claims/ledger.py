@@ -9,8 +9,11 @@ from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeGuard
 
-__all__ = ["Claim", "load_ledger"]
+from cliplab.lab.claims.verdict import DECIDED
 
+__all__ = ["Claim", "load_ledger", "registered"]
+
+LEDGER = "claims.toml"
 TESTS = {"paired": "statistical", "mcnemar": "statistical", "exact": "exact"}
 TEXTS = ("statement", "notebook", "metric", "source", "counter")
 STATISTICAL_ONLY = ("better", "margin", "margin_reason", "unit", "baseline", "control")
@@ -50,8 +53,7 @@ class Claim:
         self._check("test", self.test in TESTS, f"one of {', '.join(TESTS)}")
         self._check("kind", self.kind == TESTS[self.test], f"{TESTS[self.test]!r} for this test")
         self._check("n", type(self.n) is int and self.n >= 1, "a whole number, at least 1")
-        outcomes = ("supported", "equivalent", "refuted")
-        self._check("expected", self.expected in outcomes, f"one of {', '.join(outcomes)}")
+        self._check("expected", self.expected in DECIDED, f"one of {', '.join(DECIDED)}")
         if self.kind == "exact":
             self._check("contrast", _is_weights(self.contrast), "arms with weights")
             for key in STATISTICAL_ONLY:
@@ -97,12 +99,27 @@ def _is_weights(value: Any) -> bool:
     return isinstance(value, Mapping) and bool(value) and all(map(_is_number, value.values()))
 
 
-def load_ledger(path: Path | None = None) -> dict[str, Claim]:
-    """Every registered claim by its id, from claims.toml in this package unless told otherwise.
+def load_ledger(folder: Path = Path()) -> dict[str, Claim]:
+    """The claims of the claims.toml in a folder or in its notebooks/; ``ValueError`` without one.
+
+    The default suits a running notebook (its folder is the current one) and a project's root.
+    """
+    for place in (folder, folder / "notebooks"):
+        if (place / LEDGER).exists():
+            return registered(place)
+    raise ValueError(
+        f"no ledger of claims: neither {folder / LEDGER} nor {folder}/notebooks/{LEDGER}"
+    )
+
+
+def registered(notebooks: Path) -> dict[str, Claim]:
+    """The claims registered beside notebooks, by their id; none without a claims.toml there.
 
     A missing, unknown or ill-valued key is a ValueError that names the claim and the key.
     """
-    path = path or Path(__file__).with_name("claims.toml")
+    path = notebooks / LEDGER
+    if not path.exists():
+        return {}
     known = {field.name: field.default is MISSING for field in fields(Claim) if field.name != "id"}
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))

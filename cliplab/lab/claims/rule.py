@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -11,72 +10,21 @@ from typing import Any
 import numpy as np
 
 from cliplab.lab.claims.ledger import Claim, load_ledger
+from cliplab.lab.claims.verdict import Outcome, Verdict
 from cliplab.lab.stats.paired import Estimate, holm, mcnemar, paired
 
-__all__ = ["Claim", "Verdict", "judge", "judge_all", "load_ledger"]
+__all__ = ["judge", "judge_all"]
 
 Row = Mapping[str, Any]
 Arms = dict[str, list[Row]]  # the rows of every arm of a contrast, seed by seed
 ALPHA = 0.05
-COLOURS = {"supported": "#0072B2", "equivalent": "#009E73", "refuted": "#D55E00"}
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What the rows say about one claim; None where a field does not apply."""
-
-    id: str
-    statement: str
-    notebook: str
-    kind: str
-    verdict: str
-    effect: float | None = None
-    low: float | None = None
-    high: float | None = None
-    n: int | None = None
-    p: float | None = None
-    p_holm: float | None = None
-    margin: float | None = None
-    unit: str | None = None
-    note: str = ""
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields published in claims.json."""
-        keys = ("id", "statement", "notebook", "kind", "verdict", "effect", "low", "high", "n", "p")
-        return {key: getattr(self, key) for key in keys}
-
-    def __str__(self) -> str:
-        measured = self._measured()
-        return f"{self.id} {self.verdict}: {self.statement}" + (
-            f" [{measured}]" if measured else ""
-        )
-
-    def _repr_html_(self) -> str:
-        colour = COLOURS.get(self.verdict, "#888888")
-        return (
-            f'<div style="border-left:4px solid {colour};padding:.2em .8em;line-height:1.5">'
-            f"<b>{html.escape(self.id)} · {html.escape(self.verdict)}</b><br>"
-            f"{html.escape(self.statement)}<br>"
-            f'<span style="opacity:.75">{html.escape(self._measured())}</span></div>'
-        )
-
-    def _measured(self) -> str:
-        parts = []
-        if self.effect is not None:
-            parts.append(f"effect {self.effect:+.3g} {self.unit}, margin {self.margin:g}")
-        if self.low is not None and self.high is not None:
-            parts.append(f"90 % interval {self.low:+.3g} to {self.high:+.3g}")
-        if self.n is not None:
-            parts.append(f"n = {self.n}")
-        if self.p is not None:
-            holm_p = "before Holm" if self.p_holm is None else f"Holm {self.p_holm:.2g}"
-            parts.append(f"p = {self.p:.2g} ({holm_p})")
-        return "; ".join([*parts, self.note] if self.note else parts)
+WITHOUT_VERDICT = ("smoke", "fingerprint")  # presets too short for one
 
 
 def judge(claim: str | Claim, rows: Iterable[Row]) -> Verdict:
     """The verdict of one claim on `rows` (dicts or a DataFrame): a preview, without Holm.
 
+    An id is looked up in the claims.toml beside the running notebook.
     Rows of other arms are ignored; a missing arm (other parameters were asked for) is "not run".
     ValueError: a seed is missing in one arm or there twice, or a metric is not a finite number
     (score a diverged run as chance).
@@ -89,21 +37,19 @@ def judge(claim: str | Claim, rows: Iterable[Row]) -> Verdict:
     try:
         measured = _measure(claim, rows)
     except MissingArmsError as error:
-        return _base(claim, "not run", note=str(error))
+        return _base(claim, Outcome.NOT_RUN, note=str(error))
     return _verdict(claim, measured, measured.estimate.p if measured.estimate else None)
 
 
 def judge_all(
-    rows_by_notebook: Mapping[str, Iterable[Row]],
-    preset: str,
-    ledger: Mapping[str, Claim] | None = None,
+    rows_by_notebook: Mapping[str, Iterable[Row]], preset: str, ledger: Mapping[str, Claim]
 ) -> list[Verdict]:
     """The verdicts of record: every claim whose notebook is there, with Holm over the ledger.
 
     A claim that its rows cannot answer (an arm is missing, seeds are not paired, ...) is
-    "not run", with the reason as its note. The smoke preset measures, but gives no verdict.
+    "not run", with the error as its note. The presets smoke and fingerprint measure, but give no
+    verdict.
     """
-    ledger = load_ledger() if ledger is None else ledger
     claims = [claim for claim in ledger.values() if claim.notebook in rows_by_notebook]
     measured: dict[str, _Measured] = {}
     not_run: dict[str, str] = {}
@@ -121,11 +67,12 @@ def judge_all(
     verdicts = []
     for claim in claims:
         if claim.id in not_run:
-            verdicts.append(_base(claim, "not run", note=not_run[claim.id]))
+            verdicts.append(_base(claim, Outcome.NOT_RUN, note=not_run[claim.id]))
             continue
         verdict = _verdict(claim, measured[claim.id], p_holm[claim.id])
-        name = "no verdict (smoke)" if preset == "smoke" else verdict.verdict
-        verdicts.append(replace(verdict, verdict=name, p_holm=p_holm[claim.id]))
+        if preset in WITHOUT_VERDICT:
+            verdict = replace(verdict, outcome=Outcome.NO_VERDICT, reason=preset)
+        verdicts.append(replace(verdict, p_holm=p_holm[claim.id]))
     return verdicts
 
 
@@ -225,41 +172,43 @@ def _why_not_equivalent(claim: Claim, arms: Arms, rows: list[Row]) -> str:
 
 
 def _verdict(claim: Claim, measured: _Measured, p: float | None) -> Verdict:
-    verdict, why = _rule(claim, measured, p)
-    note = "; ".join([*why, *measured.notes])
+    outcome, reason, why = _rule(claim, measured, p)
+    note = "; ".join(filter(None, [why, *measured.notes]))
+    verdict = _base(claim, outcome, reason=reason, n=measured.n, note=note)
     if (e := measured.estimate) is None:
-        return _base(claim, verdict, n=measured.n, note=note)
+        return verdict
     low, high = (end if math.isfinite(end) else None for end in (e.low, e.high))
-    return _base(claim, verdict, effect=e.effect, low=low, high=high, n=e.n, p=e.p, note=note)
+    return replace(verdict, effect=e.effect, low=low, high=high, p=e.p)
 
 
-def _rule(claim: Claim, measured: _Measured, p: float | None) -> tuple[str, list[str]]:
-    """The verdict, and what to say about it."""
+def _rule(claim: Claim, measured: _Measured, p: float | None) -> tuple[Outcome, str, str]:
+    """The outcome, its reason, and what to add in a note."""
     if measured.failures:
-        return "refuted", [f"{len(measured.failures)} false: {', '.join(measured.failures)}"]
+        false = f"{len(measured.failures)} false: {', '.join(measured.failures)}"
+        return Outcome.REFUTED, "", false
     if measured.n < claim.n:
-        return f"inconclusive (n={measured.n})", [f"{claim.n} seeds are registered"]
+        return Outcome.INCONCLUSIVE, f"n={measured.n}", f"{claim.n} seeds are registered"
     e, margin = measured.estimate, claim.margin
     if e is None or margin is None or p is None:
-        return "supported", []
+        return Outcome.SUPPORTED, "", ""
     if -margin < e.low and e.high < margin:
         if measured.not_equivalent:
-            return "inconclusive", [f"not equivalent: {measured.not_equivalent}"]
-        return "equivalent", []
+            return Outcome.INCONCLUSIVE, "", f"not equivalent: {measured.not_equivalent}"
+        return Outcome.EQUIVALENT, "", ""
     if e.low > 0 and e.effect >= margin and p < ALPHA:
-        return "supported", []
+        return Outcome.SUPPORTED, "", ""
     if e.high < 0 and e.effect <= -margin and p < ALPHA:
-        return "refuted", []
-    return "inconclusive", []
+        return Outcome.REFUTED, "", ""
+    return Outcome.INCONCLUSIVE, "", ""
 
 
-def _base(claim: Claim, verdict: str, **measured: Any) -> Verdict:
+def _base(claim: Claim, outcome: Outcome, **measured: Any) -> Verdict:
     return Verdict(
         id=claim.id,
         statement=claim.statement,
         notebook=claim.notebook,
         kind=claim.kind,
-        verdict=verdict,
+        outcome=outcome,
         margin=claim.margin,
         unit=claim.unit,
         **measured,

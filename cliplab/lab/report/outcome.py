@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from cliplab.lab.batch.batch import Failure
-from cliplab.lab.claims.rule import Verdict, judge_all
+from cliplab.lab.claims.ledger import Claim, registered
+from cliplab.lab.claims.rule import judge_all
+from cliplab.lab.claims.verdict import Outcome, Verdict
 from cliplab.lab.notebook.presets import SEEDS, find_notebooks, preset_params
 from cliplab.lab.report import tables
 from cliplab.lab.runs.files import write_atomic
@@ -41,22 +43,26 @@ def judge_and_report(
 ) -> None:
     """The verdicts of record as a table, as claims.json and as the HTML report.
 
-    ``ValueError``: the records cannot be judged together.
+    The claims are those registered beside the notebooks, if any. ``ValueError``: the records
+    cannot be judged together.
     """
     from cliplab.lab.report.site import write_report
 
+    ledger = registered(notebooks)
     try:
-        verdicts = judge_records(records, notebooks)
+        verdicts = judge_records(records, notebooks, ledger)
     except ValueError as error:
         raise ValueError(f"cannot judge: {error}") from None
     if verdicts:
         print(_table(verdicts))
     text = json.dumps([verdict.to_dict() for verdict in verdicts], indent=1)
     write_atomic(reports / "claims.json", text + "\n")
-    print(f"report: {write_report(records, verdicts, reports, failures)}")
+    print(f"report: {write_report(records, verdicts, ledger, reports, failures)}")
 
 
-def judge_records(records: Sequence[RunRecord], notebooks: Path) -> list[Verdict]:
+def judge_records(
+    records: Sequence[RunRecord], notebooks: Path, ledger: Mapping[str, Claim]
+) -> list[Verdict]:
     """Verdicts of the rows at their preset's parameters: the claims speak of no other setting."""
     rows, changed = {}, {}
     for name in dict.fromkeys(record.notebook for record in records):
@@ -64,13 +70,17 @@ def judge_records(records: Sequence[RunRecord], notebooks: Path) -> list[Verdict
         _refuse_overlap(own)
         differing = overrides(own, notebooks)
         names = sorted({n for differs in differing for n in differs})
-        registered = [r for r, differs in zip(own, differing, strict=True) if not differs]
+        at_preset = [r for r, differs in zip(own, differing, strict=True) if not differs]
         settings = {str([record.params[n] for n in names]) for record in own}
-        if names and not registered:
-            changed[name] = f"no verdict ({', '.join(names)} changed)"
-        rows[name] = union_rows(registered or (own if len(settings) == 1 else []))
-    verdicts = judge_all(rows, records[0].preset)
-    return [replace(v, verdict=changed.get(v.notebook, v.verdict)) for v in verdicts]
+        if names and not at_preset:
+            changed[name] = f"{', '.join(names)} changed"
+        rows[name] = union_rows(at_preset or (own if len(settings) == 1 else []))
+    return [
+        replace(v, outcome=Outcome.NO_VERDICT, reason=why)
+        if (why := changed.get(v.notebook))
+        else v
+        for v in judge_all(rows, records[0].preset, ledger)
+    ]
 
 
 def _refuse_overlap(records: Sequence[RunRecord]) -> None:

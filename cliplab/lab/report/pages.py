@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import html
 import re
-from copy import deepcopy
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 _TOKENS = re.compile(
     r"(?P<code>^[ \t]*(?P<fence>`{3,}|~{3,})[^\n]*\n.*?(?:^[ \t]*(?P=fence)[`~]*[ \t]*$|\Z)"
@@ -69,9 +68,14 @@ def _opaque(text: str) -> str:
     return "".join(c if c.isalnum() or c == " " else f"&#{ord(c)};" for c in text)
 
 
-def notebook_body(notebook: Any) -> str:
-    """The cells and outputs of an executed notebook (an nbformat node) as an HTML fragment."""
-    notebook = deepcopy(notebook)
+def notebook_body(executed: Mapping[str, Any]) -> str:
+    """The cells and outputs of an executed notebook as an HTML fragment."""
+    import cliplab.lab.kernels.light_jsonschema  # noqa: F401
+
+    # isort: split
+    import nbformat
+
+    notebook = nbformat.from_dict(executed)  # a copy
     figures = 0
     for cell in notebook.cells:
         if cell.cell_type == "markdown":

@@ -9,7 +9,7 @@ from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cliplab.lab.claims.rule import Verdict
+    from cliplab.lab.claims.verdict import Verdict
 
 Row = dict[str, Any]
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")

@@ -1,11 +1,16 @@
+from pathlib import Path
+
 import pytest
 
+from cliplab.lab.claims import load_ledger
 from cliplab.lab.claims.calibration import KINDS, calibrate, kept_lines
+
+CLAIMS = len(load_ledger(Path(__file__).parents[3]))
 
 
 @pytest.fixture(scope="module")
 def calibration():
-    return calibrate(simulations=35, seed=1)
+    return calibrate(CLAIMS, simulations=35, seed=1)
 
 
 def test_verdicts_are_rarely_false(calibration):
@@ -24,20 +29,30 @@ def test_verdicts_find_what_is_there(calibration):
 
 
 def test_calibration_is_seeded_and_reads_as_sentences(calibration):
-    again = calibrate.__wrapped__(simulations=35, seed=1)
+    again = calibrate.__wrapped__(CLAIMS, simulations=35, seed=1)
     assert again == calibration
+    assert calibration.lines()[0].startswith(f"Simulated ledgers of {CLAIMS} claims ")
     assert any("equivalent: gaussian" in line for line in calibration.lines())
     assert all(line.endswith(".") for line in calibration.lines())
 
 
-def test_lines_are_kept_until_the_code_that_judges_changes(calibration, tmp_path, monkeypatch):
-    monkeypatch.setattr("cliplab.lab.claims.calibration.calibrate", lambda: calibration)
+def test_lines_are_kept_until_the_ledger_or_the_code_that_judges_changes(
+    calibration, tmp_path, monkeypatch
+):
+    simulated = []
+    monkeypatch.setattr(
+        "cliplab.lab.claims.calibration.calibrate", lambda n: simulated.append(n) or calibration
+    )
     path = tmp_path / "reports" / "calibration.json"
-    assert kept_lines(path) == calibration.lines()
+    assert kept_lines(path, CLAIMS) == calibration.lines()
     text = path.read_text().replace("Simulated", "Kept: simulated")
     path.write_text(text)
-    assert kept_lines(path)[0].startswith("Kept: simulated")
+    assert kept_lines(path, CLAIMS)[0].startswith("Kept: simulated")
+    assert simulated == [CLAIMS]
+    assert kept_lines(path, CLAIMS + 1) == calibration.lines()
+    assert simulated == [CLAIMS, CLAIMS + 1]
+    path.write_text(text)
     monkeypatch.setattr("cliplab.lab.claims.calibration.versions", lambda _: {"numpy": "another"})
-    assert kept_lines(path) == calibration.lines()
+    assert kept_lines(path, CLAIMS) == calibration.lines()
     path.write_text(text[:99])
-    assert kept_lines(path) == calibration.lines()
+    assert kept_lines(path, CLAIMS) == calibration.lines()

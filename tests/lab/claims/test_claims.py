@@ -1,11 +1,15 @@
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from cliplab.lab.claims.rule import Claim, judge, judge_all, load_ledger
+from cliplab.lab.claims import Claim, Outcome, judge, judge_all, load_ledger
+from cliplab.lab.claims.ledger import registered
+
+ROOT = Path(__file__).parents[3]
 
 PAIRED = Claim(
     id="P",
@@ -222,12 +226,18 @@ def test_rows_may_be_a_dataframe_in_any_order_with_other_arms():
         (PAIRED, losses(0, none=["1.0"] * 12), "claim P: loss = '1.0'"),
         (SHARES, rows("solved", norm_1=first(3), none=[1.0] * 12), "solved = 1.0 .*true or false"),
         (EXACT, rows("other", huge=first(3)), "claim E: identical = None"),
-        ("C999", [], "claim 'C999', expected one of C1, "),
     ],
 )
 def test_rows_that_cannot_be_judged(claim, data, message):
     with pytest.raises(ValueError, match=message):
         judge(claim, data)
+
+
+def test_a_claim_is_looked_up_beside_the_running_notebook(monkeypatch):
+    monkeypatch.chdir(ROOT / "notebooks")
+    assert judge("C1", []).notebook == "01_exploding_gradients"
+    with pytest.raises(ValueError, match="claim 'C999', expected one of C1, "):
+        judge("C999", [])
 
 
 def ledger(*claims):
@@ -275,10 +285,12 @@ def test_claims_without_their_rows_are_not_run_and_stop_no_other():
     assert found[1].p_holm == 4 * found[1].p  # tests not done count in the ledger's family
 
 
-def test_smoke_measures_and_never_judges():
+@pytest.mark.parametrize("preset", ["smoke", "fingerprint"])
+def test_short_presets_measure_and_never_judge(preset):
     data = losses(0.5) + rows("identical", huge=[False])
-    found = judge_all({"nb": data}, "smoke", ledger(PAIRED, EXACT))
-    assert {verdict.verdict for verdict in found} == {"no verdict (smoke)"}
+    found = judge_all({"nb": data}, preset, ledger(PAIRED, EXACT))
+    assert {(v.outcome, v.reason) for v in found} == {(Outcome.NO_VERDICT, preset)}
+    assert {verdict.verdict for verdict in found} == {f"no verdict ({preset})"}
     assert found[0].effect == pytest.approx(0.5, abs=0.05)
 
 
@@ -288,8 +300,13 @@ def test_verdict_as_text_html_and_json():
     assert "p = 0.00049 (before Holm)" in str(verdict)
     assert "margin 0.1; 90 % interval +0." in str(verdict)
     assert "norm 1 &lt;beats&gt; none" in verdict._repr_html_()
-    keys = "id statement notebook kind verdict effect low high n p"
+    keys = "id statement notebook kind verdict outcome reason note effect low high n p"
     assert list(verdict.to_dict()) == keys.split()
+    few = judge(PAIRED, [row for row in losses(0.5) if row["seed"] < 2006]).to_dict()
+    published = json.loads(json.dumps(few))
+    assert published["verdict"] == "inconclusive (n=6)"
+    assert (published["outcome"], published["reason"]) == ("inconclusive", "n=6")
+    assert published["note"] == "12 seeds are registered"
     exact = judge(EXACT, rows("identical", huge=[True] * 3))
     assert str(exact) == "E supported: nothing changes [n = 3]"
     not_run = judge_all({"nb": []}, "quick", ledger(PAIRED))[0]
@@ -344,14 +361,24 @@ def test_an_identity_has_no_margin():
     ],
 )
 def test_a_ledger_names_its_bad_claim(tmp_path, toml, message):
-    path = tmp_path / "claims.toml"
-    path.write_text(toml)
+    (tmp_path / "claims.toml").write_text(toml)
     with pytest.raises(ValueError, match=message):
-        load_ledger(path)
+        load_ledger(tmp_path)
+
+
+def test_a_ledger_is_beside_the_notebooks_or_missed_by_name(tmp_path):
+    with pytest.raises(ValueError, match=r"neither .*/claims.toml nor .*/notebooks/claims.toml"):
+        load_ledger(tmp_path)
+    assert registered(tmp_path) == {}  # notebooks of one's own claim nothing
+    (tmp_path / "notebooks").mkdir()
+    text = (ROOT / "notebooks" / "claims.toml").read_text(encoding="utf-8")
+    (tmp_path / "notebooks" / "claims.toml").write_text(text, encoding="utf-8")
+    assert load_ledger(tmp_path) == load_ledger(tmp_path / "notebooks") == load_ledger(ROOT)
 
 
 def test_the_registered_claims_are_sound():
-    claims = load_ledger()
+    claims = load_ledger(ROOT)
     assert "C1" in claims
     assert all(claim.n >= 12 for claim in claims.values() if claim.kind == "statistical")
     assert all(claim.id == key for key, claim in claims.items())
+    assert all((ROOT / "notebooks" / f"{c.notebook}.ipynb").exists() for c in claims.values())

@@ -93,7 +93,7 @@ def test_publishing_writes_records_results_and_only_the_table_of_the_readme(root
     assert "another \\| paper" in line
     assert "do not edit" in results
     assert "2.13.0" in results
-    assert "yet supported or refuted" in results  # the calibration
+    assert "Simulated ledgers of 4 claims" in results  # the calibration
 
     readme = (root / "README.md").read_bytes().decode()
     head, tail = README.split("old")
@@ -140,22 +140,28 @@ def test_another_setting_than_the_registered_one_is_refused(root: Path) -> None:
 def test_parts_with_other_choices_or_the_same_seeds_are_refused(root: Path) -> None:
     one, two = (fakes.run_record(root / "r", first_seed=s, n=4) for s in (2000, 2004))
     with pytest.raises(ValueError, match="differ in code or in frozen choices"):
-        publish([one, replace(two, choices={"clip 1": {"lr": 1.0}})], root)
+        publish([one, replace(two, choices={"clip 1": {"lr": 1.0}})], root, fakes.LEDGER)
     with pytest.raises(ValueError, match="seed 2000"):
-        publish([one, one], root)
+        publish([one, one], root, fakes.LEDGER)
 
 
 @pytest.mark.parametrize("text", ["no markers", README + README, README.replace("begin", "x")])
 def test_a_readme_without_one_pair_of_markers_is_refused(root: Path, text: str) -> None:
     (root / "README.md").write_text(text, newline="")
     with pytest.raises(ValueError, match="expected one <!-- results:begin -->"):
-        regenerate(root)
+        regenerate(root, fakes.LEDGER)
 
 
 def test_without_records_the_files_say_so(root: Path) -> None:
-    regenerate(root)
+    regenerate(root, fakes.LEDGER)
     assert "None yet." in (root / "README.md").read_text()
     assert "None yet." in (root / "RESULTS.md").read_text()
+
+
+def test_results_are_not_written_without_the_ledger_that_they_are_judged_by(root: Path) -> None:
+    with pytest.raises(ValueError, match="no ledger of claims"):
+        regenerate(root)
+    assert not (root / "RESULTS.md").exists()
 
 
 def test_the_published_files_of_this_project_are_in_step() -> None:

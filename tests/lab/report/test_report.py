@@ -12,7 +12,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from cliplab.lab.batch.batch import Failure
 from cliplab.lab.batch.spec import RunSpec
-from cliplab.lab.claims.rule import Claim, judge_all
+from cliplab.lab.claims import Claim, judge_all
 from cliplab.lab.report.site import write_report
 from cliplab.lab.runs.record import RunRecord
 
@@ -200,7 +200,7 @@ def site(tmp_path_factory) -> Path:
     )
     failures = [Failure(spec, "ZeroDivisionError: 1 < 2")]
     verdicts = judge_all({NAME: records[0].rows}, "verdict", LEDGER)
-    index = write_report(records, verdicts, folder / "reports", failures, LEDGER)
+    index = write_report(records, verdicts, LEDGER, folder / "reports", failures)
     assert index == folder / "reports" / "index.html"
     return index.parent
 
@@ -289,17 +289,27 @@ def test_a_damaged_notebook_does_not_cost_the_report(tmp_path: Path) -> None:
     (directory / "notebook.ipynb").write_text('{"cells": [')
     params: dict[str, object] = {}
     spec = RunSpec(Path("02.ipynb"), "quick", params, "f" * 64, "", directory, 1.0, "02")
-    index = write_report([], [], tmp_path / "reports", [Failure(spec, "disk full", "3/9")], {})
+    index = write_report([], [], {}, tmp_path / "reports", [Failure(spec, "disk full", "3/9")])
     assert "disk full" in index.read_text()
     assert "3/9" in index.read_text()
     (page,) = (tmp_path / "reports" / "pages").iterdir()
     assert "The notebook is damaged." in page.read_text()
 
 
+def test_a_failed_run_shows_the_attempt_that_failed_not_an_older_result(tmp_path: Path) -> None:
+    for name in ("notebook", "failed"):
+        cells = [new_markdown_cell(f"This is the {name} one.")]
+        nbformat.write(new_notebook(cells=cells), tmp_path / f"{name}.ipynb")
+    spec = RunSpec(Path("02.ipynb"), "quick", {}, "f" * 64, "", tmp_path, 1.0, "02")
+    write_report([], [], {}, tmp_path / "reports", [Failure(spec, "disk full")])
+    (page,) = (tmp_path / "reports" / "pages").iterdir()
+    assert "This is the failed one." in page.read_text()
+
+
 def test_a_report_of_nothing_says_so_and_drops_older_pages(tmp_path: Path) -> None:
     (tmp_path / "pages").mkdir()
     (tmp_path / "pages" / "older.html").touch()
-    page = Page(write_report([], [], tmp_path, ledger={}))
+    page = Page(write_report([], [], {}, tmp_path))
     assert "No claim belongs to the notebooks that ran." in page.text
     assert list((tmp_path / "pages").iterdir()) == []
 
@@ -307,7 +317,9 @@ def test_a_report_of_nothing_says_so_and_drops_older_pages(tmp_path: Path) -> No
 def test_too_few_seeds_for_an_interval(tmp_path: Path) -> None:
     record = run_record(tmp_path / "results", n=3)
     verdicts = judge_all({NAME: record.rows}, "smoke", LEDGER)
-    page = Page(write_report([record], verdicts, tmp_path / "reports", ledger=LEDGER))
+    page = Page(write_report([record], verdicts, LEDGER, tmp_path / "reports"))
     assert "∞" not in page.text
     assert "no verdict (smoke)" in page.text
+    assert ("li", {"class": "no-verdict"}) in page.tags
+    assert "3 no verdict" in page.text
     assert "simulated ledgers" not in page.text  # no verdict to be calibrated
