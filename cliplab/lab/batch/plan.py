@@ -10,7 +10,7 @@ from typing import Any
 
 from cliplab.lab.batch.spec import RunSpec, utc
 from cliplab.lab.notebook.parameters import Parameter, read_parameters
-from cliplab.lab.notebook.presets import _typed, preset_params
+from cliplab.lab.notebook.presets import preset_params, typed
 from cliplab.lab.runs.keys import closure, environment, run_key
 
 DEFAULT_BUDGET_S = 3600.0
@@ -42,7 +42,7 @@ def plan(
         notebook = notebook.resolve()
         declared, code = read_parameters(notebook), closure(notebook)
         try:
-            base = preset_params(notebook, preset) | _typed(declared, params or {})
+            base = preset_params(notebook, preset) | typed(declared, params or {})
             for point in _grid_points(declared, grid or {}):
                 for chunk in _seed_chunks(base | point, seeds, split_seeds):
                     values = base | point | chunk
@@ -75,7 +75,7 @@ def _grid_points(
 ) -> list[dict[str, Any]]:
     axes: list[list[tuple[str, Any]]] = []
     for name, values in grid.items():
-        axis = [(name, _typed(declared, {name: value})[name]) for value in values]
+        axis = [(name, typed(declared, {name: value})[name]) for value in values]
         if not axis or any(axis.count(point) > 1 for point in axis):
             raise ValueError(f"grid {name}: expected distinct values, got {list(values)}")
         axes.append(axis)

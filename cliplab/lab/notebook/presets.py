@@ -57,10 +57,11 @@ def preset_params(notebook: Path, preset: str) -> dict[str, Any]:
     if preset not in presets:
         raise ValueError(f"{notebook.stem} has no preset {preset!r}: {', '.join(presets)}")
     defaults = {name: parameter.default for name, parameter in declared.items()}
-    return defaults | _typed(declared, presets[preset])
+    return defaults | typed(declared, presets[preset])
 
 
-def _typed(declared: Mapping[str, Parameter], values: Mapping[str, Any]) -> dict[str, Any]:
+def typed(declared: Mapping[str, Parameter], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values as the types that a notebook declares; ``ValueError`` names what is unknown or ill."""
     for name in values:
         if name not in declared:
             raise ValueError(f"unknown parameter {name!r}; declared: {', '.join(declared)}")

@@ -206,7 +206,8 @@ def test_outputs_do_not_change_a_code_key(tmp_path, package, make_notebook):
     path = make_notebook(tmp_path / "a.ipynb", "x = 1")
     before = code_key(path, package)
     notebook = json.loads(path.read_text())
-    notebook["cells"][-1] |= {"execution_count": 3, "source": ["x = 1"], "outputs": [1]}
+    outputs = [{"output_type": "stream", "name": "stdout", "text": ["1"]}]
+    notebook["cells"][-1] |= {"execution_count": 3, "source": ["x = 1"], "outputs": outputs}
     path.write_text(json.dumps(notebook))
     assert code_key(path, package) == before
 
