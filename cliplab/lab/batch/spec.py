@@ -47,15 +47,15 @@ class RunSpec:
         return self.directory / name
 
     @property
+    def progress_path(self) -> Path:
+        """Holds "cell/cells", and the notebook's own bar, while the run goes on."""
+        return self.directory / "progress"
+
+    @property
     def evidence(self) -> Path | None:
         """The notebook of a failed run, as far as it got, if it left one."""
         paths = (self.directory / name for name in ("failed.ipynb", "notebook.ipynb"))
         return next(filter(Path.exists, paths), None)
-
-    @property
-    def progress_path(self) -> Path:
-        """Holds "cell/cells", and the notebook's own bar, while the run goes on."""
-        return self.directory / "progress"
 
 
 class RunError(RuntimeError):
