@@ -148,7 +148,7 @@ class Attest:
             reasons.append(f"not the same: {difference}")
         reasons += [
             f"the {PRESET} has no arm {arm!r}, which a claim names"
-            for arm in missing_arms(load_ledger(), notebook.stem, now["rows"])
+            for arm in missing_arms(load_ledger(notebook.parent), notebook.stem, now["rows"])
         ]
         reasons += accepted.not_entered(new, entered) + accepted.not_entered(gone, entered_before)
         if reasons:
