@@ -20,7 +20,7 @@ from cliplab.lab.attest.compare import columns, first_difference
 from cliplab.lab.attest.definitions import Change, gone_definitions, new_definitions
 from cliplab.lab.attest.rerun import rerun
 from cliplab.lab.claims.fingerprints import missing_arms
-from cliplab.lab.claims.ledger import load_ledger
+from cliplab.lab.claims.ledger import registered
 from cliplab.lab.notebook.parameters import read_parameters
 from cliplab.lab.notebook.presets import preset_params
 from cliplab.lab.runs.closure import Closure
@@ -148,7 +148,7 @@ class Attest:
             reasons.append(f"not the same: {difference}")
         reasons += [
             f"the {PRESET} has no arm {arm!r}, which a claim names"
-            for arm in missing_arms(load_ledger(notebook.parent), notebook.stem, now["rows"])
+            for arm in missing_arms(registered(notebook.parent), notebook.stem, now["rows"])
         ]
         reasons += accepted.not_entered(new, entered) + accepted.not_entered(gone, entered_before)
         if reasons:
