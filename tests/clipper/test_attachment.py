@@ -2,18 +2,11 @@ import math
 
 import pytest
 import torch
+from making import with_gradients
 from torch import nn
 
 import cliplab
 from cliplab import Clipper, Percentile
-
-
-def parameters(*grads):
-    params = [nn.Parameter(torch.ones(len(g))) for g in grads]
-    for p, g in zip(params, grads, strict=True):
-        p.grad = torch.tensor(g)
-    return params
-
 
 OPTIMIZERS = {
     "sgd": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9),
@@ -35,7 +28,7 @@ def snapshot(params, optimizer):
 @pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS.keys())
 @pytest.mark.parametrize("cause", ["mode", "nonfinite"])
 def test_a_skipped_step_moves_nothing(make, cause):
-    params = parameters([0.3, 0.4], [0.1])
+    params = with_gradients([0.3, 0.4], [0.1])
     optimizer = make(params)
     settings = {"mode": "skip"} if cause == "mode" else {"nonfinite": "skip"}
     clipper = Clipper(params, 1.0, **settings)
@@ -56,7 +49,7 @@ def test_a_skipped_step_moves_nothing(make, cause):
 
 
 def test_attach_clips_before_the_step_and_remove_stops_it():
-    params = parameters([30.0, 40.0])
+    params = with_gradients([30.0, 40.0])
     optimizer = torch.optim.SGD(params, lr=1.0)
     clipper = Clipper(params, 1.0)
     with clipper.attach(optimizer):
@@ -68,7 +61,7 @@ def test_attach_clips_before_the_step_and_remove_stops_it():
 
 
 def test_attach_refuses_what_would_go_wrong():
-    params = parameters([1.0], [2.0])
+    params = with_gradients([1.0], [2.0])
     with pytest.raises(ValueError, match="1 of 2 are missing"):
         Clipper(params).attach(torch.optim.SGD(params[:1], lr=0.1))
     optimizer = torch.optim.LBFGS(params)
@@ -78,7 +71,7 @@ def test_attach_refuses_what_would_go_wrong():
 
 
 def test_a_clipper_serves_one_optimizer_and_reads_the_lr_of_its_own_group():
-    params = parameters([1.0], [2.0])
+    params = with_gradients([1.0], [2.0])
     optimizer = torch.optim.SGD([{"params": params[:1], "lr": 1.0}, {"params": params[1:]}], lr=0.1)
     clipper = Clipper(params[1:])
     attachment = clipper.attach(optimizer)
@@ -109,7 +102,7 @@ def test_two_optimizers_with_a_clipper_each_and_accumulated_gradients():
 
 
 def test_gradients_hidden_for_a_step_that_raised_do_not_come_back():
-    params = parameters([30.0, 40.0])
+    params = with_gradients([30.0, 40.0])
     optimizer = torch.optim.SGD(params, lr=1.0)
     clipper = Clipper(params, 1.0, mode="skip")
     clipper.attach(optimizer)
@@ -145,7 +138,7 @@ def test_fp16_with_a_fused_optimizer_and_the_default_loss_scale():
 
 
 def test_a_step_the_scaler_drops_is_recorded_as_skipped():
-    params = parameters([1.0])
+    params = with_gradients([1.0])
     optimizer = torch.optim.SGD(params, lr=0.1, fused=True)
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0)
     clipper = Clipper(params, Percentile(50))
@@ -195,7 +188,7 @@ def test_a_first_step_skipped_leaves_no_trace(make, cause):
     settings = {"mode": "skip"} if cause == "mode" else {"nonfinite": "skip"}
     finals = []
     for first in ([spike], []):
-        params = parameters(spike)
+        params = with_gradients(spike)
         optimizer = make(params)
         Clipper(params, 1.0, **settings).attach(optimizer)
         for grad in [*first, [0.3, 0.4], [0.1, 0.2]]:
@@ -206,7 +199,7 @@ def test_a_first_step_skipped_leaves_no_trace(make, cause):
 
 
 def test_fused_sgd_with_dampening_survives_a_skipped_first_step():
-    params = parameters([30.0, 40.0])
+    params = with_gradients([30.0, 40.0])
     optimizer = torch.optim.SGD(params, lr=0.1, momentum=0.9, dampening=0.5, fused=True)
     Clipper(params, 1.0, mode="skip").attach(optimizer)
     optimizer.step()
@@ -290,7 +283,7 @@ def test_gradient_accumulation_is_clipped_once():
 
 
 def test_a_loss_that_is_observed_reaches_the_policy_once():
-    params = parameters([0.3, 0.4])
+    params = with_gradients([0.3, 0.4])
     optimizer = torch.optim.SGD(params, lr=0.1)
     clipper = cliplab.create("spike_skip", params, window=8, warmup=4)
     clipper.attach(optimizer)

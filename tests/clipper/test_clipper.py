@@ -5,17 +5,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from making import with_gradients
 from torch import nn
 
 import cliplab
 from cliplab import Clipper, Decay, Fixed, MovingAverage, NonFiniteGradientError, Percentile, Switch
-
-
-def parameters(*grads):
-    params = [nn.Parameter(torch.ones(torch.as_tensor(g).shape)) for g in grads]
-    for p, g in zip(params, grads, strict=True):
-        p.grad = torch.as_tensor(g).clone().float()
-    return params
 
 
 def grads(params):
@@ -27,7 +21,7 @@ def grads(params):
 
 @given(st.lists(st.floats(-1e3, 1e3, width=32), min_size=2, max_size=8), st.floats(1e-3, 1e3))
 def test_global_norm_is_at_most_the_threshold_and_keeps_the_direction(values, threshold):
-    params = parameters(values)
+    params = with_gradients(values)
     before = params[0].grad.clone()
     report = Clipper(params, threshold).clip()
     after = params[0].grad
@@ -39,14 +33,14 @@ def test_global_norm_is_at_most_the_threshold_and_keeps_the_direction(values, th
 
 
 def test_no_eps_a_norm_at_the_threshold_is_untouched():
-    params = parameters([3.0, 4.0])
+    params = with_gradients([3.0, 4.0])
     report = Clipper(params, 5.0).clip()
     assert grads(params) == [[3.0, 4.0]]
     assert not report.clipped
 
 
 def test_tensor_scope_clips_each_tensor_by_its_own_norm():
-    params = parameters([3.0, 4.0], [0.3, 0.4])
+    params = with_gradients([3.0, 4.0], [0.3, 0.4])
     report = Clipper(params, 1.0, scope="tensor").clip()
     assert grads(params)[0] == pytest.approx([0.6, 0.8])
     assert grads(params)[1] == pytest.approx([0.3, 0.4])
@@ -54,7 +48,7 @@ def test_tensor_scope_clips_each_tensor_by_its_own_norm():
 
 
 def test_tensor_scope_with_a_gradient_missing_on_some_steps():
-    params = parameters([3.0, 4.0], [6.0, 8.0])
+    params = with_gradients([3.0, 4.0], [6.0, 8.0])
     clipper = Clipper(params, MovingAverage(1.0, window=2, warmup=1), scope="tensor")
     clipper.clip()
     params[0].grad = None
@@ -65,7 +59,7 @@ def test_tensor_scope_with_a_gradient_missing_on_some_steps():
 
 @given(st.lists(st.floats(-10, 10, width=32), min_size=1, max_size=6), st.floats(0.01, 5))
 def test_element_scope_is_clamp(values, limit):
-    params = parameters(values)
+    params = with_gradients(values)
     expected = params[0].grad.clamp(-limit, limit)
     report = Clipper(params, limit, scope="element").clip()
     assert torch.equal(params[0].grad, expected)
@@ -76,17 +70,17 @@ def test_element_scope_is_clamp(values, limit):
 def test_member_scope_equals_a_global_clipper_per_member():
     generator = torch.Generator().manual_seed(3)
     stacked = [torch.randn(4, *s, generator=generator) * 3 for s in [(2, 3), (5,)]]
-    params = parameters(*stacked)
+    params = with_gradients(*stacked)
     Clipper(params, 2.0, scope="member").clip()
     for m in range(4):
-        alone = parameters(*[s[m] for s in stacked])
+        alone = with_gradients(*[s[m] for s in stacked])
         Clipper(alone, 2.0).clip()
         for p, q in zip(params, alone, strict=True):
             torch.testing.assert_close(p.grad[m], q.grad)
 
 
 def test_switch_gives_members_their_own_policies():
-    params = parameters([[3.0, 4.0], [3.0, 4.0]])
+    params = with_gradients([[3.0, 4.0], [3.0, 4.0]])
     policy = Switch([([True, False], Fixed(1.0)), ([False, True], Fixed(math.inf))])
     Clipper(params, policy, scope="member").clip()
     assert params[0].grad[0].norm().item() == pytest.approx(1.0)
@@ -149,7 +143,7 @@ def test_modules_groups_names_and_duplicates():
 )
 def test_bad_arguments_name_the_value(make, message):
     with pytest.raises(ValueError, match=message):
-        make(parameters([1.0, 2.0]))
+        make(with_gradients([1.0, 2.0]))
 
 
 # --- non-finite gradients ---------------------------------------------------------------------
@@ -160,7 +154,7 @@ BAD = [math.nan, math.inf, -math.inf]
 @pytest.mark.parametrize("bad", BAD)
 @pytest.mark.parametrize("scope", ["global", "tensor", "element"])
 def test_raise_names_the_step_and_leaves_everything(bad, scope):
-    params = parameters([1.0, 2.0], [bad, 4.0])
+    params = with_gradients([1.0, 2.0], [bad, 4.0])
     clipper = Clipper(params, 1.0, scope=scope)
     with pytest.raises(NonFiniteGradientError, match="at step 0"):
         clipper.clip()
@@ -170,14 +164,14 @@ def test_raise_names_the_step_and_leaves_everything(bad, scope):
 
 @pytest.mark.parametrize("bad", BAD)
 def test_zero_zeroes_only_the_parts_concerned(bad):
-    params = parameters([3.0, 4.0], [bad, 4.0])
+    params = with_gradients([3.0, 4.0], [bad, 4.0])
     Clipper(params, 1.0, scope="tensor", nonfinite="zero").clip()
     assert grads(params) == [pytest.approx([0.6, 0.8]), [0.0, 0.0]]
-    params = parameters([[3.0, 4.0], [bad, 4.0]])
+    params = with_gradients([[3.0, 4.0], [bad, 4.0]])
     Clipper(params, 1.0, scope="member", nonfinite="zero").clip()
     assert grads(params) == [[pytest.approx([0.6, 0.8]), [0.0, 0.0]]]
     for scope in ("global", "element"):
-        params = parameters([3.0, 4.0], [bad, 4.0])
+        params = with_gradients([3.0, 4.0], [bad, 4.0])
         Clipper(params, 1.0, scope=scope, nonfinite="zero").clip()
         assert grads(params) == [[0.0, 0.0], [0.0, 0.0]]
 
@@ -186,7 +180,7 @@ def test_zero_zeroes_only_the_parts_concerned(bad):
 @pytest.mark.parametrize("nonfinite", ["skip", "zero", "propagate"])
 @pytest.mark.parametrize("policy", [Decay, MovingAverage, Percentile])
 def test_a_nonfinite_size_never_enters_the_policy(bad, nonfinite, policy):
-    params = parameters([3.0, 4.0])
+    params = with_gradients([3.0, 4.0])
     clipper = Clipper(params, policy(), nonfinite=nonfinite)
     clipper.clip()
     before = clipper.policy.state_dict()
@@ -197,13 +191,13 @@ def test_a_nonfinite_size_never_enters_the_policy(bad, nonfinite, policy):
 
 def test_skip_leaves_every_gradient_alone():
     for scope in ("global", "tensor", "element"):
-        params = parameters([3.0, 4.0], [math.inf])
+        params = with_gradients([3.0, 4.0], [math.inf])
         assert Clipper(params, 1.0, scope=scope, nonfinite="skip").clip().skipped.all()
         assert grads(params) == [[3.0, 4.0], [math.inf]]
 
 
 def test_without_a_limit_one_bad_entry_stays_one_bad_entry():
-    params = parameters([math.inf, 1.0])
+    params = with_gradients([math.inf, 1.0])
     cliplab.create("none", params, nonfinite="propagate").clip()
     assert params[0].grad.tolist() == [math.inf, 1.0]
 
@@ -236,7 +230,7 @@ def test_history_holds_no_graph_and_no_alias():
 
 
 def test_propagate_is_what_the_arithmetic_gives():
-    params = parameters([math.nan, 1.0])
+    params = with_gradients([math.nan, 1.0])
     Clipper(params, 1.0, nonfinite="propagate").clip()
     assert params[0].grad.isnan().all()
 
@@ -307,7 +301,7 @@ def test_a_run_resumed_from_a_distributed_checkpoint_is_bit_identical(method, cu
 
 def test_history_to_frame():
     pytest.importorskip("pandas")
-    params = parameters([3.0, 4.0], [0.0])
+    params = with_gradients([3.0, 4.0], [0.0])
     clipper = Clipper(params, 1.0, scope="tensor")
     optimizer = torch.optim.SGD(params, lr=0.5)
     clipper.attach(optimizer)
@@ -324,7 +318,7 @@ def test_history_to_frame():
 
 def test_the_threshold_object_is_copied():
     policy = Decay()
-    first, second = Clipper(parameters([1.0]), policy), Clipper(parameters([9.0]), policy)
+    first, second = Clipper(with_gradients([1.0]), policy), Clipper(with_gradients([9.0]), policy)
     second.clip()
     assert first.policy is not second.policy
     assert first.policy.state["hits"].tolist() == [0]
@@ -337,7 +331,7 @@ def test_methods_have_sources_and_take_clipper_settings():
     names = {m.name for m in cliplab.list_methods()}
     assert names >= {"none", "value", "norm", "tensor_norm", "decay", "moving_average", "autoclip"}
     assert all(m.summary and m.source for m in cliplab.list_methods())
-    params = parameters([3.0, 4.0])
+    params = with_gradients([3.0, 4.0])
     clipper = cliplab.create("norm", params, threshold=2.0, mode="skip")
     assert clipper.clip().skipped
     with pytest.raises(ValueError, match="unknown method 'clip'; known: adagc, agc, autoclip"):

@@ -6,18 +6,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from making import with_gradients
 from torch import nn
 
 import cliplab
 
 INF, NAN = math.inf, math.nan
-
-
-def parameters(grads):
-    params = [nn.Parameter(torch.zeros_like(g)) for g in grads]
-    for p, g in zip(params, grads, strict=True):
-        p.grad = g.clone()
-    return params
 
 
 def tensors(*rows, dtype=torch.float32):
@@ -35,7 +29,7 @@ def test_clip_grad_norm_is_torchs_bit_for_bit(dtype, seed, max_norm, order, scal
     generator = torch.Generator().manual_seed(seed)
     shapes = [(7, 5), (5,), (2, 3, 4)]
     grads = [torch.randn(s, generator=generator, dtype=dtype) * scale for s in shapes]
-    ours, theirs = parameters(grads), parameters(grads)
+    ours, theirs = with_gradients(*grads), with_gradients(*grads)
     norm = cliplab.clip_grad_norm_(ours, max_norm, order)
     expected = torch.nn.utils.clip_grad_norm_(theirs, max_norm, order)
     assert torch.equal(norm, expected)
@@ -45,21 +39,21 @@ def test_clip_grad_norm_is_torchs_bit_for_bit(dtype, seed, max_norm, order, scal
 @given(seed=st.integers(0, 1000), limit=st.floats(0, 3))
 def test_clip_grad_value_is_torchs(seed, limit):
     grads = [torch.randn(6, generator=torch.Generator().manual_seed(seed))]
-    ours, theirs = parameters(grads), parameters(grads)
+    ours, theirs = with_gradients(*grads), with_gradients(*grads)
     cliplab.clip_grad_value_(ours, limit)
     torch.nn.utils.clip_grad_value_(theirs, limit)
     assert torch.equal(ours[0].grad, theirs[0].grad)
 
 
 def test_error_if_nonfinite_leaves_gradients():
-    params = parameters([torch.tensor([math.inf, 1.0])])
+    params = with_gradients(torch.tensor([math.inf, 1.0]))
     with pytest.raises(RuntimeError, match=r"total norm of order 2\.0 is inf"):
         cliplab.clip_grad_norm_(params, 1.0, error_if_nonfinite=True)
     assert params[0].grad.tolist() == [math.inf, 1.0]
 
 
 def test_generators_single_tensors_and_no_gradients():
-    params = parameters([torch.tensor([3.0, 4.0])])
+    params = with_gradients(torch.tensor([3.0, 4.0]))
     assert cliplab.clip_grad_norm_((p for p in params), 10.0).item() == 5.0
     assert cliplab.clip_grad_norm_(params[0], 10.0).item() == 5.0
     assert cliplab.clip_grad_norm_([torch.nn.Parameter(torch.zeros(2))], 1.0).item() == 0.0
@@ -98,7 +92,7 @@ def test_where_equality_is_promised_every_bit_is_torchs(case, dtype):
     grads = tensors(*rows, dtype=dtype)
     forms = []
     for module in (cliplab, torch.nn.utils):
-        once, twice = parameters(grads), parameters(grads)
+        once, twice = with_gradients(*grads), with_gradients(*grads)
         size = module.clip_grad_norm_(once, limit, order)
         total = module.get_total_norm([p.grad for p in twice], order)
         module.clip_grads_with_norm_(twice, torch.tensor(limit, dtype=dtype), total)
@@ -113,7 +107,7 @@ def test_where_equality_is_promised_every_bit_is_torchs(case, dtype):
 @pytest.mark.parametrize("limit", [0.7, torch.tensor(0.7), torch.tensor(0.7).double()])
 def test_limits_may_be_tensors_and_foreach_is_accepted(limit, foreach):
     grads = [torch.randn(7, 5, generator=torch.Generator().manual_seed(s)) for s in range(3)]
-    ours, theirs = parameters(grads), parameters(grads)
+    ours, theirs = with_gradients(*grads), with_gradients(*grads)
     cliplab.clip_grad_norm_(ours, limit, foreach=foreach)
     torch.nn.utils.clip_grad_norm_(theirs, limit, foreach=foreach)
     assert all(torch.equal(a.grad, b.grad) for a, b in zip(ours, theirs, strict=True))
@@ -122,14 +116,14 @@ def test_limits_may_be_tensors_and_foreach_is_accepted(limit, foreach):
 
 
 def test_a_limit_of_one_entry_that_needs_a_gradient_is_a_number():
-    params = parameters(tensors([3.0, 4.0]))
+    params = with_gradients(*tensors([3.0, 4.0]))
     cliplab.clip_grad_norm_(params, torch.ones(1, requires_grad=True))
     assert params[0].grad.norm().item() == pytest.approx(1.0)
     assert not params[0].grad.requires_grad
 
 
 def test_value_clipping_of_what_is_not_finite_is_torchs():
-    params = parameters(tensors([INF, -INF, NAN, 0.5]))
+    params = with_gradients(*tensors([INF, -INF, NAN, 0.5]))
     cliplab.clip_grad_value_(params, 1.0)
     assert params[0].grad[[0, 1, 3]].tolist() == [1.0, -1.0, 0.5]
     assert params[0].grad[2].isnan()
@@ -146,7 +140,7 @@ def test_nothing_to_clip_is_zero_and_an_empty_generator_warns(call):
 
 
 def test_frozen_parameters_with_a_gradient_count():
-    params = parameters(tensors([3.0], [4.0]))
+    params = with_gradients(*tensors([3.0], [4.0]))
     params[0].requires_grad_(False)
     assert cliplab.clip_grad_norm_(params, 1.0).item() == 5.0
     assert params[0].grad.item() == pytest.approx(0.6)
@@ -164,7 +158,7 @@ BETTER_THAN_TORCH = {  # norm and gradients after clipping at 1; torch's own ans
 @pytest.mark.parametrize("case", BETTER_THAN_TORCH)
 def test_norms_that_torch_gets_wrong(case):
     grads, norm, after = BETTER_THAN_TORCH[case]
-    ours, theirs = parameters(grads), parameters(grads)
+    ours, theirs = with_gradients(*grads), with_gradients(*grads)
     assert cliplab.clip_grad_norm_(ours, 1.0).item() == pytest.approx(norm, rel=1e-6)
     wrong = torch.nn.utils.clip_grad_norm_(theirs, 1.0).item()
     assert abs(wrong - norm) > 1e-4 * norm or math.isinf(wrong)
@@ -173,19 +167,19 @@ def test_norms_that_torch_gets_wrong(case):
 
 
 def test_a_norm_of_bf16_is_kept_in_fp32():
-    params = parameters(tensors([3.0, 4.0], dtype=torch.bfloat16))
+    params = with_gradients(*tensors([3.0, 4.0], dtype=torch.bfloat16))
     assert cliplab.clip_grad_norm_(params, 1.0).dtype == torch.float32
-    mixed = parameters([torch.ones(3, dtype=torch.bfloat16), torch.ones(6)])
+    mixed = with_gradients(torch.ones(3, dtype=torch.bfloat16), torch.ones(6))
     assert cliplab.clip_grad_norm_(mixed, 1.0).item() == 3.0
     assert [p.grad.dtype for p in mixed] == [torch.bfloat16, torch.float32]
-    wide = parameters([torch.ones(3), torch.ones(6, dtype=torch.float64)])
+    wide = with_gradients(torch.ones(3), torch.ones(6, dtype=torch.float64))
     assert cliplab.clip_grad_norm_(wide, 1.0).dtype == torch.float64
 
 
 @pytest.mark.parametrize("order", [0, -1.0, -INF, NAN, "fro", "nuc", True, None])
 def test_orders_that_are_no_norm_are_refused(order):
     with pytest.raises(ValueError, match="norm_type must be a number > 0 or inf"):
-        cliplab.clip_grad_norm_(parameters(tensors([1.0])), 1.0, order)
+        cliplab.clip_grad_norm_(with_gradients(*tensors([1.0])), 1.0, order)
 
 
 LIMITED = {
@@ -203,7 +197,7 @@ LIMITED = {
 @pytest.mark.parametrize("bad", [-1.0, NAN, True, "1.0", None, torch.tensor(-1.0), torch.ones(2)])
 @pytest.mark.parametrize("name", LIMITED)
 def test_limits_that_are_no_limit_are_refused_and_change_nothing(name, bad):
-    params = parameters(tensors([3.0, 4.0]))
+    params = with_gradients(*tensors([3.0, 4.0]))
     with pytest.raises(ValueError, match=f"{name.strip()} must be a number >"):
         LIMITED[name](params, bad)
     assert params[0].grad.tolist() == [3.0, 4.0]
@@ -238,23 +232,23 @@ def test_sparse_gradients_are_coalesced_measured_and_clipped():
 
 
 def test_complex_gradients_are_clipped_by_magnitude():
-    params = parameters([torch.tensor([3 + 4j, 0.1j, 0])])
+    params = with_gradients(torch.tensor([3 + 4j, 0.1j, 0]))
     cliplab.clip_grad_value_(params, 1.0)
     torch.testing.assert_close(params[0].grad, torch.tensor([0.6 + 0.8j, 0.1j, 0]))
-    params = parameters([torch.tensor([3 + 4j]), torch.tensor([12j])])
+    params = with_gradients(torch.tensor([3 + 4j]), torch.tensor([12j]))
     assert cliplab.clip_grad_norm_(params, 1.3).item() == 13.0
     torch.testing.assert_close(params[1].grad, torch.tensor([1.2j]))
 
 
 def test_a_parameter_given_twice_is_clipped_once_and_an_empty_one_is_no_error():
-    params = parameters(tensors([3.0, 4.0], []))
+    params = with_gradients(*tensors([3.0, 4.0], []))
     assert cliplab.clip_grad_norm_(params * 2, 1.0).item() == 5.0
     assert params[0].grad.norm().item() == pytest.approx(1.0)
     assert cliplab.clip_grad_norm_(params, 1.0, INF).item() == pytest.approx(0.8)
 
 
 def test_what_need_not_be_clipped_is_not_written_to():
-    params = parameters(tensors([3.0, 4.0], [1.0]))
+    params = with_gradients(*tensors([3.0, 4.0], [1.0]))
     versions = [p.grad._version for p in params]
     cliplab.clip_grad_norm_(params, 100.0)
     cliplab.adaptive_clip_(params, 1e9)
@@ -264,6 +258,6 @@ def test_what_need_not_be_clipped_is_not_written_to():
 
 @pytest.mark.parametrize("order", [1.0, 3.0])
 def test_other_orders_are_right_where_deepspeed_0_x_sums_wrongly(order):
-    params = parameters(tensors([1.0, 2.0], [3.0]))
+    params = with_gradients(*tensors([1.0, 2.0], [3.0]))
     norm = cliplab.clip_grad_norm_(params, 100.0, order).item()
     assert norm == pytest.approx((1 + 2**order + 3**order) ** (1 / order))

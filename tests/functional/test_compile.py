@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import torch
-from torch import nn
+from making import with_gradients
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import cliplab
@@ -53,10 +53,9 @@ INSIDE = {"activation", "activation norm"}  # their backward pass runs in the fo
 
 def parameters(dtype=torch.float32):
     torch.manual_seed(0)
-    params = [nn.Parameter(torch.randn(shape).to(dtype)) for shape in [(3, 4), (3,), (2, 3, 2)]]
-    for p in params:
-        p.grad = torch.randn(p.shape).to(dtype)
-    return params
+    shapes = [(3, 4), (3,), (2, 3, 2)]
+    weights, grads = ([torch.randn(shape).to(dtype) for shape in shapes] for _ in range(2))
+    return with_gradients(*grads, weights=weights)
 
 
 def step(form):

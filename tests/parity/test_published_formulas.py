@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from making import with_gradients
 from torch import nn
 
 import cliplab
@@ -166,9 +167,7 @@ WEIGHTS = [torch.tensor([[0.0, 0.0], [3.0, 4.0]]), torch.tensor([1.0]), torch.ze
 
 
 def clipped(threshold, scope):
-    params = [nn.Parameter(w.clone()) for w in WEIGHTS]
-    for p, g in zip(params, GRADS, strict=True):
-        p.grad = g.clone()
+    params = with_gradients(*GRADS, weights=WEIGHTS)
     Clipper(params, threshold, scope=scope).clip()
     return [p.grad for p in params]
 

@@ -25,7 +25,7 @@ def launch(folder, world, *cases):
     own = folder / f"{world}-{cases[0]}"
     own.mkdir()
     place = [str(own / "store"), str(own)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parent)}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parents[1])}
     ranks = [
         subprocess.Popen(
             [

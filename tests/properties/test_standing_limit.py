@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from torch import nn
+from making import with_gradients
 
 from cliplab import Clipper
 
@@ -29,9 +29,7 @@ def gradients(seed, exponent, dtype):
 
 
 def clip(grads, limit, scope, **settings):
-    params = [nn.Parameter(torch.zeros_like(g)) for g in grads]
-    for p, g in zip(params, grads, strict=True):
-        p.grad = g.clone()
+    params = with_gradients(*grads)
     report = Clipper(params, limit, scope=scope, **settings).clip()
     return [p.grad for p in params], report
 
