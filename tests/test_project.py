@@ -91,17 +91,13 @@ def test_papermill_reads_the_same_parameters(path):
     assert set(inspect_notebook(str(path))) == set(read_parameters(path))
 
 
-def test_no_file_is_over_300_lines_and_none_is_large():
+def test_no_file_is_large():
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
     if listed.returncode:
         pytest.skip("not a git checkout")
     for name in listed.stdout.splitlines():
         path = ROOT / name
-        if not path.exists():
-            continue
-        assert path.stat().st_size < 500_000, name
-        if path.parts[len(ROOT.parts)] == "cliplab" and path.suffix == ".py":
-            assert len(path.read_text().splitlines()) <= 300, name
+        assert not path.exists() or path.stat().st_size < 500_000, name
 
 
 @pytest.mark.parametrize("name", cliplab.__all__)
