@@ -18,7 +18,10 @@ READY := $(VENV)/.ready
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help env lab reproduce report results test lint format clean
+.PHONY: help env lab reproduce report results check test nightly lint format clean
+
+TESTS = $(BIN)python -m pytest -q -n $(JOBS) --dist loadgroup --no-loadscope-reorder \
+	--max-worker-restart 0
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1: /p' Makefile | awk -F': ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
@@ -38,8 +41,15 @@ results: $(READY) ## run the verdict preset, publish its rows, regenerate RESULT
 	$(BIN)cliplab run --preset verdict --jobs $(JOBS) --executor $(EXECUTOR) $(ARGS)
 	$(BIN)cliplab report --preset verdict --publish
 
+check: lint ## lint, types, and the tests of the core, in a minute, for the loop of editing
+	$(TESTS) -m "not slow and not nightly" tests cliplab \
+		--ignore tests/lab --ignore tests/cli --ignore cliplab/lab --ignore cliplab/cli
+
 test: lint ## lint, types, and all tests, the notebooks included
-	$(BIN)python -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder --max-worker-restart 0
+	$(TESTS)
+
+nightly: $(READY) ## what is long or random (a hundred kills, all fingerprints, thousands of examples)
+	$(TESTS) -m "nightly or hypothesis" --hypothesis-profile nightly
 
 lint: $(READY) ## lint and types
 	$(BIN)ruff check .

@@ -235,7 +235,7 @@ class Chaos:
 
     def outcome(self):
         """Counts, once the family had time to end."""
-        psutil.wait_procs(family(self.folder), timeout=10)
+        psutil.wait_procs(family(self.folder), timeout=60)
         runs = [record.params["first_seed"] for record in records_in(self.results)]
         lines = (self.folder / "log.txt").read_text().splitlines()
         return {

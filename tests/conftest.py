@@ -1,4 +1,5 @@
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -6,16 +7,30 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import hypothesis
 import pytest
-import torch
+
+began = time.perf_counter()
+import torch  # noqa: E402
+
+PATIENCE = max(1.0, (time.perf_counter() - began) / 3)
 
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("cliplab", deadline=None, derandomize=True, max_examples=60)
+hypothesis.settings.register_profile("nightly", deadline=None, max_examples=1_000, print_blob=True)
 hypothesis.settings.load_profile("cliplab")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest file first, so that no worker ends alone with it."""
-    items.sort(key=lambda item: item.path.name != "test_notebooks.py")
+    """What is slow comes first and goes to any worker; the rest stays with its file's fixtures."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    for item in items:
+        if not any(map(item.get_closest_marker, ("slow", "xdist_group"))):
+            item.add_marker(pytest.mark.xdist_group(str(item.path)))
+
+
+@pytest.fixture(scope="session")
+def patience() -> float:
+    """How many times slower this machine is, now, than one that imports torch in 3 s; >= 1."""
+    return PATIENCE
 
 
 @pytest.fixture(autouse=True)

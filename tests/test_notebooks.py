@@ -1,6 +1,7 @@
 """The collection itself: every notebook through the real runner, smoke preset, no network."""
 
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -8,72 +9,97 @@ from pathlib import Path
 import pytest
 
 from cliplab.cli.main import main
+from cliplab.lab.batch.batch import run_batch
+from cliplab.lab.batch.plan import plan
+from cliplab.lab.executors.local import LocalExecutor
 from cliplab.lab.notebook.cells import load_cells
-from cliplab.lab.runs.record import MIME, RunRecord
+from cliplab.lab.runs.record import MIME
 
 ROOT = Path(__file__).parents[1]
-NAMES = [path.stem for path in sorted((ROOT / "notebooks").glob("*.ipynb"))]
+PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+NAMES = [path.stem for path in PATHS]
+PAIRS = [PATHS[i : i + 2] for i in range(0, len(PATHS), 2)]
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="session")
+def smoke(tmp_path_factory):
+    """The folder of this session's smoke runs: what one process has run, the others find done."""
+    own = tmp_path_factory.getbasetemp()
+    return (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "smoke"
 
 
 @pytest.fixture(scope="module")
-def batch(tmp_path_factory):
-    """One smoke batch of everything, with the package index out of reach."""
-    root = tmp_path_factory.mktemp("smoke")
+def workers(tmp_path_factory):
+    """One worker, and two at once; the package index is out of their reach."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PIP_NO_INDEX", "1")
-        patch.setenv("PIP_FIND_LINKS", "")
-        patch.setenv("CLIPLAB_DATA", str(root / "empty cache"))
-        status = main(arguments(root, "results", jobs=1))
-    return root, status
+        out_of_reach(patch, tmp_path_factory.mktemp("empty cache"))
+        executors = LocalExecutor(1), LocalExecutor(2)
+    yield executors
+    for executor in executors:
+        executor.kill()
 
 
-def arguments(root, results, jobs, *more):
-    folders = ["--notebooks", ROOT / "notebooks", "--results", root / results]
-    folders += ["--reports", root / "reports"]
-    return [str(word) for word in ["run", "--preset", "smoke", "--jobs", jobs, *folders, *more]]
+def out_of_reach(patch, cache):
+    patch.setenv("PIP_NO_INDEX", "1")
+    patch.setenv("PIP_FIND_LINKS", "")
+    patch.setenv("CLIPLAB_DATA", str(cache))
 
 
-def records(results):
-    return {path.parts[-4]: RunRecord.load(path) for path in results.glob("*/smoke/*/record.json")}
-
-
-def test_every_notebook_runs_and_every_claim_is_listed_without_a_verdict(batch):
-    root, status = batch
-    assert status == 0
-    assert sorted(records(root / "results")) == NAMES
-    claims = json.loads((root / "reports" / "claims.json").read_text())
-    assert {claim["verdict"] for claim in claims} == {"no verdict (smoke)"}
-    assert {claim["notebook"] for claim in claims} <= set(NAMES)
-    assert all(claim["n"] for claim in claims)
-    assert set(claims[0]) == {
-        "id", "statement", "notebook", "kind", "verdict", "outcome", "reason", "note",
-        "effect", "low", "high", "n", "p",
-    }  # fmt: skip
-
-
-def test_the_report_has_a_page_for_every_notebook(batch):
-    root, _ = batch
-    index = (root / "reports" / "index.html").read_text()
-    for name in NAMES:
-        assert name in index
-    pages = list((root / "reports" / "pages").glob("*.html"))
-    assert len(pages) == len(NAMES)
-    for page in pages:
-        assert not re.search(r"""(src|href)=["']https?://[^"']+\.(js|css)""", page.read_text())
-
-
-def test_forked_and_stock_kernels_and_any_number_of_jobs_give_the_same_outputs(batch):
-    root, _ = batch
-    assert main(arguments(root, "again", 2, "--kernel", "stock")) == 0
-    first, second = records(root / "results"), records(root / "again")
-    for name in NAMES:
-        forked, stock = first[name], second[name]
+@pytest.mark.parametrize("paths", PAIRS, ids=lambda paths: "-".join(p.stem[:2] for p in paths))
+def test_forked_and_stock_kernels_and_any_number_of_jobs_give_the_same_outputs(
+    paths, smoke, workers, tmp_path
+):
+    one, two = workers
+    first = run_batch(plan(paths, "smoke", smoke / "results"), one)
+    second = run_batch(plan(paths, "smoke", tmp_path, kernel="stock"), two)
+    assert first.failures == second.failures == []
+    for path, forked, stock in zip(paths, first.records, second.records, strict=True):
+        assert forked.notebook == stock.notebook == path.stem
         assert forked.provenance["kernel"] == ("forked" if sys.platform == "linux" else "stock")
         assert stock.provenance["kernel"] == "stock"
         assert forked.key == stock.key
-        assert forked.rows == stock.rows, name
-        assert (forked.curves, forked.choices) == (stock.curves, stock.choices), name
-        assert outputs(forked) == outputs(stock), name
+        assert forked.rows == stock.rows, path
+        assert (forked.curves, forked.choices) == (stock.curves, stock.choices), path
+        assert outputs(forked) == outputs(stock), path
+
+
+@pytest.mark.xdist_group("collection")
+class TestCollection:
+    """One command for all of it: what the tests above have run is done."""
+
+    @pytest.fixture(scope="class")
+    def reports(self, smoke, tmp_path_factory):
+        folder = tmp_path_factory.mktemp("collection")
+        command = ["run", "--preset", "smoke", "--jobs", "2", "--notebooks", ROOT / "notebooks"]
+        command += ["--results", smoke / "results", "--reports", folder / "reports"]
+        with pytest.MonkeyPatch.context() as patch:
+            out_of_reach(patch, folder / "empty cache")
+            assert main(list(map(str, command))) == 0
+        return folder / "reports"
+
+    def test_every_notebook_runs_and_every_claim_is_listed_without_a_verdict(self, reports, smoke):
+        found = [path.parts[-4] for path in smoke.glob("results/*/smoke/*/record.json")]
+        assert sorted(found) == NAMES
+        claims = json.loads((reports / "claims.json").read_text())
+        assert {claim["verdict"] for claim in claims} == {"no verdict (smoke)"}
+        assert {claim["notebook"] for claim in claims} <= set(NAMES)
+        assert all(claim["n"] for claim in claims)
+        assert set(claims[0]) == {
+            "id", "statement", "notebook", "kind", "verdict", "outcome", "reason", "note",
+            "effect", "low", "high", "n", "p",
+        }  # fmt: skip
+
+    def test_the_report_has_a_page_for_every_notebook(self, reports):
+        index = (reports / "index.html").read_text()
+        for name in NAMES:
+            assert name in index
+        pages = list((reports / "pages").glob("*.html"))
+        assert len(pages) == len(NAMES)
+        for page in pages:
+            external = r"""(src|href)=["']https?://[^"']+\.(js|css)"""
+            assert not re.search(external, page.read_text())
 
 
 def outputs(record):

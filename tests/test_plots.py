@@ -84,6 +84,7 @@ def test_a_probe_shows_its_threshold_and_what_it_left_out():
     assert labels == ["raw norm", "used", "not finite or 0"]
 
 
+@pytest.mark.slow
 def test_the_live_figure_in_a_notebook(tmp_path, make_notebook):
     nbclient = pytest.importorskip("nbclient")
     import nbformat
@@ -101,7 +102,7 @@ with clipper.history.watch(0) as live:
 """
     path = make_notebook(tmp_path / "live.ipynb", cell)
     notebook = nbformat.read(path, as_version=4)
-    nbclient.NotebookClient(notebook, timeout=60, kernel_name="python3").execute()
+    nbclient.NotebookClient(notebook, timeout=600, kernel_name="python3").execute()
     outputs = notebook.cells[-1].outputs
     pictures = [o for o in outputs if "image/png" in json.dumps(o.get("data", {}))]
     assert len(pictures) == 1  # always in the same place

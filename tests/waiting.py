@@ -5,10 +5,12 @@ from collections.abc import Callable
 
 import psutil
 
+LONG = 300.0  # seconds after which nothing comes any more, on a slow and busy machine
 
-def wait_until(condition: Callable[[], object], seconds: float = 60) -> None:
-    """Return as soon as the condition holds; fail when it does not in time."""
-    deadline = time.monotonic() + seconds
+
+def wait_until(condition: Callable[[], object]) -> None:
+    """Return as soon as the condition holds; fail when it does not."""
+    deadline = time.monotonic() + LONG
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)

@@ -9,19 +9,19 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from waiting import is_gone, wait_until
+from recording import LIGHT
+from waiting import LONG, is_gone, wait_until
 
 from cliplab.cli.arguments import parse_arguments
 from cliplab.cli.main import main
 from cliplab.history import History
 from cliplab.lab.runs.keys import code_key
 
-SLOW = """
+SLOW = f"""{LIGHT}
 import time
-from cliplab.lab.runs import record
 time.sleep(wait)
 seeds = range(first_seed, first_seed + n_seeds)
-record([{"arm": f"wait={wait}", "seed": seed, "ok": True} for seed in seeds])
+record([{{"arm": f"wait={{wait}}", "seed": seed, "ok": True}} for seed in seeds])
 """
 
 
@@ -255,6 +255,7 @@ def cells_running(results: Path) -> list[str]:
     return [path.read_text() for path in results.rglob("progress")]
 
 
+@pytest.mark.slow
 def test_kill_9_leaves_no_process_and_loses_only_what_was_in_flight(project):
     command = "run 01 --grid wait=0,2,2.1,2.2 --jobs 2"
     batch = start(command)
@@ -265,12 +266,12 @@ def test_kill_9_leaves_no_process_and_loses_only_what_was_in_flight(project):
     family = psutil.Process(batch.pid).children(recursive=True)
     assert len(family) >= 4  # two workers and their kernels
     os.kill(batch.pid, signal.SIGKILL)
-    batch.communicate(timeout=60)  # nobody else holds its output
-    wait_until(lambda: all(map(is_gone, family)), seconds=10)
+    batch.communicate(timeout=LONG)  # nobody else holds its output
+    wait_until(lambda: all(map(is_gone, family)))
     assert list(project.rglob("record.json")) == [done]
 
     again = start(command)
-    out, err = again.communicate(timeout=90)
+    out, err = again.communicate(timeout=LONG)
     assert again.returncode == 0, err
     assert "1 done, 3 to run" in err
     assert err.count("\nstart ") == err.count("\ndone ") == 3
@@ -291,21 +292,22 @@ def check_report(project: Path, out: str) -> None:
     assert (project / "reports" / "index.html").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_stopped_batch_ends_at_once_and_says_how_to_go_on(number, status, project):
-    batch = start("run 01 -p wait 60")
+    batch = start("run 01 -p wait 3600")
     wait_until(lambda: "cell 4/4" in cells_running(project))
     family = psutil.Process(batch.pid).children(recursive=True)
     batch.send_signal(number)
-    _, err = batch.communicate(timeout=10)
+    _, err = batch.communicate(timeout=LONG)
     assert batch.returncode == status
     assert err.splitlines()[-1] == "stopped: 0 of 1 runs are done; the same command does the rest"
     assert "Traceback" not in err
-    wait_until(lambda: all(map(is_gone, family)), seconds=5)
+    wait_until(lambda: all(map(is_gone, family)))
 
 
 def test_a_failure_is_named_and_sets_the_status_and_damage_is_refused(project, capsys):
-    assert status_of("run --preset quick --jobs 2") == 1
+    assert status_of("run --preset quick --jobs 2 --kernel stock") == 1
     err = capsys.readouterr().err
     assert "0 done, 2 to run" in err
     head, last = err.splitlines()[-2:]
@@ -317,7 +319,7 @@ def test_a_failure_is_named_and_sets_the_status_and_damage_is_refused(project, c
 
     (record,) = project.rglob("record.json")
     record.write_text(record.read_text()[:-20])
-    assert status_of("run 01") == 2
+    assert status_of("run 01 --kernel stock") == 2
     err = capsys.readouterr().err
     assert err.count("\n") == 1
     assert f"corrupt record {record}: " in err
@@ -325,8 +327,8 @@ def test_a_failure_is_named_and_sets_the_status_and_damage_is_refused(project, c
 
 
 def test_overlapping_seeds_are_kept_but_not_judged(project, capsys):
-    assert status_of("run 01 --preset smoke --seeds 0-1") == 0
-    assert status_of("run 01 --preset smoke --seeds 1-2") == 0
+    assert status_of("run 01 --preset smoke --kernel stock --seeds 0-1") == 0
+    assert status_of("run 01 --preset smoke --kernel stock --seeds 1-2") == 0
     assert status_of("report --preset smoke") == 1
     err = capsys.readouterr().err
     assert "cannot judge: 01_slow: seed 1 was run twice with the same settings, in " in err
@@ -352,9 +354,9 @@ def test_other_settings_get_a_report_and_no_verdict(project, capsys):
     (project / "notebooks" / "claims.toml").write_text(LEDGER)
     (project / "notebooks" / "presets.toml").write_text("[01_slow.one]\nwait = 0\n")
     for command, verdict in [
-        ("run 01 --preset one", "supported"),
-        ("run 01 --preset one -p name=b", "no verdict (name changed)"),
-        ("run 01 --preset one --grid name=c,d", "no verdict (name changed)"),
+        ("run 01 --kernel stock --preset one", "supported"),
+        ("run 01 --kernel stock --preset one -p name=b", "no verdict (name changed)"),
+        ("run 01 --kernel stock --preset one --grid name=c,d", "no verdict (name changed)"),
         ("report --preset one", "supported"),
     ]:
         assert status_of(command) == 0, capsys.readouterr().err
@@ -364,8 +366,8 @@ def test_other_settings_get_a_report_and_no_verdict(project, capsys):
 
 
 def test_a_batch_that_only_failed_keeps_the_last_report(project, capsys):
-    assert status_of("run 01 --preset smoke") == 0
+    assert status_of("run 01 --preset smoke --kernel stock") == 0
     before = (project / "reports" / "claims.json").stat().st_mtime_ns
-    assert status_of("run 02") == 1
+    assert status_of("run 02 --kernel stock") == 1
     assert (project / "reports" / "claims.json").stat().st_mtime_ns == before
     assert json.loads((project / "results" / "last_run.json").read_text())

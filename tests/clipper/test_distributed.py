@@ -10,14 +10,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from waiting import LONG
 
 HERE = Path(__file__).parent
-LIMIT = 240  # seconds until a hanging rank fails the test
 
-pytestmark = pytest.mark.skipif(
-    not torch.distributed.is_available() or not torch.distributed.is_gloo_available(),
-    reason="torch without gloo",
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.xdist_group("ranks"),
+    pytest.mark.skipif(
+        not torch.distributed.is_available() or not torch.distributed.is_gloo_available(),
+        reason="torch without gloo",
+    ),
+]
 
 
 def launch(folder, world, *cases):
@@ -46,7 +50,7 @@ def launch(folder, world, *cases):
         for rank in range(world)
     ]
     try:
-        said = [rank.communicate(timeout=LIMIT)[0] for rank in ranks]
+        said = [rank.communicate(timeout=LONG)[0] for rank in ranks]
     finally:
         for rank in ranks:
             rank.kill()

@@ -5,18 +5,19 @@ import sys
 from pathlib import Path
 
 import pytest
+from recording import LIGHT
+from waiting import LONG
 
 from cliplab.cli.main import main
 from cliplab.lab.runs.record import RunRecord
 
 # Every completed run leaves a line.
-COUNT = """
+COUNT = f"""{LIGHT}
 import os, time
-from cliplab.lab import record
 time.sleep(0.2)
 log = os.open("log", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-os.write(log, f"{x}\\n".encode())
-record([{"arm": f"x={x}", "seed": 0}])
+os.write(log, f"{{x}}\\n".encode())
+record([{{"arm": f"x={{x}}", "seed": 0}}])
 """
 
 
@@ -27,6 +28,7 @@ def project(tmp_path, make_notebook, monkeypatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_two_batches_share_the_work(project):
     grid = ",".join(map(str, range(12)))
     command = [sys.executable, "-m", "cliplab.cli", "run", "--grid", f"x={grid}"]
@@ -38,7 +40,7 @@ def test_two_batches_share_the_work(project):
         )
         for i in range(2)
     ]
-    ends = [batch.communicate(timeout=300)[1] for batch in batches]
+    ends = [batch.communicate(timeout=LONG)[1] for batch in batches]
     assert [batch.returncode for batch in batches] == [0, 0], ends
     ran = sorted(map(int, (project / "notebooks" / "log").read_text().split()))
     assert ran == list(range(12))

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from recording import LIGHT
 from waiting import is_gone, wait_until
 
 from cliplab.lab.batch.batch import BatchResult, run_batch
@@ -14,7 +15,7 @@ from cliplab.lab.executors.local import LocalExecutor
 from cliplab.lab.report.outcome import failure_table
 from cliplab.lab.report.site import write_report
 
-RECORD = "from cliplab.lab import record\nrecord([{'arm': 'a', 'seed': 0}])"
+RECORD = f"{LIGHT}\nrecord([{{'arm': 'a', 'seed': 0}}])"
 # A child in a session of its own whose parent is gone: no signal to the kernel's group reaches it.
 DAEMON = """
 import os, time
@@ -48,8 +49,9 @@ SEGFAULT = "import ctypes\nctypes.string_at(0)"
 FLOOD = "for _ in range(1000):\n    print('x' * 99_999)"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", ["fork", "stock"])
-def test_each_fails_alone_and_leaves_no_process(kernel, tmp_path, make_notebook):
+def test_each_fails_alone_and_leaves_no_process(kernel, tmp_path, make_notebook, patience):
     folder = tmp_path / "nb"
     cells = {
         "01_good": [RECORD],
@@ -69,7 +71,7 @@ def test_each_fails_alone_and_leaves_no_process(kernel, tmp_path, make_notebook)
             [notebook],
             "quick",
             tmp_path / "results",
-            budget_s=20 if notebook.stem == "03_forever" else 300,
+            budget_s=20 * patience if notebook.stem == "03_forever" else 3600,
             memory_gb=1.0,
             kernel=kernel,
         )
@@ -81,7 +83,7 @@ def test_each_fails_alone_and_leaves_no_process(kernel, tmp_path, make_notebook)
     assert kernels == {"forked" if kernel == "fork" and sys.platform == "linux" else "stock"}
     died = "the kernel died: killed, or out of memory"
     assert {f.spec.label: (f.cell, f.error) for f in result.failures} == {
-        "03_forever": ("5/5", "over its budget of 0.333 minutes"),
+        "03_forever": ("5/5", f"over its budget of {patience / 3:.3g} minutes"),
         "04_greedy": ("4/4", "over its budget of 1 GB of memory"),
         "05_segfault": ("4/4", died),
         "06_exits": ("4/4", died),
@@ -91,15 +93,15 @@ def test_each_fails_alone_and_leaves_no_process(kernel, tmp_path, make_notebook)
         assert names == {".lock", "error.txt", "notebook.ipynb"}
     daemons = [int(pid) for pid in (folder / "pids").read_text().split()]
     assert len(daemons) >= 2
-    wait_until(lambda: all(map(is_gone, daemons)), seconds=30)
-    check_what_is_said(result, tmp_path)
+    wait_until(lambda: all(map(is_gone, daemons)))
+    check_what_is_said(result, tmp_path, f"{patience / 3:.3g}")
 
 
-def check_what_is_said(result: BatchResult, folder: Path) -> None:
+def check_what_is_said(result: BatchResult, folder: Path, minutes: str) -> None:
     table = failure_table(result.failures).splitlines()
     assert len(table) == 5
     assert re.split(r"\s{2,}", table[0]) == ["failed run", "cell", "error", "details"]
-    assert table[1].startswith("03_forever   5/5   over its budget of 0.333 minutes  ")
+    assert table[1].startswith(f"03_forever   5/5   over its budget of {minutes} minutes  ")
     index = write_report(result.records, [], {}, folder / "reports", result.failures)
     assert "over its budget of 1 GB of memory" in index.read_text()
     pages = list((folder / "reports" / "pages").iterdir())
@@ -137,6 +139,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
+@pytest.mark.slow
 def test_a_full_disk_fails_what_needs_it_and_the_rest_is_done_when_there_is_room(
     small_disk, tmp_path, make_notebook
 ):

