@@ -30,6 +30,7 @@ lab.stats
 lab.claims
 lab.kernels
 lab.batch
+lab.attest
 lab.executors
 lab.report
 lab.session
