@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from cliplab import Clipper, ClipReport, Switch, Threshold, as_policy
+from cliplab.lab.training.telemetry import finite_or_none, member_columns
 
 
 class Ensemble(nn.Module):
@@ -106,24 +107,12 @@ class Ensemble(nn.Module):
         """One tidy row per member with its clipping telemetry; ``columns`` hold lists or scalars.
 
         A column given as a tensor or list has one entry per member; anything else is repeated.
-        Norms are of the raw gradient over the recorded steps before divergence.
+        ``telemetry.py`` says what the clipping columns mean.
         """
-        history = self.clipper.history
-        norms, limits = history.norm_before.cpu(), history.threshold.cpu()
-        died_at = self.died_at.cpu()
-        steps = torch.arange(history.first_step, self.steps)  # a long history forgets the oldest
-        lived = steps[:, None] < torch.where(died_at < 0, self.steps, died_at)
-        seen = norms.where(lived, math.nan)
         telemetry = {
             "diverged": ~self.alive,
-            "died_at": [None if d < 0 else d for d in died_at.tolist()],
-            "norm_mean": seen.nanmean(dim=0),
-            "norm_median": seen.nanquantile(0.5, dim=0),
-            "norm_p99": seen.nanquantile(0.99, dim=0),
-            "norm_max": seen.nan_to_num(nan=-math.inf).amax(dim=0),
-            "clip_fraction": ((norms > limits) & lived).sum(dim=0) / lived.sum(dim=0),
-            "excess": (seen - limits).clamp(min=0).nanmean(dim=0),
-            "factor_mean": history.factor.cpu().where(lived, math.nan).nanmean(dim=0),
+            "died_at": [None if d < 0 else d for d in self.died_at.tolist()],
+            **member_columns(self.clipper.history, self.died_at),
         }
         arms = [label for label in self.arms for _ in self.seeds]
         seeds = self.seeds * len(self.arms)
@@ -146,6 +135,5 @@ def _number(threshold: float | Threshold | None) -> float | None:
 
 def _entry(value: Any, member: int) -> Any:
     if isinstance(value, Tensor):
-        number = value[member].item()
-        return None if isinstance(number, float) and not math.isfinite(number) else number
+        return finite_or_none(value[member])
     return value[member] if isinstance(value, list) else value
