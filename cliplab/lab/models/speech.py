@@ -68,7 +68,7 @@ class BiLSTMs(Ensemble):
         observe: Observer | None = None,
     ) -> Tensor:
         """Give every member the data of its seed: ``[seeds,B,T,F]`` -> ``[M,B,T,C]``."""
-        weights = dict(zip(self._names, self.parameters(), strict=True))
+        weights = self.weights
         layers = sum(name.startswith("w_in") for name in weights)
         frames, lengths = self.for_members(frames), self.for_members(lengths)
         return log_probs(weights, layers, frames, lengths, limits, observe)

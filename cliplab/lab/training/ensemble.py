@@ -1,6 +1,7 @@
 """Arms x seeds trained as one batched program, each member clipped by its own norm and policy.
 
-Arms of one seed are paired: they start from the same weights and see the same data.
+Arms of one seed are paired: they start from the same weights and, where data are per seed, see the
+same data.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,9 @@ class Ensemble(nn.Module):
     or None for no clipping. Members go arm by arm, within an arm seed by seed. One whose loss or
     gradient is not finite is frozen at its last finite weights and recorded; no other notices.
 
+    Data are given one batch a seed, which all its arms see, or one a member (``data="member"``:
+    what agents meet is their own doing).
+
     ``vectorize`` runs all members as one ``torch.vmap``; False takes them one after the other,
     for modules that vmap cannot take and whose own kernel is faster anyway (``nn.LSTM``).
     Models are built on the CPU, so that weights are the same everywhere, and live on ``device``.
@@ -36,13 +40,17 @@ class Ensemble(nn.Module):
         arms: Mapping[str, float | Threshold | None],
         seeds: Sequence[int],
         *,
+        data: Literal["seed", "member"] = "seed",
         vectorize: bool = True,
         device: torch.device | str = "cpu",
     ) -> None:
         super().__init__()
         if not arms or not seeds:
             raise ValueError(f"an ensemble needs arms and seeds, got {len(arms)} and {len(seeds)}")
-        self.arms, self.seeds, self.vectorize = dict(arms), list(seeds), vectorize
+        if data not in ("seed", "member"):
+            raise ValueError(f"data must be seed or member, got {data!r}")
+        self.build, self.arms, self.seeds = build, dict(arms), list(seeds)
+        self.data, self.vectorize = data, vectorize
         models = [build(seed) for seed in self.seeds]
         self._template = [copy.deepcopy(models[0]).to("meta")]  # in a list: not a submodule
         self._names = [name for name, _ in models[0].named_parameters()]
@@ -55,6 +63,7 @@ class Ensemble(nn.Module):
         self.alive = torch.ones(members, dtype=torch.bool, device=device)
         self.died_at = torch.full((members,), -1, device=device)
         self.steps = 0
+        self._report: ClipReport | None = None  # of a clip whose step is still to be taken
         self.clipper = Clipper(
             list(self.parameters()), self._policies(), scope="member", nonfinite="zero"
         )
@@ -62,14 +71,26 @@ class Ensemble(nn.Module):
     def __len__(self) -> int:
         return len(self.arms) * len(self.seeds)
 
+    @property
+    def weights(self) -> dict[str, nn.Parameter]:
+        """The stacked parameters by their names in the model, ``[members, ...]`` each."""
+        return dict(zip(self._names, self.parameters(), strict=True))
+
+    def network(self, member: int) -> nn.Module:
+        """One member as a model of its own, a copy as ``build`` makes it (on the CPU)."""
+        model = self.build(self.seeds[member % len(self.seeds)])
+        with torch.no_grad():
+            for name, stacked in self.weights.items():
+                model.get_parameter(name).copy_(stacked[member])
+        return model
+
     def forward(self, x: Tensor) -> Tensor:
-        """Give every member the data of its seed: ``[seeds, ...] -> [members, ...]``."""
-        stacked = dict(zip(self._names, self.parameters(), strict=True))
-        model, index = self._template[0], self.seed_index
+        """Give every member its data: ``[seeds, ...]`` or ``[members, ...] -> [members, ...]``."""
+        model, index = self._template[0], self._data_index
         if self.vectorize:
             run = torch.vmap(lambda weights, one: functional_call(model, weights, (one,)))
-            return run(stacked, x[index])
-        columns = {name: weights.unbind() for name, weights in stacked.items()}
+            return run(self.weights, x[index])
+        columns = {name: weights.unbind() for name, weights in self.weights.items()}
         outputs = [
             functional_call(model, {name: column[m] for name, column in columns.items()}, (x[s],))
             for m, s in enumerate(index.tolist())
@@ -77,30 +98,46 @@ class Ensemble(nn.Module):
         return torch.stack(outputs)
 
     @property
-    def seed_index(self) -> Tensor:
-        """Position of every member's seed: ``[members]``."""
+    def _data_index(self) -> Tensor:
+        """Position of every member's data in what is given: ``[members]``."""
+        if self.data == "member":
+            return torch.arange(len(self))
         return torch.arange(len(self.seeds)).repeat(len(self.arms))
 
-    def for_members(self, per_seed: Tensor) -> Tensor:
-        """Repeat a tensor ``[seeds, ...]`` for every arm: ``[members, ...]``."""
-        return per_seed[self.seed_index]
+    def for_members(self, given: Tensor) -> Tensor:
+        """Give every member its own of the data ``[seeds or members, ...]``: ``[members, ...]``."""
+        return given[self._data_index]
 
     def clip(self) -> ClipReport:
-        """Clip each member by its own norm and its own arm's policy."""
-        self.report = self.clipper.clip()
-        return self.report
+        """Clip each member by its own norm and its own arm's policy; ``step`` comes next."""
+        self._report = self.clipper.clip()
+        return self._report
 
-    def step(self, optimizer: torch.optim.Optimizer, losses: Tensor) -> None:
-        """Take the optimizer's step; members that are or become non-finite stay where they were."""
-        finite = losses.detach().isfinite() & self.report.norm_before.isfinite()
+    def step(
+        self, optimizer: torch.optim.Optimizer, losses: Tensor, rates: Tensor | None = None
+    ) -> None:
+        """Take the optimizer's step; members that are or become non-finite stay where they were.
+
+        ``rates [members]``: the share of the step that each member takes, which is its learning
+        rate if the optimizer's is 1, whatever the optimizer. RuntimeError before a ``clip``.
+        """
+        if self._report is None:
+            raise RuntimeError("step() before clip(): no gradient has been clipped since the last")
+        finite = losses.detach().isfinite() & self._report.norm_before.isfinite()
+        self._report = None
         self.died_at[self.alive & ~finite] = self.steps
         self.alive &= finite
         self.steps += 1
         dead = (~self.alive).nonzero()[:, 0]
-        kept = [p.detach()[dead] for p in self.parameters()] if len(dead) else []
+        parameters = list(self.parameters())
+        kept = [p.detach()[dead] for p in parameters] if len(dead) else []
+        before = [] if rates is None else [p.detach().clone() for p in parameters]
         optimizer.step()
         with torch.no_grad():
-            for p, rows in zip(self.parameters(), kept, strict=False):
+            if rates is not None:
+                for p, old in zip(parameters, before, strict=True):
+                    p.copy_(old + rates.view(-1, *[1] * (p.ndim - 1)) * (p - old))
+            for p, rows in zip(parameters, kept, strict=False):
                 p[dead] = rows
 
     def rows(self, **columns: Any) -> list[dict[str, Any]]:

@@ -164,3 +164,97 @@ def test_a_history_that_forgot_its_first_steps_still_gives_rows():
     rows = ensemble.rows()
     assert len(rows) == 4
     assert all(0 <= row["clip_fraction"] <= 1 and row["norm_max"] > 0 for row in rows)
+
+
+def squares(ensemble, x):
+    return ensemble(x).square().flatten(1).mean(1)
+
+
+def linear(seed):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return nn.Linear(3, 2)
+
+
+def test_data_of_every_member_give_what_each_network_gives_alone():
+    for vectorize in (True, False):
+        ensemble = Ensemble(
+            linear, {"a": None, "b": 1.0}, [1, 2], data="member", vectorize=vectorize
+        )
+        x = torch.randn(4, 5, 3, generator=torch.Generator().manual_seed(0))
+        expected = torch.stack([ensemble.network(m)(x[m]) for m in range(4)])
+        torch.testing.assert_close(ensemble(x), expected)
+        assert torch.equal(ensemble.for_members(x), x)
+
+
+def test_data_for_something_else_are_refused():
+    with pytest.raises(ValueError, match="data must be seed or member, got 'arm'"):
+        Ensemble(linear, {"a": None}, [1], data="arm")
+
+
+def test_a_network_is_a_copy_with_its_members_weights_and_the_models_buffers():
+    def build(seed):
+        model = nn.Sequential(linear(seed))
+        model.register_buffer("seen", torch.tensor([float(seed)]))
+        return model
+
+    ensemble = Ensemble(build, {"a": None, "b": 1.0}, [7, 8])
+    with torch.no_grad():
+        for position, p in enumerate(ensemble.parameters()):
+            p += torch.arange(4.0).view(4, *[1] * (p.ndim - 1)) + position
+    network = ensemble.network(3)
+    assert network.seen.tolist() == [8.0]
+    for name, stacked in ensemble.weights.items():
+        assert torch.equal(network.get_parameter(name), stacked[3])
+    with torch.no_grad():
+        network.get_parameter("0.weight").zero_()
+    assert ensemble.weights["0.weight"][3].abs().sum() > 0
+
+
+@pytest.mark.parametrize("make", [torch.optim.SGD, torch.optim.Adam])
+def test_a_rate_a_member_is_the_optimizers_own_learning_rate(make):
+    rates = torch.tensor([0.1, 0.01, 0.3, 0.02])
+    together = Ensemble(linear, {"a": None, "b": 0.5}, [1, 2])
+    apart = [Ensemble(linear, {"a": None, "b": 0.5}, [1, 2]) for _ in rates]
+    optimizers = [make(together.parameters(), lr=1.0)]
+    optimizers += [
+        make(one.parameters(), lr=float(lr)) for one, lr in zip(apart, rates, strict=True)
+    ]
+    x = torch.randn(6, 2, 4, 3, generator=torch.Generator().manual_seed(0))
+    for batch_of_seeds in x:
+        for one, optimizer in zip([together, *apart], optimizers, strict=True):
+            losses = squares(one, batch_of_seeds)
+            optimizer.zero_grad()
+            losses.sum().backward()
+            one.clip()
+            one.step(optimizer, losses, rates if one is together else None)
+    for m, one in enumerate(apart):
+        for p, q in zip(together.parameters(), one.parameters(), strict=True):
+            torch.testing.assert_close(p[m], q[m], rtol=1e-4, atol=1e-6)
+
+
+def test_a_member_that_died_stays_where_it_was_at_any_rate():
+    ensemble = Ensemble(linear, {"a": None}, [1, 2])
+    optimizer = torch.optim.Adam(ensemble.parameters(), lr=1.0)
+    start = [p.detach().clone() for p in ensemble.parameters()]
+    losses = squares(ensemble, torch.ones(2, 4, 3)) * torch.tensor([math.nan, 1.0])
+    losses.sum().backward()
+    ensemble.clip()
+    ensemble.step(optimizer, losses, torch.tensor([0.5, 0.5]))
+    for p, old in zip(ensemble.parameters(), start, strict=True):
+        assert torch.equal(p[0], old[0])
+        assert not torch.equal(p[1], old[1])
+
+
+def test_a_step_takes_a_clip_of_its_own():
+    ensemble = Ensemble(linear, {"a": 1.0}, [1])
+    optimizer = torch.optim.SGD(ensemble.parameters(), lr=0.1)
+    losses = squares(ensemble, torch.ones(1, 4, 3))
+    losses.sum().backward()
+    with pytest.raises(RuntimeError, match=r"step\(\) before clip\(\)"):
+        ensemble.step(optimizer, losses)
+    ensemble.clip()
+    ensemble.step(optimizer, losses)
+    with pytest.raises(RuntimeError, match=r"step\(\) before clip\(\)"):
+        ensemble.step(optimizer, losses)
+    assert ensemble.steps == 1
