@@ -1,5 +1,5 @@
-"""Many models trained at once, and what a run's columns mean.
+"""Many models trained at once, what they are scored by, and what a run's columns mean.
 
-May use: the core.
+May use: the core, data.
 Makes numbers: yes.
 """
