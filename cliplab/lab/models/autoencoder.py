@@ -6,6 +6,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from cliplab.lab.models.cells import sparse
+
 
 class Autoencoder(nn.Module):
     """``sizes`` down to the code and up again, sigmoid units, a linear code: ``[B,D] -> [B,D]``.
@@ -30,7 +32,7 @@ class Autoencoder(nn.Module):
         self.layers = nn.ModuleList()
         for before, after in pairwise(widths):
             layer = nn.utils.skip_init(nn.Linear, before, after)
-            layer.weight = nn.Parameter(scale * _sparse(after, before, incoming, generator))
+            layer.weight = nn.Parameter(scale * sparse(after, before, incoming, generator, axis=1))
             layer.bias = nn.Parameter(torch.zeros(after))
             self.layers.append(layer)
 
@@ -41,9 +43,3 @@ class Autoencoder(nn.Module):
             if position != self.code:
                 x = torch.sigmoid(x)
         return self.layers[-1](x)
-
-
-def _sparse(units: int, inputs: int, incoming: int, generator: torch.Generator) -> Tensor:
-    weight = torch.randn(units, inputs, generator=generator)
-    ranks = torch.rand(units, inputs, generator=generator).argsort(dim=1).argsort(dim=1)
-    return weight * (ranks < incoming)

@@ -7,6 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from cliplab.lab.models.cells import sparse
+
 Init = Literal["tanh", "smart", "sigmoid"]
 
 
@@ -29,7 +31,7 @@ class TanhRNN(nn.Module):
         self.squash = torch.sigmoid if init == "sigmoid" else torch.tanh
         self.w_in = nn.Parameter(draw(inputs, hidden))
         self.w_rec = nn.Parameter(
-            _sparse_recurrence(hidden, generator) if init == "smart" else draw(hidden, hidden)
+            _smart_recurrence(hidden, generator) if init == "smart" else draw(hidden, hidden)
         )
         self.bias = nn.Parameter(torch.zeros(hidden))
         self.w_out = nn.Parameter(draw(hidden, outputs))
@@ -77,8 +79,6 @@ class CharLSTM(nn.Module):
         return self.readout(self.lstm(self.embed(ids))[0])
 
 
-def _sparse_recurrence(hidden: int, generator: torch.Generator) -> Tensor:
-    weight = torch.randn(hidden, hidden, generator=generator)
-    ranks = torch.rand(hidden, hidden, generator=generator).argsort(dim=0).argsort(dim=0)
-    weight = torch.where(ranks < 15, weight, 0.0)
+def _smart_recurrence(hidden: int, generator: torch.Generator) -> Tensor:
+    weight = sparse(hidden, hidden, 15, generator, axis=0)
     return weight * (0.95 / torch.linalg.eigvals(weight).abs().max())

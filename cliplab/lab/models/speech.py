@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cliplab import clip_activation_grad_
+from cliplab.lab.models.cells import lstm_step
 from cliplab.lab.training.ensemble import Ensemble
 
 Observer = Callable[[int, int, Tensor], None]  # layer, step, dL/da before it is clipped
@@ -21,10 +22,10 @@ Observer = Callable[[int, int, Tensor], None]  # layer, step, dL/da before it is
 class BiLSTM(nn.Module):
     """Bidirectional LSTM and softmax: ``[B,T,F]`` frames -> ``[B,T,C]`` log-probabilities.
 
-    ``a = x W_in + h W_rec + b = [a_i, a_f, a_o, a_g]``, ``c = σ(a_f) c + σ(a_i) tanh(a_g)``,
-    ``h = σ(a_o) tanh(c)`` in either direction; the next layer reads both. Weights start uniform in
-    ``±1/sqrt(H)``, as in ``nn.LSTM``, whose outputs and gradients these are. The first axis of
-    ``w_in0 [2,F,4H]``, ``w_rec0 [2,H,4H]``, ``bias0 [2,1,4H]`` (and 1, 2, ...) is the direction.
+    ``a = x W_in + h W_rec + b`` and `lstm_step` in either direction; the next layer reads both.
+    Weights start uniform in ``±1/sqrt(H)``, as in ``nn.LSTM``, whose outputs and gradients these
+    are. The first axis of ``w_in0 [2,F,4H]``, ``w_rec0 [2,H,4H]``, ``bias0 [2,1,4H]`` (and 1, 2,
+    ...) is the direction.
     """
 
     def __init__(
@@ -126,10 +127,7 @@ def _lstm(
         a = _clip(torch.baddbmm(drive, hidden, w_rec), limits)
         if observe is not None and a.requires_grad:  # of what _clip returns: before the clamp
             a.register_hook(lambda gradient, step=step: observe(step, gradient))
-        gates, new = a.split([3 * width, width], -1)
-        enter, keep, leave = gates.sigmoid().chunk(3, -1)
-        cell = torch.addcmul(keep * cell, enter, new.tanh())
-        hidden = leave * cell.tanh()
+        hidden, cell = lstm_step(a, cell)
         states.append(hidden)
     return torch.stack(states)
 
