@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cliplab.lab.data.choose import choose
 from cliplab.lab.data.fetch import DataSet, fetch
 
 _SOURCE = (
@@ -72,9 +72,8 @@ def daily_returns(name: str = "sp500") -> DailyReturns:
 
     Raises `ValueError` for an unknown name, `DataUnavailable` where prices cannot be fetched.
     """
-    if name not in _READERS:
-        raise ValueError(f"no returns {name!r}: choose one of {', '.join(_READERS)}")
-    return _READERS[name](name)
+    readers = {"sp500": _index, "nasdaq": _index, "fixture": _fixture}
+    return choose(readers, name, "returns")(name)
 
 
 def _index(name: str) -> DailyReturns:
@@ -101,10 +100,3 @@ def _fixture(name: str) -> DailyReturns:
         variance = 0.02 + 0.10 * returns[-1] ** 2 + 0.88 * variance
     dates = np.busday_offset(np.datetime64("1999-01-05"), np.arange(len(returns)))
     return DailyReturns(name, dates, np.array(returns), "simulated by cliplab")
-
-
-_READERS: dict[str, Callable[[str], DailyReturns]] = {
-    "sp500": _index,
-    "nasdaq": _index,
-    "fixture": _fixture,
-}

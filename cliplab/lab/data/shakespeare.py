@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cliplab.lab.data.corpora import CharCorpus, _alphabet, _encode
+from cliplab.lab.data.corpora import CharCorpus, alphabet_of, encode
 from cliplab.lab.data.public import PublicFile, download
 
 TINY_SHAKESPEARE = PublicFile(
@@ -28,7 +28,7 @@ def shakespeare_corpus() -> CharCorpus:
     text = download(TINY_SHAKESPEARE).read_text(encoding="utf-8")
     first, second = (int(len(text) * share) for share in (0.9, 0.95))
     parts = {"train": text[:first], "valid": text[first:second], "test": text[second:]}
-    alphabet = _alphabet(parts["train"], text, 96)
-    ids = {split: _encode(part, alphabet) for split, part in parts.items()}
+    alphabet = alphabet_of(parts["train"], text, 96)
+    ids = {split: encode(part, alphabet) for split, part in parts.items()}
     notice = f"Shakespeare's plays, from {TINY_SHAKESPEARE.url}"
     return CharCorpus("shakespeare", **ids, alphabet=alphabet, notice=notice)

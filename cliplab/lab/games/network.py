@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -82,39 +82,41 @@ def legal_policy(logits: Tensor, legal: Tensor) -> Tensor:
     return legal_log_softmax(logits.where(finite, 0.0), legal).exp()
 
 
-@torch.no_grad()
-def _outputs(
-    net: nn.Module, board: Board, states: Sequence[pyspiel.State]
-) -> tuple[Tensor, Tensor]:
-    device = next(net.parameters()).device
-    out = net(torch.from_numpy(board.observe(states)).to(device)).cpu()
-    legal = torch.from_numpy(board.legal(states))
-    return legal_policy(out[:, :-1], legal), out[:, -1].nan_to_num()  # not a number: a draw
+def evaluate_by(forward: Callable[[Tensor, Sequence[int]], Tensor], board: Board) -> Evaluate:
+    """Priors and values of positions from what is answered to ``forward(seen, games)``.
 
+    ``seen [K, planes, rows, columns] -> [K, actions + 1]``, on the CPU; a value that is not a
+    number counts as a draw.
+    """
 
-def evaluator(net: nn.Module, board: Board) -> Evaluate:
-    """Priors and values of positions by a network, for the search."""
-
+    @torch.no_grad()
     def evaluate(
         states: Sequence[pyspiel.State], games: Sequence[int]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        policy, value = _outputs(net, board, states)
-        return policy.numpy(), value.numpy()
+        out = forward(torch.from_numpy(board.observe(states)), games)
+        policy = legal_policy(out[:, :-1], torch.from_numpy(board.legal(states)))
+        return policy.numpy(), out[:, -1].nan_to_num().numpy()
 
     return evaluate
 
 
+def evaluator(net: nn.Module, board: Board) -> Evaluate:
+    """Priors and values of positions by one network, whichever games they belong to."""
+    return evaluate_by(lambda seen, _: net(seen.to(next(net.parameters()).device)).cpu(), board)
+
+
 def policy_player(net: nn.Module, board: Board) -> Player:
     """Plays the action that the network thinks likeliest."""
-    return lambda states: _outputs(net, board, states)[0].argmax(1).tolist()
+    evaluate = evaluator(net, board)
+    return lambda states: np.argmax(evaluate(states, range(len(states)))[0], 1).tolist()
 
 
 def sampling_player(net: nn.Module, board: Board, seed: int) -> Player:
     """Draws its actions from the network's policy."""
-    generator = torch.Generator().manual_seed(seed)
+    evaluate, generator = evaluator(net, board), torch.Generator().manual_seed(seed)
 
     def choose(states: Sequence[pyspiel.State]) -> Sequence[int]:
-        policy = _outputs(net, board, states)[0]
+        policy = torch.as_tensor(evaluate(states, range(len(states)))[0])
         return torch.multinomial(policy, 1, generator=generator)[:, 0].tolist()
 
     return choose

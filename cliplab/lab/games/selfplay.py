@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,11 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cliplab.lab.games.environments import BoardVectorEnv
-from cliplab.lab.games.network import legal_policy
+from cliplab.lab.games.network import evaluate_by, legal_policy
 from cliplab.lab.games.search import Evaluate, search
-
-if TYPE_CHECKING:
-    import pyspiel
 
 # Every member's network on its own positions: [M, K, planes, rows, columns] -> [M, K, actions + 1].
 Forward = Callable[[Tensor], Tensor]
@@ -146,22 +142,17 @@ def member_evaluator(
 ) -> Evaluate:
     """Priors and values for a search whose root g belongs to member ``owners[g]``."""
 
-    def evaluate(
-        states: Sequence[pyspiel.State], games: Sequence[int]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def answer(positions: Tensor, games: Sequence[int]) -> Tensor:
         owner = owners[np.asarray(games)]
         order = np.argsort(owner, kind="stable")
         counts = np.bincount(owner, minlength=members)
         place = np.empty(len(owner), np.int64)  # among the positions of its own member
         place[order] = np.arange(len(owner)) - np.repeat(counts.cumsum() - counts, counts)
-        seen = np.zeros((members, counts.max(), *env.board.shape), np.float32)
-        seen[owner, place] = env.board.observe(states)
-        with torch.no_grad():
-            out = forward(torch.from_numpy(seen))[owner, place]
-            policy = legal_policy(out[:, :-1], torch.from_numpy(env.board.legal(states)))
-        return policy.numpy(), out[:, -1].nan_to_num().numpy()
+        seen = positions.new_zeros(members, counts.max(), *positions.shape[1:])
+        seen[owner, place] = positions
+        return forward(seen)[owner, place]
 
-    return evaluate
+    return evaluate_by(answer, env.board)
 
 
 def search_moves(

@@ -118,7 +118,7 @@ texts = st.text(st.sampled_from("aabbcdeé\n\U0001f600"), min_size=1, max_size=6
 
 @given(texts, texts, texts, st.integers(2, 9))
 def test_alphabet(train: str, valid: str, test: str, vocab_size: int) -> None:
-    alphabet = corpora._alphabet(train, train + valid + test, vocab_size)
+    alphabet = corpora.alphabet_of(train, train + valid + test, vocab_size)
     assert len(alphabet) == len(set(alphabet)) <= vocab_size
     known = set(alphabet) - {corpora.UNKNOWN}
     if len(set(train + valid + test)) <= vocab_size and set(valid + test) <= set(train):
@@ -128,7 +128,7 @@ def test_alphabet(train: str, valid: str, test: str, vocab_size: int) -> None:
         rarest_kept = min((train.count(c) for c in known), default=0)
         assert all(train.count(c) <= rarest_kept for c in set(train) - known)
     for text in (train, valid, test):
-        ids = corpora._encode(text, alphabet)
+        ids = corpora.encode(text, alphabet)
         decoded = "".join(alphabet[i] for i in ids.tolist())
         assert decoded == "".join(c if c in known else corpora.UNKNOWN for c in text)
 

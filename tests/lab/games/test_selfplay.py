@@ -130,7 +130,7 @@ def test_every_member_searches_with_its_own_network() -> None:
     chosen = [5, 2, 3, 0]  # in any order, and not all of them
     priors, values = together([env.states[i] for i in chosen], chosen)
     for row, i in enumerate(chosen):
-        net = member(ensemble, owners[i], one)
+        net = ensemble.network(owners[i])
         prior, value = evaluator(net, one)([env.states[i]], [0])
         assert priors[row] == pytest.approx(prior[0], abs=1e-5)
         assert values[row] == pytest.approx(value[0], abs=1e-5)
@@ -156,7 +156,7 @@ def test_a_network_that_is_not_finite_plays_legal_moves() -> None:
     ensemble = Ensemble(lambda seed: BoardNet(one, 4, 1, seed=seed), {"none": None}, seeds)
     for p in ensemble.parameters():
         p.data[1] = 1e30
-    net = member(ensemble, 1, one)
+    net = ensemble.network(1)
     states = [one.load().new_initial_state() for _ in range(4)]
     for state in states:
         state.apply_action(0)
@@ -226,14 +226,6 @@ def test_a_replay_buffer_needs_targets() -> None:
         Replay(2).append(games)
 
 
-def member(ensemble, index, one, filters=4):
-    net = BoardNet(one, filters, 1)
-    names = [name for name, _ in net.named_parameters()]
-    weights = [p.detach()[index] for p in ensemble.parameters()]
-    net.load_state_dict(dict(zip(names, weights, strict=True)))
-    return net
-
-
 def test_self_play_with_outcomes_learns_tic_tac_toe() -> None:
     """An actor-critic on the outcomes of its own games, from random openings."""
     one, seeds = board("tic_tac_toe"), [0, 1]
@@ -256,6 +248,6 @@ def test_self_play_with_outcomes_learns_tic_tac_toe() -> None:
         ensemble.clip()
         ensemble.step(optimizer, losses)
     for index in range(2):
-        player = policy_player(member(ensemble, index, one, 8), one)
+        player = policy_player(ensemble.network(index), one)
         results = match(one, player, random_player(np.random.default_rng(1)), [[]] * 100)
         assert results.mean() > 0.3, "two players without a clue draw even: 0"
