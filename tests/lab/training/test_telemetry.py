@@ -43,7 +43,7 @@ def test_the_columns_of_a_run_by_hand():
 
 
 def test_only_steps_before_a_death_count():
-    after = one([*NORMS, math.nan, 1e9], [*LIMITS, 2.0, 2.0])
+    after = one([*NORMS, 1e9, math.nan], [*LIMITS, 2.0, 2.0])  # of a loss that was not finite
     assert run_columns(after, died_at=4) == run_columns(one())
     assert run_columns(after, died_at=2)["norm_max"] == 3.0
 
