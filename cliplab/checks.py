@@ -13,9 +13,16 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
+LOOK = True  # False: no value is looked at, as if every tensor lay on an accelerator
+
 
 class NonFiniteGradientError(FloatingPointError):
     """A gradient held NaN or inf and the clipper was told to raise."""
+
+
+def may_look(tensor: Tensor) -> bool:
+    """Whether a value can be looked at: it would neither wait for a device nor break a graph."""
+    return LOOK and tensor.is_cpu and not torch.compiler.is_compiling()
 
 
 def check_choice(name: str, value: Any, choices: Any) -> Any:
@@ -23,11 +30,6 @@ def check_choice(name: str, value: Any, choices: Any) -> Any:
     if value not in get_args(choices):
         raise ValueError(f"{name} must be one of {', '.join(get_args(choices))}, got {value!r}")
     return value
-
-
-def on_host(tensor: Tensor) -> bool:
-    """Whether looking at a value is free (a CPU) or would wait for a device."""
-    return tensor.device.type == "cpu"
 
 
 def check_positive(name: str, value: object, *, zero: bool = False) -> float:
@@ -58,8 +60,3 @@ def check_norm_type(norm_type: float) -> float:
     if isinstance(norm_type, bool) or not order > 0:
         raise ValueError(f"norm_type must be a number > 0 or inf, got {norm_type!r}")
     return order
-
-
-def may_look(tensor: Tensor) -> bool:
-    """Whether a value can be looked at: it would neither wait for a device nor break a graph."""
-    return on_host(tensor) and not torch.compiler.is_compiling()

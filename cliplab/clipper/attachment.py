@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from cliplab.checks import on_host
+from cliplab.checks import may_look
 from cliplab.norms import scale_
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Attachment:
         # Fused kernels write back what they unscale: on a CPU that costs small models more than it
         # saves; on an accelerator it saves launches.
         entries = sum(p.numel() for p in clipper.params)
-        self._pays = entries >= WORTH or not on_host(clipper.params[0])
+        self._pays = entries >= WORTH or not may_look(clipper.params[0])
         self._pays &= all(p.dtype is not torch.float64 for p in clipper.params)  # takes fp32
         self._ids = {id(p) for p in clipper.params}
         self._hidden: list[tuple[Tensor, Tensor]] = []
@@ -85,7 +85,7 @@ class Attachment:
             self._unscale(optimizer, scale)
         lr = optimizer.param_groups[self._group].get("lr", math.nan)
         if isinstance(lr, Tensor):
-            lr = float(lr) if on_host(lr) else lr.detach().clone()
+            lr = float(lr) if may_look(lr) else lr.detach().clone()
         try:
             report = self.clipper._clip(lr, dropped, scale if hand_over else None, hand_over)
         except BaseException:
@@ -123,7 +123,7 @@ class Attachment:
 
     def _lend_factor(self, optimizer: Any, factor: Tensor, scale: Tensor | None) -> None:
         """Let the fused kernel divide by ``scale / factor``."""
-        if scale is None and on_host(factor) and float(factor) == 1.0:
+        if scale is None and may_look(factor) and float(factor) == 1.0:
             return
         self._lend(optimizer, "grad_scale", (1.0 if scale is None else scale) / factor.float())
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cliplab.checks import NonFiniteGradientError, check_choice, check_norm_type, on_host
+from cliplab.checks import NonFiniteGradientError, check_choice, check_norm_type, may_look
 from cliplab.clipper.attachment import Attachment
 from cliplab.clipper.groups import Mode, NonFinite, policy_of_groups
 from cliplab.clipper.nonfinite import Watch
@@ -89,7 +89,7 @@ class Clipper:
         self.steps = 0
         kind = torch.float64 if any(p.dtype in DOUBLE for p in self.params) else torch.float32
         self._ones = torch.ones(self.partition.n_parts, device=self.partition.device, dtype=kind)
-        self._host = on_host(self._ones)
+        self._host = may_look(self._ones)
         self._zeros = torch.zeros_like(self._ones)
         self._numels = self.partition.numels()
         self._is_one = (
@@ -297,7 +297,7 @@ class Clipper:
 
     def _raise(self, sizes: Tensor, bad: Tensor) -> None:
         self._watch.check()
-        if not on_host(sizes):
+        if not may_look(sizes):
             self._watch.put(self.steps, bad.any())
         elif bool(bad.any()):
             worst = int(bad.nonzero()[0])

@@ -30,7 +30,7 @@ def clip_activation_grad_(
     def clip(gradient: Tensor) -> Tensor:
         if order is None:
             return gradient.clamp(min=-bound, max=bound)
-        size = wide_norm(gradient, order, (-1,), keepdim=True)
+        size = wide_norm(gradient, (-1,), order)
         over = size > bound
         factor = torch.where(over, bound / torch.where(over, size, 1.0), 1.0)
         return gradient * factor.to(gradient.dtype)

@@ -13,10 +13,9 @@ from numbers import Real
 import torch
 from torch import Tensor
 
-from cliplab.checks import may_look
 from cliplab.functional.limits import _limit, _scale_unless_one
 from cliplab.functional.torch_forms import get_total_norm
-from cliplab.norms import dense, row_norms, wide_norm
+from cliplab.norms import dense, row_norms
 
 Tensors = Tensor | Iterable[Tensor | None]
 
@@ -60,8 +59,7 @@ def clip_by_norm_(
             continue
         dims = _axes(dim, tensor)
         kept = [1 if d in dims else size for d, size in enumerate(tensor.shape)]
-        norms = row_norms(tensor, dims) if may_look(tensor) else wide_norm(tensor, 2.0, dims)
-        tensor.mul_(_factor(norms, limit).reshape(kept).to(tensor.dtype))
+        tensor.mul_(_factor(row_norms(tensor, dims), limit).reshape(kept).to(tensor.dtype))
 
 
 def clip_by_global_norm_(

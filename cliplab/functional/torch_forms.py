@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import torch
 from torch import Tensor
 
 from cliplab.checks import NonFiniteGradientError, check_norm_type, check_positive
 from cliplab.functional.limits import _gradients, _limit, _scale_unless_one
-from cliplab.norms import clamp_, dense, plain_norm, total_norm, wide_total_norm
+from cliplab.norms import clamp_, dense, torch_norm
 
 
 class NonFiniteNormError(NonFiniteGradientError, RuntimeError):
@@ -64,10 +63,7 @@ def get_total_norm(
     """
     order = check_norm_type(norm_type)
     listed = [tensors] if isinstance(tensors, Tensor) else list(tensors)
-    norm = plain_norm(listed, order)
-    if norm is None:
-        compiling = torch.compiler.is_compiling()
-        norm = wide_total_norm(dense(listed), order) if compiling else total_norm(listed, order)
+    norm = torch_norm(listed, order)
     if error_if_nonfinite and not bool(norm.isfinite()):
         raise NonFiniteNormError(f"the total norm of order {order} is {float(norm)}")
     return norm

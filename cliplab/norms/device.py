@@ -1,47 +1,70 @@
-"""Measuring where no value may be looked at: on accelerators, and in compiled code.
+"""Measuring where nobody looks: on accelerators, in compiled code, inside backpropagation.
 
 Nothing can be measured again there, so powers are summed in fp64 at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from cliplab.norms.entries import DOUBLE
+from cliplab.norms.entries import DOUBLE, kinds, precision
 
 
-def wide_norm(
-    tensor: Tensor,
-    norm_type: float = 2.0,
-    dims: tuple[int, ...] | None = None,
-    *,
-    keepdim: bool = False,
-) -> Tensor:
-    """Norm over ``dims`` (all for None) summed in fp64; fp32 unless the tensor is fp64.
-
-    >>> wide_norm(torch.tensor([3e25, 4e25]))
-    tensor(5.0000e+25)
-    """
-    wide = torch.complex128 if tensor.is_complex() else torch.float64
+def wide(tensor: Tensor) -> torch.dtype:
+    """The widest type to sum a tensor's powers in: fp64; fp32 on mps, which has no fp64."""
     if tensor.device.type == "mps":
-        wide = torch.complex64 if tensor.is_complex() else torch.float32
-    if dims == () and tensor.ndim:  # slices of one entry; vector_norm would take no dims for all
-        return tensor.abs().to(torch.float64 if tensor.dtype in DOUBLE else torch.float32)
-    norm: Tensor = torch.linalg.vector_norm(tensor, norm_type, dims, keepdim=keepdim, dtype=wide)
-    return norm if tensor.dtype in DOUBLE else norm.float()
+        return torch.complex64 if tensor.is_complex() else torch.float32
+    return torch.complex128 if tensor.is_complex() else torch.float64
 
 
-def wide_total_norm(tensors: Sequence[Tensor], norm_type: float = 2.0) -> Tensor:
-    """Norm of all entries of plain tensors as one vector: a scalar; 0 for none.
+def combine(norms: Tensor, norm_type: float) -> Tensor:
+    """Norm over the first axis of norms, summed in fp64 where the device has it.
 
-    >>> wide_total_norm([torch.tensor([3e25]), torch.tensor([4e25])])
-    tensor(5.0000e+25)
+    >>> combine(torch.tensor([3e30, 4e30]), 2.0)
+    tensor(5.0000e+30)
     """
-    full = [t for t in tensors if t.numel()]  # inf is undefined for no entries
-    if not full:
-        return torch.zeros((), device=tensors[0].device if tensors else None)
-    norms = [wide_norm(t, norm_type).to(full[0].device) for t in full]
-    return wide_norm(torch.cat([norm.reshape(1) for norm in norms]), norm_type)
+    total: Tensor = torch.linalg.vector_norm(norms, norm_type, dim=0, dtype=wide(norms))
+    return total.to(norms.dtype)
+
+
+def tensor_norms(entries: Sequence[Tensor], norm_type: float) -> Tensor:
+    """Norm of every plain tensor, ``[n_tensors]``, on the first one's device."""
+    return norms_summed_in(wide, entries, norm_type)
+
+
+def norms_summed_in(
+    kind: Callable[[Tensor], torch.dtype | None], entries: Sequence[Tensor], norm_type: float
+) -> Tensor:
+    """``tensor_norms`` with powers summed in ``kind(tensor)``, None for the tensor's own dtype."""
+    norms: dict[int, Tensor] = {}
+    for (device, dtype), bucket in kinds(entries).items():
+        full = [i for i in bucket if entries[i].numel()]  # p=inf is undefined for no entries
+        norms |= {i: torch.zeros((), device=device) for i in bucket}
+        if full:
+            tensors = [entries[i] for i in full]
+            roots = torch._foreach_norm(tensors, norm_type, dtype=kind(tensors[0]))
+            norms |= zip(full, torch.stack(roots).to(precision(dtype)).unbind(), strict=True)
+    result = torch.float64 if any(t.dtype in DOUBLE for t in entries) else torch.float32
+    place = entries[0].device
+    return torch.stack([norms[i].to(place, result) for i in range(len(entries))])
+
+
+def row_norms(tensor: Tensor, dims: tuple[int, ...], norm_type: float) -> Tensor:
+    """Norm over ``dims`` of a plain tensor, flattened."""
+    return wide_norm(tensor, dims, norm_type).flatten()
+
+
+def wide_norm(tensor: Tensor, dims: tuple[int, ...], norm_type: float = 2.0) -> Tensor:
+    """Norm over ``dims``, which stay as axes of 1; on a CPU without a look too.
+
+    >>> wide_norm(torch.tensor([[3e25, 4e25]]), (-1,))
+    tensor([[5.0000e+25]])
+    """
+    if not dims and tensor.ndim:  # slices of one entry; vector_norm would take no dims for all
+        return tensor.abs().to(precision(tensor.dtype))
+    sums = wide(tensor)
+    norm: Tensor = torch.linalg.vector_norm(tensor, norm_type, dims, keepdim=True, dtype=sums)
+    return norm.to(precision(tensor.dtype))

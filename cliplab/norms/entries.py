@@ -12,15 +12,19 @@ from cliplab.norms.shards import local
 
 HALF = (torch.float16, torch.bfloat16)
 DOUBLE = (torch.float64, torch.complex128)
+LARGE = 1 << 18  # entries from which a call of its own costs a tensor nothing
 
 
-def dense(tensors: Sequence[Tensor]) -> list[Tensor]:
+def dense(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
     """Entries of tensors on this rank, sharing memory: of a sparse one those it stores.
 
-    An uncoalesced COO tensor is coalesced first, so its entries are then a copy.
+    ``tensors`` itself where all are plain. An uncoalesced COO tensor is coalesced first, so its
+    entries are then a copy.
     """
     strided = torch.strided
-    return [t if type(t) is Tensor and t.layout is strided else _entries(t) for t in tensors]
+    if not [t for t in tensors if type(t) is not Tensor or t.layout is not strided]:
+        return tensors
+    return [_entries(t) for t in tensors]
 
 
 def _entries(tensor: Tensor) -> Tensor:
@@ -38,13 +42,13 @@ def scale_(tensors: Sequence[Tensor], factor: Tensor) -> None:
     >>> gradient
     tensor([1.5000, 2.0000])
     """
-    entries = dense(tensors)
+    entries = list(dense(tensors))
     if not entries:
         return
     if factor.is_cpu and all(t.is_cpu for t in entries):
         torch._foreach_mul_(entries, factor)
         return
-    for (device, _), bucket in _buckets(entries).items():
+    for (device, _), bucket in kinds(entries).items():
         torch._foreach_mul_([entries[i] for i in bucket], factor.to(device))
 
 
@@ -63,8 +67,14 @@ def clamp_(entries: Tensor, limit: float | Tensor) -> None:
         entries.clamp_(min=-limit, max=limit)  # type: ignore[arg-type]
 
 
-def _buckets(tensors: Sequence[Tensor]) -> dict[tuple[torch.device, torch.dtype], list[int]]:
+def kinds(tensors: Sequence[Tensor]) -> dict[tuple[torch.device, torch.dtype], list[int]]:
+    """Positions of the tensors of every device and dtype."""
     buckets = defaultdict(list)
     for i, tensor in enumerate(tensors):
         buckets[tensor.device, tensor.dtype].append(i)
     return buckets
+
+
+def precision(dtype: torch.dtype) -> torch.dtype:
+    """What the norm of a tensor is kept in: fp64 for fp64 and complex128, else fp32."""
+    return torch.float64 if dtype in DOUBLE else torch.float32

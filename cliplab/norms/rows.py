@@ -1,16 +1,32 @@
-"""Norms of the rows of one tensor."""
+"""The door for rows: norms over some axes of tensors."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from cliplab.checks import on_host
-from cliplab.norms.entries import DOUBLE
-from cliplab.norms.host import _wide, combine, safe
+from cliplab.checks import may_look
+from cliplab.norms import device, host
+from cliplab.norms.device import combine
+from cliplab.norms.entries import HALF, precision
+
+Dims = Sequence[tuple[int, ...]]
+
+
+def row_norms(tensor: Tensor, dims: tuple[int, ...], norm_type: float = 2.0) -> Tensor:
+    """Norm over ``dims`` of a plain tensor: one entry, flattened, for every index of the others.
+
+    >>> row_norms(torch.tensor([[3.0, 4.0], [0.0, 1e-25]]), (1,))
+    tensor([5.0000e+00, 1.0000e-25])
+    """
+    if not tensor.numel():
+        count = torch.Size([size for d, size in enumerate(tensor.shape) if d not in dims]).numel()
+        return torch.zeros(count, device=tensor.device, dtype=precision(tensor.dtype))
+    if may_look(tensor):
+        return host.row_norms(tensor, dims, norm_type)
+    return device.row_norms(tensor, dims, norm_type)
 
 
 def member_norms(tensors: Sequence[Tensor], norm_type: float = 2.0) -> Tensor:
@@ -25,32 +41,61 @@ def member_norms(tensors: Sequence[Tensor], norm_type: float = 2.0) -> Tensor:
     return combine(torch.stack(rows), norm_type)
 
 
-def row_norms(tensor: Tensor, dims: tuple[int, ...], norm_type: float = 2.0) -> Tensor:
-    """Norm over ``dims`` of a plain tensor: one entry, flattened, for every index of the others.
+def all_row_norms(
+    tensors: Sequence[Tensor], dims: Dims, norm_type: float = 2.0, *, members: bool = False
+) -> Tensor:
+    """``row_norms`` of plain tensors, none empty, one after the other: ``[n_rows]``.
 
-    >>> row_norms(torch.tensor([[3.0, 4.0], [0.0, 1e-25]]), (1,))
-    tensor([5.0000e+00, 1.0000e-25])
+    ``members``: row ``m`` of all tensors as one, ``[members]``. In few calls, since models have
+    many tensors: plain sums first, and on a CPU one look at what they give for all.
+
+    >>> all_row_norms([torch.tensor([[3.0, 4.0], [0.0, 2.0]]), torch.ones(4)], [(1,), (0,)])
+    tensor([5., 2., 2.])
     """
-    norms = direct_row_norms(tensor, dims, norm_type)
-    if not on_host(norms) or bool((fine := safe(norms, norm_type)).all()) or not tensor.numel():
+    place, looks = tensors[0].device, may_look(tensors[0])
+    of_tensors, of_rows = device.tensor_norms, device.row_norms
+    if looks:
+        of_tensors, of_rows = host.plain_norms, host.plain_row_norms
+    whole = [len(own) == t.ndim and not members for t, own in zip(tensors, dims, strict=True)]
+    vectors = [t for t, is_whole in zip(tensors, whole, strict=True) if is_whole]
+    each = iter(of_tensors(vectors, norm_type).reshape(-1, 1).unbind() if vectors else ())
+    cells = [
+        next(each) if is_whole else of_rows(t, own, norm_type).to(place)
+        for t, own, is_whole in zip(tensors, dims, whole, strict=True)
+    ]
+    norms = _together(cells, norm_type, members)
+    bad = host.unsafe(norms, norm_type) if looks else None
+    if bad is None:
         return norms
-    kept = [d for d in range(tensor.ndim) if d not in dims]
-    rows = tensor.permute(*kept, *dims).reshape(len(norms), -1)[~fine]
-    largest = direct_row_norms(rows, (1,), math.inf)
-    usable = (largest > 0) & largest.isfinite()
-    divisor = torch.where(usable, largest, 1.0)
-    scaled = torch.linalg.vector_norm(rows / divisor[:, None], norm_type, dim=1) * divisor
-    return norms.masked_scatter(~fine, torch.where(usable, scaled, norms[~fine]))
+    of_cells = [bad] * len(cells) if members else torch.split(bad, [len(c) for c in cells])
+    for i, flags in enumerate(of_cells):
+        if bool(flags.any()):
+            cells[i] = row_norms(tensors[i], dims[i], norm_type).to(place)
+    return _together(cells, norm_type, members)
 
 
-def direct_row_norms(tensor: Tensor, dims: tuple[int, ...], norm_type: float) -> Tensor:
-    """``row_norms`` by plain sums."""
-    result = torch.float64 if tensor.dtype in DOUBLE else torch.float32
-    if not tensor.numel():
-        count = torch.Size([size for d, size in enumerate(tensor.shape) if d not in dims]).numel()
-        return torch.zeros(count, device=tensor.device, dtype=result)
-    if not dims:  # rows of one entry; vector_norm would take no dims for all
-        tensor, dims = tensor.unsqueeze(-1), (tensor.ndim,)
-    wide = _wide(tensor.device, tensor.dtype)
-    norms: Tensor = torch.linalg.vector_norm(tensor, norm_type, dims, dtype=wide)
-    return norms.flatten() if on_host(norms) else norms.flatten().to(result)
+def rough_row_norms(tensors: Sequence[Tensor], dims: Dims) -> Tensor:
+    """L2 ``all_row_norms`` on one device, right from about 1e-12 on (fp32): for who has a floor.
+
+    What is smaller may be measured as 0: zero rows are common among weights, and are not measured
+    again here, which AGC would do at every step.
+
+    >>> rough_row_norms([torch.tensor([[3.0, 4.0], [1e25, 0.0]]), torch.ones(4)], [(1,), (0,)])
+    tensor([5.0000e+00, 1.0000e+25, 2.0000e+00])
+    """
+    if may_look(tensors[0]):
+        single, norm = torch.float32, torch.linalg.vector_norm
+        cells = [
+            norm(t, 2.0, own, dtype=single if t.dtype in HALF else None).view(-1)
+            for t, own in zip(tensors, dims, strict=True)
+        ]
+        norms = torch.cat(cells)
+        if not bool(norms.isinf().any()):  # none overflowed
+            return norms
+    return torch.cat([row_norms(t, own) for t, own in zip(tensors, dims, strict=True)])
+
+
+def _together(cells: Sequence[Tensor], norm_type: float, members: bool) -> Tensor:
+    if members:
+        return combine(torch.stack(list(cells)), norm_type)
+    return torch.cat(list(cells))

@@ -10,13 +10,16 @@ import math
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
 from torch import Tensor
 
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
-def is_sharded(tensor: Tensor) -> bool:
+
+def is_sharded(tensor: Tensor) -> TypeGuard[DTensor]:
     """Whether a tensor is a DTensor."""
     module = sys.modules.get("torch.distributed.tensor")
     return module is not None and isinstance(tensor, module.DTensor)
@@ -24,20 +27,20 @@ def is_sharded(tensor: Tensor) -> bool:
 
 def local(tensor: Tensor) -> Tensor:
     """The shard on this rank, sharing its memory; a plain tensor itself."""
-    return tensor.to_local() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
+    return tensor.to_local() if is_sharded(tensor) else tensor
 
 
-def is_partial(tensor: Tensor) -> bool:
+def is_partial(tensor: Tensor) -> TypeGuard[DTensor]:
     """Whether ranks hold addends of a gradient that is yet to be summed."""
-    return is_sharded(tensor) and any(p.is_partial() for p in tensor.placements)  # type: ignore[attr-defined]
+    return is_sharded(tensor) and any(p.is_partial() for p in tensor.placements)
 
 
-def reduced(tensor: Tensor) -> Tensor:
+def reduced(tensor: DTensor) -> Tensor:
     """A DTensor with its addends summed over the ranks (a collective); shards stay shards."""
     from torch.distributed.tensor import Replicate
 
-    placements = [Replicate() if p.is_partial() else p for p in tensor.placements]  # type: ignore[attr-defined]
-    return tensor.redistribute(placements=placements)  # type: ignore[attr-defined,no-any-return]
+    placements = [Replicate() if p.is_partial() else p for p in tensor.placements]
+    return tensor.redistribute(placements=placements)
 
 
 def shard_offset(tensor: Tensor, axis: int) -> int:
@@ -48,8 +51,8 @@ def shard_offset(tensor: Tensor, axis: int) -> int:
 
     _, offset = compute_local_shape_and_global_offset(
         tensor.shape,
-        tensor.device_mesh,  # type: ignore[attr-defined]
-        tensor.placements,  # type: ignore[attr-defined]
+        tensor.device_mesh,
+        tensor.placements,
     )
     return int(offset[axis])
 
@@ -58,7 +61,7 @@ def shard_groups(tensor: Tensor) -> tuple[Any, ...]:
     """Process groups over which the tensor is split: one for each sharding mesh dimension."""
     if not is_sharded(tensor):
         return ()
-    mesh, placements = tensor.device_mesh, tensor.placements  # type: ignore[attr-defined]
+    mesh, placements = tensor.device_mesh, tensor.placements
     return tuple(mesh.get_group(i) for i, p in enumerate(placements) if p.is_shard())
 
 

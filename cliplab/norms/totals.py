@@ -1,7 +1,8 @@
-"""Measuring: sizes of gradients, overflow-safe and accumulated in at least fp32.
+"""The door for tensors: sizes of gradients, overflow-safe and accumulated in at least fp32.
 
-On a CPU the direct sum is looked at, and taken again on scaled entries where it over- or
-underflowed. On an accelerator a look would wait for the device: sums are taken in fp64 at once.
+Here and in ``rows`` it is decided how: on the host side a plain sum is looked at, and taken again
+where it over- or underflowed; on the device side, where a look would wait for the device or break a
+graph, sums are taken in fp64 at once.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from cliplab.checks import on_host
+from cliplab.checks import may_look
+from cliplab.norms import device, host
+from cliplab.norms.device import combine
 from cliplab.norms.entries import HALF, dense
-from cliplab.norms.host import _is_safe, _join_vectors, _rescue, combine, direct_norms, local_norms
 from cliplab.norms.shards import add_shards, is_sharded
 
 
@@ -29,8 +31,10 @@ def tensor_norms(tensors: Sequence[Tensor], norm_type: float = 2.0) -> Tensor:
     """
     if not tensors:
         return torch.zeros(0)
-    norms = local_norms(dense(tensors), norm_type)
-    if not any(map(is_sharded, tensors)):
+    entries = dense(tensors)
+    measure = host.tensor_norms if may_look(entries[0]) else device.tensor_norms
+    norms = measure(entries, norm_type)
+    if entries is tensors or not any(map(is_sharded, tensors)):
         return norms
     return torch.cat(add_shards(list(norms.reshape(-1, 1)), tensors, norm_type))
 
@@ -43,36 +47,25 @@ def total_norm(tensors: Sequence[Tensor], norm_type: float = 2.0) -> Tensor:
     """
     if not tensors:
         return torch.zeros(())
-    if any(type(t) is not Tensor and is_sharded(t) for t in tensors):
-        return combine(tensor_norms(tensors, norm_type), norm_type)
-    total = total_norm_1(tensors, norm_type)
-    return total.reshape(())
+    entries = dense(tensors)
+    whole = entries is tensors or not any(map(is_sharded, tensors))
+    if whole and may_look(entries[0]):
+        return host.total_norm(entries, norm_type)
+    return combine(tensor_norms(tensors, norm_type), norm_type)
 
 
-def total_norm_1(tensors: Sequence[Tensor], norm_type: float) -> Tensor:
-    """``total_norm`` of tensors none of which is sharded, and one at least: ``[1]``."""
-    entries = _join_vectors(dense(tensors))
-    norms = direct_norms(entries, norm_type)
-    if norm_type != 2 or not on_host(norms):
-        return combine(_rescue(norms, entries, norm_type), norm_type).reshape(1)
-    total = math.hypot(*norms.tolist())
-    if not _is_safe(total, norms.dtype, norm_type):
-        total = math.hypot(*_rescue(norms, entries, norm_type).tolist())
-    return torch.tensor([total], dtype=norms.dtype)
+def torch_norm(tensors: Sequence[Tensor], norm_type: float) -> Tensor:
+    """``total_norm`` by the operations of ``torch.nn.utils``, bit for bit, where these are right.
 
-
-def plain_norm(tensors: Sequence[Tensor], norm_type: float) -> Tensor | None:
-    """The total norm by the operations of ``torch.nn.utils``, bit for bit; None where that is not
-    the right one: half-precision, mixed, sparse or sharded tensors, overflow and underflow.
+    They are not for half-precision, mixed, sparse or sharded tensors, overflow and underflow.
     """
     full = [t for t in tensors if t.numel()] if norm_type == math.inf else list(tensors)
     kinds = {(t.device, t.dtype, t.layout) for t in full}
-    if len(kinds) != 1 or full[0].dtype in HALF or full[0].layout is not torch.strided:
-        return None
-    if any(map(is_sharded, full)):
-        return None
-    norms = torch._foreach_norm(full, norm_type)
-    norm: Tensor = torch.linalg.vector_norm(torch.stack(norms), norm_type)
-    if norm_type == math.inf or torch.compiler.is_compiling() or not on_host(norm):
-        return norm
-    return norm if _is_safe(float(norm), norm.dtype, norm_type) else None
+    single = len(kinds) == 1 and full[0].dtype not in HALF and full[0].layout is torch.strided
+    if single and not any(type(t) is not Tensor and is_sharded(t) for t in full):
+        norms = torch._foreach_norm(full, norm_type)
+        norm: Tensor = torch.linalg.vector_norm(torch.stack(norms), norm_type)
+        final = norm_type == math.inf or not may_look(norm)
+        if final or host.is_safe(float(norm), norm.dtype, norm_type):
+            return norm
+    return total_norm(tensors, norm_type)

@@ -8,16 +8,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from cliplab.checks import on_host
+from cliplab.checks import may_look
 from cliplab.norms import (
     LARGE,
+    all_row_norms,
     combine,
-    direct_norms,
-    direct_row_norms,
     is_sharded,
     local,
     row_norms,
-    safe,
     shard_offset,
 )
 from cliplab.parts.partition import Gradients, Partition
@@ -37,9 +35,7 @@ class RowParts(Partition):
         self.counts = [math.prod(view.kept) for view in self.views]
         super().__init__(params, self.counts[0] if members else sum(self.counts))
         self._shapes = [view.kept for view in self.views]
-        whole = [len(v.dims) == len(v.shape) and not members for v in self.views]
-        self._wholes = [i for i, is_whole in enumerate(whole) if is_whole]
-        self._rows_of = [i for i, is_whole in enumerate(whole) if not is_whole]
+        self._dims = [view.dims for view in self.views]
         self._few_calls = all(p.numel() for p in self.params)
         for p, view in zip(self.params, self.views, strict=True):
             if is_sharded(p) and tuple(view.shape) != tuple(p.shape):
@@ -59,24 +55,8 @@ class RowParts(Partition):
         present = [t for t in tensors if t is not None and t.layout is torch.strided]
         if not self._few_calls or len(present) < len(tensors):
             return super().sizes(tensors, norm_type)
-        cells = list(present)
-        if self._wholes:
-            norms = direct_norms([present[i] for i in self._wholes], norm_type).reshape(-1, 1)
-            for i, norm in zip(self._wholes, norms.unbind(), strict=True):
-                cells[i] = norm
-        for i in self._rows_of:
-            rows = present[i].reshape(self.views[i].shape)
-            cells[i] = direct_row_norms(rows, self.views[i].dims, norm_type).to(self.device)
-        sizes = self.gather(cells, norm_type)
-        if not on_host(sizes) or bool((fine := safe(sizes, norm_type)).all()):
-            return sizes
-        if self.members:
-            return super().sizes(tensors, norm_type)
-        for i, flags in enumerate(torch.split(fine, self.counts)):
-            if not bool(flags.all()):
-                rows = present[i].reshape(self.views[i].shape)
-                cells[i] = row_norms(rows, self.views[i].dims, norm_type)
-        return torch.cat(cells)
+        rows = [t.reshape(view.shape) for t, view in zip(present, self.views, strict=True)]
+        return all_row_norms(rows, self._dims, norm_type, members=self.members)
 
     def cells(self, tensors: Gradients, norm_type: float) -> list[Tensor]:
         """Norm of every row, ``[k_i]``; of a shard those of its own rows, zero elsewhere."""
@@ -112,13 +92,13 @@ class RowParts(Partition):
 
     def scale_(self, tensors: Gradients, factor: Tensor) -> None:
         """Multiply every row by its factor, on a CPU only large tensors where some is not 1."""
-        if on_host(factor) and bool((factor == 1).all()):
+        if may_look(factor) and bool((factor == 1).all()):
             return
         pairs = []
         for i, own in enumerate(self._split(factor)):
             tensor = tensors[i]
             if tensor is None or (
-                tensor.numel() >= LARGE and on_host(own) and bool((own == 1).all())
+                tensor.numel() >= LARGE and may_look(own) and bool((own == 1).all())
             ):
                 continue
             pairs.append(self._rows(i, tensor, own))

@@ -8,8 +8,8 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from cliplab.checks import on_host
-from cliplab.norms import clamp_, combine, dense, local_norms, scale_, total_norm_1
+from cliplab.checks import may_look
+from cliplab.norms import clamp_, combine, dense, scale_, tensor_norms, total_norm
 from cliplab.parts.partition import Gradients, Partition
 
 
@@ -32,7 +32,7 @@ class TensorParts(Partition):
         present = [t for t in tensors if t is not None]
         if not present:
             return torch.zeros(1, device=self.device)
-        total = total_norm_1(present, norm_type)
+        total = total_norm(present, norm_type).reshape(1)
         return total if total.device == self.device else total.to(self.device)
 
     def cells(self, tensors: Gradients, norm_type: float) -> list[Tensor]:
@@ -40,7 +40,7 @@ class TensorParts(Partition):
         present = dense([t for t in tensors if t is not None])
         if not present:
             return [torch.zeros(1, device=self.device) for _ in tensors]
-        norms = local_norms(present, norm_type).to(self.device).reshape(-1, 1)
+        norms = tensor_norms(present, norm_type).to(self.device).reshape(-1, 1)
         nothing, each = norms.new_zeros(1), iter(norms.unbind())
         return [nothing if t is None else next(each) for t in tensors]
 
@@ -64,7 +64,7 @@ class TensorParts(Partition):
         if self.n_parts == 1:
             scale_([t for t in tensors if t is not None], factor[0])
             return
-        if not on_host(factor):
+        if not may_look(factor):
             for tensor, own in zip(tensors, self.own(factor), strict=True):
                 if tensor is not None:
                     dense([tensor])[0].mul_(own.to(tensor.device))
@@ -73,7 +73,7 @@ class TensorParts(Partition):
         pairs = [(t, own) for t, own, acts in each if t is not None and bool(acts)]
         if pairs:  # by tensors: a number would be rounded to half precision first
             factors = [own.to(t.device) for t, own in pairs]
-            torch._foreach_mul_(dense([t for t, _ in pairs]), factors)
+            torch._foreach_mul_(list(dense([t for t, _ in pairs])), factors)
 
     def clear_(self, tensors: Gradients, bad: Tensor) -> None:
         """Zero the tensors of bad parts."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvTransposeNd
 
 from cliplab.checks import may_look
-from cliplab.norms import HALF, row_norms, wide_norm
+from cliplab.norms import rough_row_norms
 
 
 class UnitView(NamedTuple):
@@ -56,19 +56,7 @@ def unit_norms(tensors: Sequence[Tensor], views: Sequence[UnitView]) -> Tensor:
     >>> unit_norms(weights, unit_views(None, weights))
     tensor([5.0000e+00, 1.0000e+25, 2.0000e+00])
     """
-    rows = _rows(tensors, views)
-    if not may_look(rows[0]):
-        cells = [wide_norm(r, 2.0, v.dims) for r, v in zip(rows, views, strict=True)]
-        return torch.cat([cell.reshape(-1) for cell in cells])
-    wide, norm = torch.float32, torch.linalg.vector_norm
-    cells = [
-        norm(r, 2.0, v.dims, dtype=wide if r.dtype in HALF else None).view(-1)
-        for r, v in zip(rows, views, strict=True)
-    ]
-    norms = torch.cat(cells)
-    if bool(norms.isinf().any()):  # or overflowed
-        norms = torch.cat([row_norms(r, v.dims) for r, v in zip(rows, views, strict=True)])
-    return norms
+    return rough_row_norms(_rows(tensors, views), [view.dims for view in views])
 
 
 def scale_units_(tensors: Sequence[Tensor], views: Sequence[UnitView], factor: Tensor) -> None:

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from cliplab.checks import check_count, check_positive, on_host
+from cliplab.checks import check_count, check_positive, may_look
 from cliplab.thresholds.base import Context, State, Threshold
 
 
@@ -72,7 +72,7 @@ class EMA(Threshold):
         """Answer, then learn the clipped size."""
         gamma = torch.where(state["gamma"] > 0, state["gamma"], sizes)
         limit, warm = self.ratio * gamma, state["count"] < self.warmup
-        warming = not on_host(warm) or bool(warm.any())
+        warming = not may_look(warm) or bool(warm.any())
         if warming:
             total = context.total_norm.to(sizes)
             shared = torch.where(total > self.initial, sizes * (self.initial / total), math.inf)
@@ -131,7 +131,7 @@ class ZScore(Threshold):
         """Answer, then learn the clipped size."""
         mean, std, count = state["mean"], state["std"], state["count"]
         warm = count < self.warmup
-        warming = not on_host(warm) or bool(warm.any())
+        warming = not may_look(warm) or bool(warm.any())
         scale = std if self.response == "level" else std + self.eps
         level = limit = torch.add(mean, scale, alpha=self.z)
         if warming:

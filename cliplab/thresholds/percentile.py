@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from cliplab.checks import check_count, check_positive, on_host
+from cliplab.checks import check_count, check_positive, may_look
 from cliplab.thresholds.base import Context, State, Threshold
 
 
@@ -63,7 +63,7 @@ class Percentile(Threshold):
         after = {"count": count}
         self._tally(sizes, state, context.active)
         # A look at the counts is free on a CPU, and saves the half that is not asked for.
-        looks = on_host(count)
+        looks = may_look(count)
         fewest, most = (int(c) for c in count.aminmax()) if looks else (0, self.exact_sizes + 1)
         if fewest <= self.exact_sizes:
             after["ordered"] = _insert(state["ordered"], sizes)
