@@ -46,7 +46,10 @@ def norms_summed_in(
         if full:
             tensors = [entries[i] for i in full]
             roots = torch._foreach_norm(tensors, norm_type, dtype=kind(tensors[0]))
-            norms |= zip(full, torch.stack(roots).to(precision(dtype)).unbind(), strict=True)
+            values = torch.stack(roots).to(precision(dtype))
+            if len(full) == len(entries):
+                return values
+            norms |= zip(full, values.unbind(), strict=True)
     result = torch.float64 if any(t.dtype in DOUBLE for t in entries) else torch.float32
     place = entries[0].device
     return torch.stack([norms[i].to(place, result) for i in range(len(entries))])

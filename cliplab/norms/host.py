@@ -51,7 +51,7 @@ def row_norms(tensor: Tensor, dims: tuple[int, ...], norm_type: float) -> Tensor
 def plain_norms(entries: Sequence[Tensor], norm_type: float) -> Tensor:
     """``tensor_norms`` without a look."""
     single = torch.float32
-    if norm_type == 2 and all(t.dtype is single and t.is_cpu for t in entries):
+    if norm_type == 2 and not [t for t in entries if t.dtype is not single or not t.is_cpu]:
         return _blas_norms(entries)
     return device.norms_summed_in(_own, entries, norm_type)
 

@@ -36,6 +36,8 @@ class RowParts(Partition):
         super().__init__(params, self.counts[0] if members else sum(self.counts))
         self._shapes = [view.kept for view in self.views]
         self._dims = [view.dims for view in self.views]
+        seen = zip(params, self.views, strict=True)
+        self._regrouped = [i for i, (p, v) in enumerate(seen) if tuple(p.shape) != v.shape]
         self._few_calls = all(p.numel() for p in self.params)
         for p, view in zip(self.params, self.views, strict=True):
             if is_sharded(p) and tuple(view.shape) != tuple(p.shape):
@@ -55,8 +57,9 @@ class RowParts(Partition):
         present = [t for t in tensors if t is not None and t.layout is torch.strided]
         if not self._few_calls or len(present) < len(tensors):
             return super().sizes(tensors, norm_type)
-        rows = [t.reshape(view.shape) for t, view in zip(present, self.views, strict=True)]
-        return all_row_norms(rows, self._dims, norm_type, members=self.members)
+        for i in self._regrouped:
+            present[i] = present[i].reshape(self.views[i].shape)
+        return all_row_norms(present, self._dims, norm_type, members=self.members)
 
     def cells(self, tensors: Gradients, norm_type: float) -> list[Tensor]:
         """Norm of every row, ``[k_i]``; of a shard those of its own rows, zero elsewhere."""

@@ -32,8 +32,8 @@ class TensorParts(Partition):
         present = [t for t in tensors if t is not None]
         if not present:
             return torch.zeros(1, device=self.device)
-        total = total_norm(present, norm_type).reshape(1)
-        return total if total.device == self.device else total.to(self.device)
+        total = total_norm(present, norm_type).view(1)
+        return total if tensors[0] is not None else total.to(self.device)
 
     def cells(self, tensors: Gradients, norm_type: float) -> list[Tensor]:
         """Norm of every tensor, ``[1]`` each."""
