@@ -22,6 +22,7 @@ from torch import nn
 
 import cliplab
 from cliplab import Clipper
+from cliplab.thresholds import Known
 
 WIDTH, LAYERS, VOCABULARY = 384, 6, 8192
 TRANSFORMER = [
@@ -177,8 +178,8 @@ def late_against_early(gradients, repeats, early=1_000, late=1_000_000):
         pair = []
         for steps in (early, late):
             clipper = Clipper(gradients.params, make())
-            total = torch.tensor(gradients.norm)
-            context = cliplab.Context(torch.tensor([True]), measure_total=lambda t=total: t)
+            known = Known(total_norm=torch.tensor(gradients.norm))
+            context = cliplab.Context(torch.tensor([True]), measured=known)
             for size in torch.randn(min(steps, 20_000)).mul(0.3).exp():
                 clipper.policy(gradients.norm * size.reshape(1), context)
             if steps == late:

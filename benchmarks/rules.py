@@ -23,13 +23,14 @@ from cliplab import (
     TargetRate,
     ZScore,
 )
+from cliplab.thresholds import Known
 
 
 class GlobalEMA(EMA):
     """AdaGC on the gradient as a whole: its size is the total norm."""
 
     def step(self, sizes, state, context):
-        return super().step(sizes, state, replace(context, measure_total=lambda: sizes))
+        return super().step(sizes, state, replace(context, measured=Known(total_norm=sizes)))
 
 
 def arms(scale=1.0):

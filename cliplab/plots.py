@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -19,13 +19,49 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
-    from cliplab.diagnosis import Probe
-    from cliplab.history import History
-
 # Okabe and Ito's colours: distinct for colour-blind readers. Black is always "no clipping".
 COLOURS = ["#000000", "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442"]
 
 WIDE = (12.0, 3.7)  # three panels (inches)
+
+
+class _Recorded(Protocol):
+    """What is drawn of recorded steps: columns ``[steps]`` or ``[steps, n_parts]``."""
+
+    first_step: int
+
+    def __len__(self) -> int: ...
+    @property
+    def part_names(self) -> list[str]: ...
+    @property
+    def norm_before(self) -> Tensor: ...
+    @property
+    def threshold(self) -> Tensor: ...
+    @property
+    def factor(self) -> Tensor: ...
+    @property
+    def clipped(self) -> Tensor: ...
+    @property
+    def nonfinite(self) -> Tensor: ...
+    @property
+    def lr(self) -> Tensor: ...
+    @property
+    def effective_lr(self) -> Tensor: ...
+
+
+class _Probed(Protocol):
+    """What is drawn of a probe: its norms ``[steps]`` and what they suggest."""
+
+    @property
+    def norms(self) -> Tensor: ...
+    @property
+    def stable(self) -> Tensor: ...
+    @property
+    def band(self) -> tuple[float, float]: ...
+    @property
+    def threshold(self) -> float: ...
+    @property
+    def found(self) -> bool: ...
 
 
 def theme() -> None:
@@ -38,7 +74,7 @@ def theme() -> None:
     sns.set_theme("notebook", style="whitegrid", palette=COLOURS, rc={**style, "figure.dpi": 110})
 
 
-def history(history: History, *, title: str = "", ax: Axes | None = None) -> Axes:
+def history(history: _Recorded, *, title: str = "", ax: Axes | None = None) -> Axes:
     """Draw raw norms, the threshold in force, and clipped steps of a scalar history (log scale)."""
     ax = ax or plt.gca()
     norms = history.norm_before.cpu()
@@ -56,7 +92,7 @@ def history(history: History, *, title: str = "", ax: Axes | None = None) -> Axe
     return ax
 
 
-def overview(history: History, *, title: str = "", figure: Figure | None = None) -> Figure:
+def overview(history: _Recorded, *, title: str = "", figure: Figure | None = None) -> Figure:
     """Draw norm and threshold, the effective learning rate, and how often what was clipped.
 
     With parts the first two panels show the median part and the range of all; the third has a bar
@@ -111,7 +147,7 @@ def _band(ax: Axes, steps: Tensor, values: Tensor, colour: str, label: str, ls: 
         ax.fill_between(steps, low, high, color=colour, alpha=0.15, lw=0)
 
 
-def _clip_shares(ax: Axes, steps: Tensor, history: History, most: int = 20) -> None:
+def _clip_shares(ax: Axes, steps: Tensor, history: _Recorded, most: int = 20) -> None:
     clipped = history.clipped.cpu().float()
     if clipped.ndim == 1:
         width = max(len(steps) // 20, 1)
@@ -136,7 +172,7 @@ def _legend_below(ax: Axes, ncols: int = 3) -> None:
         ax.legend(frameon=False, ncols=ncols, fontsize=9, **below)
 
 
-def probe(probe: Probe, *, ax: Axes | None = None) -> Axes:
+def probe(probe: _Probed, *, ax: Axes | None = None) -> Axes:
     """Draw the norms of a probe, the band of its rule and the threshold recommended."""
     ax = ax or plt.gca()
     norms, stable = probe.norms, probe.stable

@@ -4,43 +4,37 @@ from __future__ import annotations
 
 import math
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from cliplab.checks import may_look
+from cliplab.clipper.engine import Engine, Signal
+from cliplab.clipper.fast_step import handing_over_pays
 from cliplab.norms import scale_
-
-if TYPE_CHECKING:
-    from cliplab.clipper.clipper import Clipper
-
-
-WORTH = 1 << 20  # entries from which handing the factor over pays on a CPU
+from cliplab.thresholds import as_column
 
 
 class Attachment:
     """A clipper at work on every step of one optimizer; a context manager, or ``remove()`` it."""
 
-    def __init__(self, clipper: Clipper, optimizer: torch.optim.Optimizer) -> None:
-        if clipper.attached:
+    def __init__(self, engine: Engine, optimizer: torch.optim.Optimizer) -> None:
+        if engine.attached:
             raise ValueError("the clipper is already attached to an optimizer: remove() that first")
         group_of = {id(p): i for i, g in enumerate(optimizer.param_groups) for p in g["params"]}
-        missing = sum(id(p) not in group_of for p in clipper.params)
+        missing = sum(id(p) not in group_of for p in engine.params)
         if missing:
             raise ValueError(
                 f"the optimizer holds only part of the clipper's parameters: {missing} of "
-                f"{len(clipper.params)} are missing"
+                f"{len(engine.params)} are missing"
             )
-        self.clipper, self._optimizer = clipper, optimizer
-        clipper.attached = True
-        self._group = group_of[id(clipper.params[0])]
-        # Fused kernels write back what they unscale: on a CPU that costs small models more than it
-        # saves; on an accelerator it saves launches.
-        entries = sum(p.numel() for p in clipper.params)
-        self._pays = entries >= WORTH or not may_look(clipper.params[0])
-        self._pays &= all(p.dtype is not torch.float64 for p in clipper.params)  # takes fp32
-        self._ids = {id(p) for p in clipper.params}
+        self.engine, self._optimizer = engine, optimizer
+        engine.attached = True
+        self._group = group_of[id(engine.params[0])]
+        takes = all(p.dtype is not torch.float64 for p in engine.params)  # the factor is fp32
+        self._pays = takes and handing_over_pays(engine.params)
+        self._ids = {id(p) for p in engine.params}
         self._hidden: list[tuple[Tensor, Tensor]] = []
         self._lent: list[tuple[str, Tensor]] = []
         self._hooks = [
@@ -57,7 +51,7 @@ class Attachment:
         self._hooks = []
         self._restore()
         self._take_back(self._optimizer)
-        self.clipper.attached = False
+        self.engine.attached = False
 
     def __enter__(self) -> Attachment:
         return self
@@ -87,17 +81,17 @@ class Attachment:
         if isinstance(lr, Tensor):
             lr = float(lr) if may_look(lr) else lr.detach().clone()
         try:
-            report = self.clipper._clip(lr, dropped, scale if hand_over else None, hand_over)
+            step = self.engine.step(Signal(lr, scale if hand_over else None, dropped, hand_over))
         except BaseException:
             for name in ("grad_scale", "found_inf"):  # a GradScaler would leave them for good
                 if hasattr(optimizer, name):
                     delattr(optimizer, name)
             raise
         if hand_over:
-            self._lend_factor(optimizer, report.factor, scale)
-        skips = self.clipper.mode == "skip" or self.clipper.nonfinite == "skip"
+            self._lend_factor(optimizer, as_column(step.factor)[0], scale)
+        skips = "skip" in (self.engine.mode, self.engine.nonfinite)
         if skips or (dropped is not None and _is_first_momentum_step(optimizer)):
-            self._skip(optimizer, report.skipped.any(), fused)
+            self._skip(optimizer, as_column(step.skipped).any(), fused)
 
     def _after(self, optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._restore()
@@ -110,13 +104,13 @@ class Attachment:
 
     def _is_whole(self, optimizer: Any) -> bool:
         """Whether one factor serves all that the optimizer holds."""
-        clipper = self.clipper
+        engine = self.engine
         held = [id(p) for group in optimizer.param_groups for p in group["params"]]
         return (
-            clipper.scope == "global"
-            and clipper.partition.n_parts == 1
-            and clipper.nonfinite != "zero"
-            and not clipper.partition.sharded
+            engine.scope == "global"
+            and engine.partition.n_parts == 1
+            and engine.nonfinite != "zero"
+            and not engine.partition.sharded
             and self._pays
             and set(held) == self._ids
         )
@@ -129,7 +123,7 @@ class Attachment:
 
     def _skip(self, optimizer: Any, skipped: Tensor, fused: bool) -> None:
         """Keep the optimizer from moving anything: fused kernels by their flag, without a sync."""
-        if fused and not self.clipper.partition.sharded and not _is_first_momentum_step(optimizer):
+        if fused and not self.engine.partition.sharded and not _is_first_momentum_step(optimizer):
             dropped = getattr(optimizer, "found_inf", None)
             flag = skipped.float()
             self._lend(optimizer, "found_inf", flag if dropped is None else flag.maximum(dropped))

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 from cliplab.parts import Group
 from cliplab.thresholds import Switch, Threshold, as_policy
-
-Mode = Literal["rescale", "soft", "skip"]
-NonFinite = Literal["raise", "skip", "zero", "propagate"]
 
 
 def policy_of_groups(

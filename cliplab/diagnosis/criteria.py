@@ -11,6 +11,7 @@ from torch import Tensor
 from cliplab.checks import check_positive
 from cliplab.diagnosis.findings import SEVERITIES, Finding, Findings, Record
 from cliplab.history import History, quantiles
+from cliplab.thresholds import Step
 
 MIN_STEPS = 50  # a share of steps is then known to about 0.07
 MIN_SPIKES = 100  # two windows of the running median
@@ -41,17 +42,17 @@ def diagnose(history: History, lr: float | None = None) -> Findings:
     ``ValueError`` for a learning rate that is not positive.
     """
     given = math.nan if lr is None else check_positive("lr", lr)
-    rows = history.rows.cpu()
-    norms = rows[:, 0].double()
+    columns = Step(*(column.cpu() for column in history.columns))
+    norms = columns.size.double()
     lrs = history.lr[history.lr.isfinite()]
     record = Record(
         norms,
-        rows[:, 2].double(),
-        rows[:, 4].bool(),
-        rows[:, 5].bool(),
+        columns.limit.double(),
+        columns.clipped.bool(),
+        columns.skipped.bool(),
         norms.isfinite().all(dim=1),
         norms.norm(dim=1),
-        [] if history.scalar or rows.shape[2] == 1 else history.part_names,
+        [] if history.scalar or norms.shape[1] == 1 else history.part_names,
         history.first_step,
         float(lrs.median()) if len(lrs) else given,
     )

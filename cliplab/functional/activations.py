@@ -7,6 +7,7 @@ from torch import Tensor
 
 from cliplab.checks import check_norm_type, check_positive
 from cliplab.norms import wide_norm
+from cliplab.thresholds import clip_factor
 
 
 def clip_activation_grad_(
@@ -32,7 +33,7 @@ def clip_activation_grad_(
             return gradient.clamp(min=-bound, max=bound)
         size = wide_norm(gradient, (-1,), order)
         over = size > bound
-        factor = torch.where(over, bound / torch.where(over, size, 1.0), 1.0)
+        factor = clip_factor(torch.where(over, size, 1.0), bound, over)  # 0 has no derivative
         return gradient * factor.to(gradient.dtype)
 
     if activation.requires_grad:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from cliplab.checks import check_positive
 from cliplab.functional.limits import _are_plain, _unique
 from cliplab.parts import RowParts, gradients, scale_units_, unit_norms, unit_views
+from cliplab.thresholds import clip_factor
 
 
 def adaptive_clip_(
@@ -49,4 +50,4 @@ def adaptive_clip_(
 
 def _agc_factor(sizes: Tensor, weights: Tensor, ratio: float, floor: float) -> Tensor:
     limits = ratio * weights.clamp(min=floor)
-    return torch.where(sizes <= limits, 1.0, limits / sizes.clamp(min=1e-6))  # NaN stays NaN
+    return clip_factor(sizes.clamp(min=1e-6), limits, ~(sizes <= limits))  # NaN stays NaN

@@ -16,6 +16,7 @@ from torch import Tensor
 from cliplab.functional.limits import _limit, _scale_unless_one
 from cliplab.functional.torch_forms import get_total_norm
 from cliplab.norms import dense, row_norms
+from cliplab.thresholds import clip_factor
 
 Tensors = Tensor | Iterable[Tensor | None]
 
@@ -85,7 +86,7 @@ def clip_by_global_norm_(
 
 
 def _factor(norm: Tensor, limit: float | Tensor) -> Tensor:
-    return torch.where(norm <= limit, 1.0, limit / norm)
+    return clip_factor(norm, limit, ~(norm <= limit))  # NaN stays NaN
 
 
 def _axes(dim: int | Iterable[int], tensor: Tensor) -> tuple[int, ...]:

@@ -104,5 +104,8 @@ def clip_grad_value_(
 
 
 def _torchs_factor(limit: float | Tensor, norm: Tensor) -> Tensor:
-    """``limit / (norm + 1e-6)`` in the order in which torch divides a number by a tensor."""
+    """``min(1, limit / (norm + 1e-6))`` as torch computes it, eps and all: bits are its contract.
+
+    Not ``clip_factor``, whose factor is exactly ``limit / norm``, and 1 up to the limit.
+    """
     return ((norm + 1e-6).reciprocal() * limit).clamp(max=1.0)

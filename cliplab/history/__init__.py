@@ -4,8 +4,9 @@ May use: checks, thresholds, plots.
 Makes numbers: yes.
 """
 
-from cliplab.history.columns import ClipReport, Row
+from cliplab.history.columns import ClipReport
 from cliplab.history.history import History
+from cliplab.history.ring import Ring
 from cliplab.history.summary import quantiles
 
-__all__ = ["ClipReport", "History", "Row", "quantiles"]
+__all__ = ["ClipReport", "History", "Ring", "quantiles"]

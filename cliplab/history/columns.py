@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-Row = Tensor | tuple[float, ...]  # the columns of a report: [6, n_parts], or numbers of one part
+from cliplab.thresholds import AnyStep, as_column
 
 
 class ClipReport:
@@ -18,46 +17,44 @@ class ClipReport:
     """
 
     fields = ("norm_before", "norm_after", "threshold", "factor", "clipped", "skipped")
-    __slots__ = ("_row", "_scalar")
+    __slots__ = ("_scalar", "_step")
 
-    def __init__(self, row: Row, scalar: bool) -> None:
-        self._row, self._scalar = row, scalar
+    def __init__(self, step: AnyStep, scalar: bool) -> None:
+        self._step, self._scalar = step, scalar
 
-    def _column(self, i: int) -> Tensor:
-        column = self._row[i]
-        if not isinstance(column, Tensor):
-            return torch.tensor(column if self._scalar else [column])
-        return column[0] if self._scalar else column
+    def _read(self, column: Tensor | float) -> Tensor:
+        values = as_column(column)
+        return (values[0] if self._scalar else values).clone()  # a report is nobody's to write to
 
     @property
     def norm_before(self) -> Tensor:
         """Size of the raw gradient."""
-        return self._column(0)
+        return self._read(self._step.size)
 
     @property
     def norm_after(self) -> Tensor:
         """Size after clipping."""
-        return self._column(1)
+        return self._read(self._step.after)
 
     @property
     def threshold(self) -> Tensor:
         """The limit in force."""
-        return self._column(2)
+        return self._read(self._step.limit)
 
     @property
     def factor(self) -> Tensor:
         """What the gradient was multiplied by."""
-        return self._column(3)
+        return self._read(self._step.factor)
 
     @property
     def clipped(self) -> Tensor:
         """Whether the size was above the limit."""
-        return self._column(4).bool()
+        return self._read(self._step.clipped).bool()
 
     @property
     def skipped(self) -> Tensor:
         """Whether the step should be left out."""
-        return self._column(5).bool()
+        return self._read(self._step.skipped).bool()
 
     def __repr__(self) -> str:
         return f"ClipReport({', '.join(f'{k}={getattr(self, k)!r}' for k in self.fields)})"

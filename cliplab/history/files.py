@@ -7,18 +7,21 @@ import math
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from cliplab.history.columns import ClipReport
-from cliplab.history.history import History
-from cliplab.thresholds.response import _factor
+from cliplab.history.ring import Ring
+from cliplab.thresholds import Step, respond
 
 FORMAT = "cliplab history 1"
 FLAGS = ("clipped", "skipped")
 WORDS = {"True": 1.0, "False": 0.0, "": math.nan}  # what pandas writes
+
+
+SomeRing = TypeVar("SomeRing", bound=Ring)
 
 
 class Writer(Protocol):
@@ -28,7 +31,7 @@ class Writer(Protocol):
         """Log a number."""
 
 
-def tidy(history: History) -> dict[str, Tensor | list[str]]:
+def tidy(history: Ring) -> dict[str, Tensor | list[str]]:
     """Return columns with one entry per step and part, on the CPU."""
     steps, names = len(history), history.part_names
     columns: dict[str, Tensor | list[str]] = {
@@ -43,7 +46,7 @@ def tidy(history: History) -> dict[str, Tensor | list[str]]:
     return columns
 
 
-def write_csv(history: History, path: str | Path) -> None:
+def write_csv(history: Ring, path: str | Path) -> None:
     """Write the tidy columns; flags as 0 and 1."""
     columns = tidy(history)
     values = [
@@ -56,7 +59,7 @@ def write_csv(history: History, path: str | Path) -> None:
         rows.writerows(zip(*values, strict=True))
 
 
-def write_scalars(history: History, writer: Writer, tag: str) -> None:
+def write_scalars(history: Ring, writer: Writer, tag: str) -> None:
     """Log every column under ``tag/column``, with parts under ``tag/column/label``."""
     names = [""] if history.scalar else [f"/{name}" for name in history.part_names]
     for column in (*ClipReport.fields, "effective_lr"):
@@ -66,7 +69,7 @@ def write_scalars(history: History, writer: Writer, tag: str) -> None:
                 writer.add_scalar(f"{tag}/{column}{name}", float(value), step)
 
 
-def save(history: History, path: str | Path) -> None:
+def save(history: Ring, path: str | Path) -> None:
     """Write tensors, numbers and text only."""
     state = {
         "format": FORMAT,
@@ -80,28 +83,28 @@ def save(history: History, path: str | Path) -> None:
     torch.save(state, path)
 
 
-def load(path: str | Path) -> History:
+def load(path: str | Path, kind: type[SomeRing]) -> SomeRing:
     """Read what ``save`` or ``write_csv`` wrote."""
     if Path(path).suffix == ".csv":
-        return _read_csv(Path(path))
+        return _read_csv(Path(path), kind)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError, KeyError, ValueError) as error:
         raise ValueError(f"{path} is not a saved history: {error}") from None
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise ValueError(f"{path} is not a saved history: expected a file of History.save")
-    history = History(state["labels"], scalar=state["scalar"], max_bytes=state["max_bytes"])
+    history = kind(state["labels"], scalar=state["scalar"], max_bytes=state["max_bytes"])
     return _fill(history, state["rows"], state["lr"].tolist(), state["first_step"])
 
 
-def _fill(history: History, rows: Tensor, lrs: Sequence[float], first_step: int) -> History:
+def _fill(history: SomeRing, rows: Tensor, lrs: Sequence[float], first_step: int) -> SomeRing:
     history.first_step = first_step
     for row, lr in zip(rows, lrs, strict=True):
         history.append(row, lr)
     return history
 
 
-def _read_csv(path: Path) -> History:
+def _read_csv(path: Path, kind: type[SomeRing]) -> SomeRing:
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             lines = list(csv.DictReader(file))
@@ -122,11 +125,13 @@ def _read_csv(path: Path) -> History:
         return torch.tensor(numbers).reshape(-1, parts)
 
     sizes, limits = column("norm_before", 0), column("threshold", math.inf)
-    factor = column("factor", _factor(sizes, limits))
-    after, clipped = column("norm_after", sizes * factor), column("clipped", sizes > limits)
-    rows = torch.stack([sizes, after, limits, factor, clipped, column("skipped", 0)], dim=1)
+    step = respond(sizes, limits, sizes.isfinite())  # for what the table does not say
+    factor, clipped = column("factor", step.factor), column("clipped", step.clipped)
+    after = column("norm_after", sizes * factor)
+    columns = Step(sizes, after, limits, factor, clipped, column("skipped", 0.0))
     labels = [line["label"] for line in lines[:parts]] if "label" in lines[0] else []
-    history = History(labels, scalar=parts == 1)
+    history = kind(labels, scalar=parts == 1)
+    rows = torch.stack(columns, dim=1)
     return _fill(history, rows, column("lr", math.nan)[:, 0].tolist(), int(column("step", 0)[0, 0]))
 
 

@@ -9,25 +9,25 @@ from collections.abc import Callable
 from types import TracebackType
 
 from cliplab.checks import check_positive
-from cliplab.history.history import History
+from cliplab.history.ring import Ring
 
 
 class Live:
     """A figure that follows a history; ``close()`` it, or use it as a context manager."""
 
-    def __init__(self, history: History, every: float) -> None:
+    def __init__(self, history: Ring, every: float) -> None:
         self._every = check_positive("every", every, zero=True)
         self._history, self._next = history, 0.0
         self._show = _find_display()
-        if history._live is not None:
-            history._live.close()
+        if history.follower is not None:
+            history.follower.close()
         if self._show is not None:
-            history._live = self
+            history.follower = self
 
     @property
     def is_open(self) -> bool:
         """Whether new steps are still drawn."""
-        return self._history._live is self
+        return self._history.follower is self
 
     def update(self) -> None:
         """Draw again if it is time; a figure that fails is closed and never ends a training."""
@@ -37,7 +37,7 @@ class Live:
         try:
             self._draw()
         except Exception as error:
-            self._history._live = None
+            self._history.follower = None
             warnings.warn(f"watch() stopped: {error!r}", stacklevel=2)
         now = time.monotonic()
         self._next = now + max(self._every, 9 * (now - begun))
@@ -47,7 +47,7 @@ class Live:
         if self.is_open:
             self._next = 0.0
             self.update()
-            self._history._live = None
+            self._history.follower = None
 
     def _draw(self) -> None:
         from matplotlib.figure import Figure

@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import math
-from functools import partial
+from typing import TypeVar
 
-import torch
+from cliplab.history.ring import Ring
+from cliplab.thresholds import Context, Known, Threshold, as_policy, left_out, respond
 
-from cliplab.history.history import History
-from cliplab.thresholds import Context, Threshold, as_policy
-from cliplab.thresholds.response import _factor
+SomeRing = TypeVar("SomeRing", bound=Ring)
 
 
-def replay(history: History, policy: float | Threshold) -> History:
+def replay(history: SomeRing, policy: float | Threshold) -> SomeRing:
     """Show a copy of ``policy`` the recorded sizes, step by step."""
     policy = as_policy(policy)
-    rows, lrs = history.rows.cpu(), history.lr.tolist()
-    policy.init(rows.shape[-1])
-    again = History(history.labels, scalar=history.scalar, max_bytes=history._max_bytes)
-    again.first_step = history.first_step
-    for step, (row, lr) in enumerate(zip(rows, lrs, strict=True), history.first_step):
-        sizes, had_no_gradient = row[0], row[2].isnan()
-        finite = sizes.isfinite()
+    columns, lrs = history.columns, history.lr.tolist()
+    recorded = zip(columns.size.cpu(), columns.limit.cpu(), lrs, strict=True)
+    policy.init(columns.size.shape[-1])
+    again = history.empty()
+    for number, (sizes, before, lr) in enumerate(recorded, history.first_step):
+        finite, had_gradient = sizes.isfinite(), ~before.isnan()
         known = None if math.isnan(lr) else lr
         total = sizes.where(finite, 0.0).norm()
-        context = Context(finite & ~had_no_gradient, step, known, None, partial(torch.clone, total))
+        context = Context(finite & had_gradient, number, known, measured=Known(total_norm=total))
         limits = policy(sizes, context).to(sizes)
-        factor, over = _factor(sizes, limits), sizes > limits
-        skipped = (~finite).any().expand_as(over)
-        again.append(torch.stack([sizes, sizes * factor, limits, factor, over, skipped]), known)
+        step = left_out(respond(sizes, limits, finite, nonfinite="leave"), ~finite.all())
+        again.append(step, known)
     return again

@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import Tensor
 
-from cliplab.history.history import History
+from cliplab.history.ring import Ring
 
 
-def summarise(history: History) -> dict[str, Any]:
+def summarise(history: Ring) -> dict[str, Any]:
     """Return the numbers of ``History.summary``."""
     norms = history.total.cpu()
     finite = norms[norms.isfinite()].double()

@@ -54,6 +54,10 @@ class Partition:
         self.device = local(self.params[0]).device
         self._masks: dict[tuple[int, ...], Tensor] = {}
 
+    def read(self) -> list[Tensor | None]:
+        """The gradients as they can be measured."""
+        return gradients(self.params)
+
     def measure(self, tensors: Gradients, norm_type: float) -> tuple[Tensor, Tensor, bool]:
         """Sizes ``[n_parts]``, the mask of the parts that have a gradient on any rank, and whether
         all are known to have one.
@@ -104,4 +108,8 @@ class Partition:
 
     def clear_(self, tensors: Gradients, bad: Tensor) -> None:
         """Zero the parts that are bad (0 x NaN would stay NaN)."""
+        raise NotImplementedError
+
+    def clamp_(self, tensors: Gradients, limits: Tensor) -> None:
+        """Clamp every entry to the limit of its part, a complex one to that magnitude."""
         raise NotImplementedError

@@ -18,7 +18,7 @@ from cliplab.norms import (
     row_norms,
     shard_offset,
 )
-from cliplab.parts.partition import Gradients, Partition
+from cliplab.parts.partition import Gradients, Partition, gradients
 from cliplab.parts.units import UnitView
 
 
@@ -44,6 +44,10 @@ class RowParts(Partition):
                 raise ValueError(
                     f"units of a grouped transposed convolution cannot be sharded, got {p.shape}"
                 )
+
+    def read(self) -> list[Tensor | None]:
+        """The gradients as they can be measured: sparse ones by whole rows."""
+        return gradients(self.params, rows=True)
 
     def numels(self) -> Tensor:
         """Number of entries of every part, ``[n_parts]``."""

@@ -8,9 +8,19 @@ Makes numbers: yes.
 """
 
 from cliplab.thresholds.averages import EMA, MovingAverage, Queue, ZScore
-from cliplab.thresholds.base import Context, Threshold
+from cliplab.thresholds.base import Context, Known, Measured, Threshold
 from cliplab.thresholds.fixed import Fixed, Scheduled, as_policy
 from cliplab.thresholds.percentile import Percentile
+from cliplab.thresholds.response import (
+    AnyStep,
+    Mode,
+    NonFinite,
+    Step,
+    as_column,
+    clip_factor,
+    left_out,
+    respond,
+)
 from cliplab.thresholds.robust import RobustSpike, SpikeSkip
 from cliplab.thresholds.shape import RMS, WeightRatio
 from cliplab.thresholds.steered import Decay, TargetRate
@@ -20,20 +30,30 @@ __all__ = [
     "EMA",
     "RMS",
     "AfterWarmup",
+    "AnyStep",
     "Bounded",
     "Context",
     "Decay",
     "Fixed",
+    "Known",
+    "Measured",
+    "Mode",
     "MovingAverage",
+    "NonFinite",
     "Percentile",
     "Queue",
     "RobustSpike",
     "Scheduled",
     "SpikeSkip",
+    "Step",
     "Switch",
     "TargetRate",
     "Threshold",
     "WeightRatio",
     "ZScore",
+    "as_column",
     "as_policy",
+    "clip_factor",
+    "left_out",
+    "respond",
 ]

@@ -6,9 +6,9 @@ inactive or not finite at a step neither changes nor advances the policy's state
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -16,46 +16,72 @@ from torch import Tensor
 State = dict[str, Tensor]
 
 
+class Measured(Protocol):
+    """What can be known of a gradient beside its sizes; None where it is not."""
+
+    @property
+    def total_norm(self) -> Tensor | None:
+        """Norm of all finite active parts as one vector: a scalar."""
+
+    @property
+    def weight_norms(self) -> Tensor | None:
+        """Norm of the weights of every part: ``[n_parts]``."""
+
+    @property
+    def numels(self) -> Tensor | None:
+        """Number of entries of every part: ``[n_parts]``."""
+
+
+class Known(NamedTuple):
+    """Measurements that were made already."""
+
+    total_norm: Tensor | None = None
+    weight_norms: Tensor | None = None
+    numels: Tensor | None = None
+
+
+NOTHING = Known()
+
+
 @dataclass(frozen=True)
 class Context:
     """What a policy may know beside the sizes.
 
     ``active`` is the mask of parts that count, ``[n_parts]``; ``step``, ``lr`` and ``loss`` are
-    those of the step. ``total_norm`` (scalar: the norm of all finite active parts as one vector)
-    and, ``[n_parts]`` each, ``weight_norms`` and ``numels`` (the number of entries of every part)
-    are measured when they are asked for. ``clean``: all parts are known, without a look at a
-    device, to be active and finite.
+    those of the step (``lr`` is a tensor where reading it would wait for a device). ``measured``
+    gives ``total_norm`` (scalar: the norm of all finite active parts as one vector) and,
+    ``[n_parts]`` each, ``weight_norms`` and ``numels`` (the number of entries of every part), when
+    they are asked for. ``clean``: all parts are known, without a look at a device, to be active and
+    finite.
     """
 
     active: Tensor
     step: int = 0
-    lr: float | None = None
+    lr: float | Tensor | None = None
     loss: Tensor | None = None
-    measure_total: Callable[[], Tensor] | None = None
-    measure_weights: Callable[[], Tensor] | None = None
-    measure_numels: Callable[[], Tensor] | None = None
+    measured: Measured = NOTHING
     clean: bool = False
 
     @property
     def total_norm(self) -> Tensor:
         """Norm of all parts as one vector: a scalar."""
-        if self.measure_total is None:
-            raise ValueError("this policy needs the total norm: use it through a Clipper")
-        return self.measure_total()
+        return _needed(self.measured.total_norm, "the total norm")
 
     @property
     def weight_norms(self) -> Tensor:
         """Norm of the weights of every part: ``[n_parts]``."""
-        if self.measure_weights is None:
-            raise ValueError("this policy needs the weights' norms: use it through a Clipper")
-        return self.measure_weights()
+        return _needed(self.measured.weight_norms, "the weights' norms")
 
     @property
     def numels(self) -> Tensor:
         """Number of entries of every part: ``[n_parts]``."""
-        if self.measure_numels is None:
-            raise ValueError("this policy needs the parts' sizes in entries: use it in a Clipper")
-        return self.measure_numels()
+        return _needed(self.measured.numels, "the parts' sizes in entries")
+
+
+def _needed(value: Tensor | None, what: str) -> Tensor:
+    if value is None:
+        raise ValueError(f"this policy needs {what}: use it through a Clipper")
+    return value
 
 
 class Threshold:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,7 +52,7 @@ class Scheduled(Threshold):
 
     stateless = True
 
-    def __init__(self, fn: Callable[[int, float | None], float]) -> None:
+    def __init__(self, fn: Callable[[int, Any], float]) -> None:
         super().__init__()
         if not callable(fn):
             raise ValueError(f"Scheduled needs a function of step and lr, got {fn!r}")

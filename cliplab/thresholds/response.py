@@ -1,10 +1,114 @@
-"""What a size over its limit is answered with."""
+"""The response: what a gradient of some size is answered with, given its limit.
+
+``factor = min(1, limit / size)``: every rule of the literature says what is measured and where the
+limit comes from; what follows is this file, for every part on its own.
+"""
 
 from __future__ import annotations
+
+from typing import Generic, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
+Mode = Literal["rescale", "soft", "skip"]
+NonFinite = Literal["raise", "skip", "zero", "propagate"]
 
-def _factor(sizes: Tensor, limits: Tensor) -> Tensor:
-    return torch.where((sizes > limits) & sizes.isfinite(), limits / sizes, 1.0)
+Column = TypeVar("Column", Tensor, float)
+
+
+class Step(NamedTuple, Generic[Column]):
+    """What a step does, in columns of one dtype: ``[n_parts]`` each, or the numbers of one part.
+
+    ``size`` before and ``after`` clipping (the very same object where nothing acts), the ``limit``
+    in force, the ``factor`` that the part is multiplied by; and, as 0 or 1, ``clipped`` (the size
+    was above the limit) and ``skipped`` (the step should not be taken).
+    """
+
+    size: Column
+    after: Column
+    limit: Column
+    factor: Column
+    clipped: Column
+    skipped: Column
+
+
+AnyStep = Step[Tensor] | Step[float]
+
+
+def as_column(column: Tensor | float) -> Tensor:
+    """A column as a tensor ``[n_parts]``, a number as one of one part."""
+    return column if isinstance(column, Tensor) else torch.tensor([column])
+
+
+def clip_factor(sizes: Tensor, limits: Tensor | float, acts: Tensor) -> Tensor:
+    """``limits / sizes`` where a part acts, else 1: ``min(1, c / n)`` for ``acts = n > c``.
+
+    >>> sizes, limits = torch.tensor([5.0, 0.5]), torch.tensor([1.0, 1.0])
+    >>> clip_factor(sizes, limits, sizes > limits)
+    tensor([0.2000, 1.0000])
+    """
+    ratio = limits / sizes
+    return torch.where(acts, ratio, torch.ones_like(ratio))
+
+
+def respond(
+    sizes: Tensor,
+    limits: Tensor,
+    finite: Tensor | None = None,
+    mode: Mode | Literal["clamp"] = "rescale",
+    nonfinite: NonFinite | Literal["leave"] = "leave",
+) -> Step[Tensor]:
+    """What to do about sizes ``[n_parts]`` under limits ``[n_parts]``. Nothing is changed.
+
+    ``finite`` is the mask of finite sizes, None where a look, free there, found that all are.
+    ``mode``: "rescale" (``min(1, c / n)``), "soft" (``c / (c + n)``), "skip" (the whole step, if
+    any part is above its limit), or "clamp" (entry by entry: sizes are those of the largest, and
+    the factor is left to be measured). What is not finite is left as it is ("leave"), makes all of
+    the step be "skip"ped, becomes "zero", or meets the factor as any other ("propagate", "raise").
+
+    >>> step = respond(torch.tensor([5.0, 0.5]), torch.tensor([1.0, 1.0]))
+    >>> step.factor, step.after
+    (tensor([0.2000, 1.0000]), tensor([1.0000, 0.5000]))
+    """
+    over = sizes > limits
+    if finite is None and mode == "rescale" and not bool(over.any()):
+        none = torch.zeros_like(sizes)
+        return Step(sizes, sizes, limits, torch.ones_like(sizes), none, none)
+    if finite is not None and nonfinite == "zero":
+        over = over & finite
+    skip = over.any() if mode == "skip" else None
+    if finite is not None and nonfinite == "skip":
+        skip = ~finite.all() if skip is None else skip | ~finite.all()
+    if mode == "skip":
+        factor, after = torch.ones_like(sizes), sizes
+    elif mode == "clamp":
+        factor, after = torch.ones_like(sizes), torch.minimum(sizes, limits)
+        after = after if skip is None else torch.where(skip, sizes, after)
+    else:
+        soft = mode == "soft"
+        acts = limits.isfinite() & (sizes > 0) if soft else over
+        if finite is not None:
+            acts = _acting(acts, limits, finite, skip, nonfinite)
+        factor = clip_factor(limits + sizes if soft else sizes, limits, acts)
+        after = sizes * factor
+    if finite is not None and nonfinite == "zero":
+        factor, after = factor.where(finite, 0.0), after.where(finite, 0.0)
+    step = Step(sizes, after, limits, factor, over.to(sizes.dtype), torch.zeros_like(sizes))
+    return step if skip is None else left_out(step, skip)
+
+
+def left_out(step: Step[Tensor], flag: Tensor) -> Step[Tensor]:
+    """The same step, not to be taken if ``flag`` (a scalar) says so."""
+    return step._replace(skipped=step.skipped.logical_or(flag).to(step.size.dtype))
+
+
+def _acting(
+    acts: Tensor, limits: Tensor, finite: Tensor, skip: Tensor | None, nonfinite: str
+) -> Tensor:
+    """Which parts meet their factor where some may not be finite."""
+    if nonfinite in ("propagate", "raise"):
+        # no limit, no factor: inf / inf would turn one bad entry into a bad gradient
+        return (acts | ~finite) & limits.isfinite()
+    acts = acts & finite
+    return acts if skip is None else acts & ~skip

@@ -215,7 +215,7 @@ def test_a_factor_handed_over_gives_the_steps_of_gradients_clipped_in_place(
     monkeypatch, kind, mode, scale
 ):
     def train(worth):
-        monkeypatch.setattr("cliplab.clipper.attachment.WORTH", worth)
+        monkeypatch.setattr("cliplab.clipper.fast_step.WORTH", worth)
         torch.manual_seed(0)
         model = nn.Linear(3, 2)
         optimizer = OPTIMIZERS[kind](model.parameters())

@@ -86,7 +86,7 @@ def test_copies_and_handles_attach_once():
 
 
 def test_a_parameter_replaced_in_the_optimizer_is_not_scaled_by_the_old_one(monkeypatch):
-    monkeypatch.setattr("cliplab.clipper.attachment.WORTH", 0)
+    monkeypatch.setattr("cliplab.clipper.fast_step.WORTH", 0)
     params = with_gradients([3.0, 4.0])
     optimizer = torch.optim.SGD(params, 1.0, fused=True)
     Clipper(params, 1.0).attach(optimizer)

@@ -9,6 +9,7 @@ from torch import nn
 
 import cliplab
 from cliplab import EMA, RMS, Clipper, Context, WeightRatio, ZScore
+from cliplab.thresholds import Known
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +146,7 @@ def test_adagc(norms, warmup):
                 gamma[i] = 0.98 * gamma[i] + 0.02 * expected[i]
             clips += expected[i] < n
         sizes = norms[t]
-        context = Context(torch.ones(len(row)).bool(), t, measure_total=lambda s=sizes: s.norm())
+        context = Context(torch.ones(len(row)).bool(), t, measured=Known(total_norm=sizes.norm()))
         after = torch.minimum(sizes, policy(sizes, context))
         assert after.tolist() == pytest.approx(expected, rel=1e-4)
     assert clips > 400
@@ -178,7 +179,7 @@ def block_rms(threshold):
     numels = torch.tensor([g.numel() for g in GRADS])
     policy = RMS(threshold)
     policy.init(len(GRADS))
-    limits = policy(sizes, Context(torch.ones(3).bool(), measure_numels=lambda: numels))
+    limits = policy(sizes, Context(torch.ones(3).bool(), measured=Known(numels=numels)))
     factors = torch.where(sizes > limits, limits / sizes, 1.0)
     return [g * f for g, f in zip(GRADS, factors, strict=True)]
 
@@ -188,7 +189,7 @@ def agc(ratio, eps):
     grads, weights = GRADS[0], WEIGHTS[0]
     sizes, policy = grads.norm(dim=1), WeightRatio(ratio, eps)
     policy.init(2)
-    context = Context(torch.ones(2).bool(), measure_weights=lambda: weights.norm(dim=1))
+    context = Context(torch.ones(2).bool(), measured=Known(weight_norms=weights.norm(dim=1)))
     limits = policy(sizes, context)
     return grads * torch.where(sizes > limits, limits / sizes, 1.0)[:, None]
 

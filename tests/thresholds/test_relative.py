@@ -17,6 +17,7 @@ from cliplab import (
     WeightRatio,
     ZScore,
 )
+from cliplab.thresholds import Known
 
 
 def feed(policy, stream, parts=2):
@@ -25,7 +26,7 @@ def feed(policy, stream, parts=2):
     limits = []
     for step, size in enumerate(stream):
         sizes = torch.full((parts,), float(size))
-        context = Context(active, step, measure_total=lambda sizes=sizes: sizes.norm())
+        context = Context(active, step, measured=Known(total_norm=sizes.norm()))
         limits.append(policy(sizes, context).clone())
     return torch.stack(limits)
 
@@ -163,7 +164,7 @@ def test_ema_holds_the_whole_gradient_in_the_warmup():
     sizes = [torch.tensor([3.0, 4.0]), torch.tensor([0.3, 0.9]), torch.tensor([9.0, 9.0])]
     active = torch.tensor([True, True])
     limits = [
-        policy(s, Context(active, t, measure_total=lambda s=s: s.norm()))
+        policy(s, Context(active, t, measured=Known(total_norm=s.norm())))
         for t, s in enumerate(sizes)
     ]
     torch.testing.assert_close(limits[0], torch.tensor([0.6, 0.8]))
@@ -209,7 +210,7 @@ def test_the_queue_forgets_its_seed():
 def test_weights_that_begin_at_zero_move():
     policy = start(lambda: WeightRatio(ratio=0.01, eps=1e-3))
     weights = torch.tensor([0.0, 5.0])
-    context = Context(torch.tensor([True, True]), measure_weights=lambda: weights)
+    context = Context(torch.tensor([True, True]), measured=Known(weight_norms=weights))
     torch.testing.assert_close(policy(torch.ones(2), context), torch.tensor([1e-5, 0.05]))
 
 

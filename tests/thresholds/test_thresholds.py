@@ -1,3 +1,4 @@
+import dataclasses
 import inspect
 import io
 import math
@@ -30,6 +31,7 @@ from cliplab import (
     ZScore,
     as_policy,
 )
+from cliplab.thresholds import Known
 
 POLICIES = [
     lambda: Fixed(1.0),
@@ -63,9 +65,11 @@ def context_of(sizes, active=None, step=0):
         active,
         step,
         lr=0.1,
-        measure_total=lambda: sizes[fine].norm(),
-        measure_weights=lambda: torch.full((len(sizes),), 2.0),
-        measure_numels=lambda: torch.full((len(sizes),), 9),
+        measured=Known(
+            total_norm=sizes[fine].float().norm(),
+            weight_norms=torch.full((len(sizes),), 2.0),
+            numels=torch.full((len(sizes),), 9),
+        ),
     )
 
 
@@ -153,8 +157,8 @@ def test_parts_do_not_notice_each_other(make):
     for step, size in enumerate(stream):
         sizes = torch.stack([size, size * 0.25])
         context = context_of(sizes, step=step)
-        shared = {"measure_total": lambda step=step: total[step]}
-        context = Context(**{**vars(context), **shared})
+        measured = context.measured._replace(total_norm=total[step])
+        context = dataclasses.replace(context, measured=measured)
         limits = both(sizes, context)
         expected = alone(size.expand(2), context)
         assert torch.equal(limits[0], expected[0])

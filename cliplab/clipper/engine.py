@@ -1,0 +1,185 @@
+"""The engine: one step of clipping, from the gradients as they lie there to the record of it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, NamedTuple, cast
+
+import torch
+from torch import Tensor
+
+from cliplab.checks import NonFiniteGradientError, may_look
+from cliplab.clipper import fast_step
+from cliplab.clipper.nonfinite import Watch
+from cliplab.history import History
+from cliplab.norms import DOUBLE, combine, total_norm
+from cliplab.parts import Gradients, Partition, Scope
+from cliplab.thresholds import (
+    AnyStep,
+    Context,
+    Mode,
+    NonFinite,
+    Step,
+    Threshold,
+    as_column,
+    left_out,
+    respond,
+)
+
+
+class Signal(NamedTuple):
+    """What is known of a step beside its gradients.
+
+    ``scale`` is what the gradients were multiplied by; ``dropped`` a GradScaler's flag that it
+    will not take the step; ``hand_over`` leaves multiplying by the factor to the optimizer.
+    """
+
+    lr: float | Tensor | None = None
+    scale: Tensor | None = None
+    dropped: Tensor | None = None
+    hand_over: bool = False
+
+
+class Measured(NamedTuple):
+    """What a policy may ask beside the sizes ``[n_parts]``; norms are taken when it does."""
+
+    sizes: Tensor
+    learns: Tensor
+    numels: Tensor
+    partition: Partition
+    scope: Scope
+    norm_type: float
+
+    @property
+    def total_norm(self) -> Tensor:
+        """Norm of all parts that learn as one vector; every member is a gradient of its own."""
+        if self.scope == "member":
+            return self.sizes
+        return combine(torch.where(self.learns, self.sizes, 0.0), self.norm_type)
+
+    @property
+    def weight_norms(self) -> Tensor:
+        """Norm of the weights of every part: ``[n_parts]``."""
+        return self.partition.measure(self.partition.params, self.norm_type)[0].float()
+
+
+class Engine:
+    """Steps of clipping: partition, policy and response at work on the gradients."""
+
+    def __init__(
+        self,
+        partition: Partition,
+        policy: Threshold,
+        history: History,
+        *,
+        scope: Scope,
+        norm_type: float,
+        mode: Mode,
+        nonfinite: NonFinite,
+    ) -> None:
+        self.partition, self.policy, self.history = partition, policy, history
+        self.scope, self.norm_type, self.mode, self.nonfinite = scope, norm_type, mode, nonfinite
+        self.params = partition.params
+        self.steps = 0
+        self.attached = False
+        self._host = may_look(self.params[0])
+        double = any(p.dtype in DOUBLE for p in self.params)
+        self._dtype = torch.float64 if double else torch.float32
+        self._numels = partition.numels()
+        fast = fast_step.serves(partition, scope, mode, self._dtype)
+        self._respond = fast_step.respond_to_one if fast else respond
+        self._loss: Tensor | None = None
+        self._watch = Watch()
+
+    def observe(self, loss: float | Tensor) -> None:
+        """Show the next step's loss to the policy; for loss-aware policies used with ``attach``."""
+        self._loss = torch.as_tensor(loss).detach()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"attached": False}  # a copy is not at work on any optimizer
+
+    @torch.no_grad()
+    def step(self, signal: Signal) -> AnyStep:
+        """Clip the gradients in place, once, and return what was done."""
+        grads = self.partition.read()
+        sizes, finite, context = self._measure(grads, signal)
+        limits = self.policy(sizes, context).to(sizes.dtype)
+        step = self._respond(sizes, limits, finite, self._way, self.nonfinite)
+        step = self._scale_(grads, step, finite, signal.hand_over)
+        return self._record(step, signal)
+
+    def _measure(self, grads: Gradients, signal: Signal) -> tuple[Tensor, Tensor | None, Context]:
+        """Sizes, the mask of the finite ones, and what the policy may know.
+
+        No mask where a look, free on a CPU, says that all are finite and nothing drops the step.
+        """
+        loss, self._loss = self._loss, None
+        order = math.inf if self.scope == "element" else self.norm_type
+        sizes, learns, complete = self.partition.measure(grads, order)
+        if signal.scale is not None:
+            sizes = sizes / signal.scale.to(sizes)
+        if sizes.dtype is not self._dtype:
+            sizes = sizes.to(self._dtype)
+        finite = None
+        if signal.dropped is not None or not self._are_finite(sizes):
+            finite, bad = sizes.isfinite(), ~sizes.isfinite()
+            learns = learns & finite
+            if signal.dropped is not None:
+                taken = signal.dropped.to(sizes.device) == 0
+                learns, bad = learns & taken, bad & taken
+            if self.nonfinite == "raise":
+                self._raise(sizes, bad)
+        clean = complete and finite is None and self._dtype is torch.float32
+        measured = Measured(sizes, learns, self._numels, self.partition, self.scope, self.norm_type)
+        return sizes, finite, Context(learns, self.steps, signal.lr, loss, measured, clean)
+
+    def _are_finite(self, sizes: Tensor) -> bool:
+        """Whether a look, free on a CPU, says that all sizes are finite."""
+        if not self._host:
+            return False
+        total = float(sizes if len(sizes) == 1 else sizes.sum())
+        return math.isfinite(total) or bool(sizes.isfinite().all())
+
+    def _raise(self, sizes: Tensor, bad: Tensor) -> None:
+        """Raise for a bad size, on an accelerator without waiting: at a later step."""
+        self._watch.check()
+        if not self._host:
+            self._watch.put(self.steps, bad.any())
+        elif bool(bad.any()):
+            worst = int(bad.nonzero()[0])
+            where = "" if self.history.scalar else f" of {self.history.label(worst)}"
+            found = f"norm{where} is {float(sizes[worst])}"
+            raise NonFiniteGradientError(f"gradient {found} at step {self.steps}")
+
+    @property
+    def _way(self) -> Mode | Literal["clamp"]:
+        return "clamp" if self.scope == "element" else self.mode
+
+    def _scale_(
+        self, grads: Gradients, step: AnyStep, finite: Tensor | None, hand_over: bool
+    ) -> AnyStep:
+        """Do to the gradients what the step says, or leave it to the optimizer."""
+        if finite is not None and self.nonfinite == "zero":
+            self.partition.clear_(grads, ~finite)
+        if self.scope == "element":
+            return self._clamp_(grads, cast("Step[Tensor]", step))
+        if step.after is not step.size and not hand_over:
+            self.partition.scale_(grads, as_column(step.factor))
+        return step
+
+    def _clamp_(self, grads: Gradients, step: Step[Tensor]) -> AnyStep:
+        """Clamp every entry; the factor is the L2 norm after over the one before."""
+        present = [g for g in grads if g is not None]
+        before = total_norm(present)
+        self.partition.clamp_(grads, torch.where(step.skipped.bool(), math.inf, step.limit))
+        usable = (before > 0) & before.isfinite()
+        factor = torch.where(usable, total_norm(present) / before, 1.0).to(step.factor)
+        return step._replace(factor=factor * step.factor)
+
+    def _record(self, step: AnyStep, signal: Signal) -> AnyStep:
+        if signal.dropped is not None:  # then there was a mask, and the step is one of tensors
+            flag = (signal.dropped.to(self.partition.device) != 0).all()
+            step = left_out(cast("Step[Tensor]", step), flag)
+        self.history.append(step, signal.lr)
+        self.steps += 1
+        return step
