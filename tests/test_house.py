@@ -2,8 +2,6 @@
 
 import ast
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -154,14 +152,3 @@ def rooms_named(text: str) -> set[str]:
 def test_no_file_is_over_300_lines():
     lengths = {path: len(path.read_text().splitlines()) for path in ROOT.glob("cliplab/**/*.py")}
     assert {name_of(path): n for path, n in lengths.items() if n > 300} == {}
-
-
-def test_importing_cliplab_needs_torch_alone():
-    code = (
-        "import sys, torch; before = set(sys.modules)\n"
-        "import cliplab\n"
-        "heavy = {'pandas', 'scipy', 'seaborn', 'matplotlib', 'papermill', 'cliplab.lab'}\n"
-        "print(sorted(heavy & (set(sys.modules) - before)))"
-    )
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert out.stdout.strip() == "[]"

@@ -11,13 +11,13 @@ import platform
 import re
 from collections import defaultdict
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from cliplab.lab.notebook.cells import is_parameters_cell, load_cells
 from cliplab.lab.runs.canonical import digest, form_of
 from cliplab.lab.runs.closure import Closure, closure_of
+from cliplab.lab.runs.device import device_type
 from cliplab.lab.runs.faces import PACKAGE
 from cliplab.lab.runs.syntax import effective
 from cliplab.lab.runs.versions import versions
@@ -80,16 +80,6 @@ def made_of(code: Closure) -> dict[str, Any]:
         "cells": [part[:12] for part in code.root.parts],
         "definitions": {name: digest(found)[:12] for name, found in hashes.items() if found},
     }
-
-
-@cache
-def device_type() -> str:
-    """What torch computes on by default: cuda, mps or cpu."""
-    import torch
-
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def _parsed(source: str) -> ast.Module:

@@ -1,0 +1,102 @@
+"""The faces of the package: what importing costs, and that every way to a name agrees."""
+
+import ast
+import pickle
+import pydoc
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+import cliplab
+import cliplab.lab
+
+FACES = [cliplab, cliplab.lab]
+
+
+def fresh(code):
+    """What code prints in a fresh process."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def imported(face):
+    """Name and the object of each import that a type checker sees in a face."""
+    for node in ast.walk(ast.parse(Path(face.__file__).read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("cliplab"):
+            module = import_module(node.module)
+            for alias in node.names:
+                assert alias.asname is None
+                yield alias.name, getattr(module, alias.name)
+
+
+def test_importing_cliplab_needs_nothing():
+    code = (
+        "import sys, cliplab, cliplab.lab\n"
+        "heavy = {'torch', 'pandas', 'scipy', 'matplotlib', 'papermill', 'nbformat', 'IPython'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    assert fresh(code) == "[]"
+
+
+def test_using_cliplab_needs_torch_alone():
+    code = (
+        "import sys, torch; before = set(sys.modules)\n"
+        "from cliplab import *\n"
+        "heavy = {'pandas', 'scipy', 'seaborn', 'matplotlib', 'papermill', 'cliplab.lab'}\n"
+        "print(sorted(heavy & (set(sys.modules) - before)))"
+    )
+    assert fresh(code) == "[]"
+
+
+@pytest.mark.parametrize("face", FACES, ids=lambda face: face.__name__)
+def test_all_names_type_checkers_and_getattr_agree(face):
+    seen = dict(imported(face))
+    assert sorted(seen) == sorted(face.__all__)
+    for name, thing in seen.items():
+        assert getattr(face, name) is thing
+    assert set(face.__all__) <= set(dir(face))
+
+
+@pytest.mark.parametrize("face", FACES, ids=lambda face: face.__name__)
+def test_an_unknown_name_is_named(face):
+    with pytest.raises(AttributeError, match=rf"'{face.__name__}' has no attribute 'Clippy'"):
+        _ = face.Clippy
+    with pytest.raises(ImportError, match="Clippy"):
+        exec(f"from {face.__name__} import Clippy")
+    assert not hasattr(face, "Tensor")  # a room's own imports are not the face's
+
+
+@pytest.mark.parametrize("face", FACES, ids=lambda face: face.__name__)
+def test_a_star_import_gives_the_public_names(face):
+    names = {}
+    exec(f"from {face.__name__} import *", names)
+    assert set(face.__all__) == names.keys() - {"__builtins__"}
+
+
+def test_rooms_are_attributes_and_files_are_imported_as_ever():
+    assert fresh("import cliplab; print(cliplab.norms.total_norm is cliplab.total_norm)") == "True"
+    assert fresh("from cliplab import plots; print(plots.__name__)") == "cliplab.plots"
+    assert fresh("import cliplab.plots; print(cliplab.plots.__name__)") == "cliplab.plots"
+
+
+def test_public_names_are_pickled_and_documented():
+    assert pickle.loads(pickle.dumps(cliplab.Clipper)) is cliplab.Clipper
+    assert pickle.loads(pickle.dumps(cliplab.clip_grad_norm_)) is cliplab.clip_grad_norm_
+    page = pydoc.plain(pydoc.render_doc(cliplab))
+    assert "class Clipper" in page
+    assert "clip_grad_norm_(" in page
+
+
+FUNCTION = "from cliplab.lab import contrasts"
+FILE = "from cliplab.lab.contrasts import contrasts as same"
+
+
+@pytest.mark.parametrize("first", [FUNCTION, FILE, "import cliplab.lab.contrasts"])
+def test_contrasts_is_the_function_whatever_was_imported_first(first):
+    assert fresh(f"{first}\n{FUNCTION}\n{FILE}\nprint(contrasts is same, callable(same))") == (
+        "True True"
+    )
