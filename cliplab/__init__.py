@@ -3,6 +3,7 @@
 Importing it costs nothing: a name's room, and torch, are imported at the name's first use.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -44,25 +45,6 @@ if TYPE_CHECKING:
         ZScore,
         as_policy,
     )
-else:
-    from importlib import import_module
-
-    _ROOMS = ("checks", "norms", "parts", "thresholds", "history", "clipper")
-    _ROOMS += ("functional", "methods", "diagnosis")
-
-    def __getattr__(name: str) -> object:
-        if name in _ROOMS:
-            return import_module(f"cliplab.{name}")
-        for room in _ROOMS if name in __all__ else ():
-            face = import_module(f"cliplab.{room}")
-            if hasattr(face, name):
-                globals()[name] = getattr(face, name)
-                return globals()[name]
-        raise AttributeError(f"module 'cliplab' has no attribute {name!r}")
-
-    def __dir__() -> list[str]:
-        return sorted({*globals(), *__all__})
-
 
 __version__ = "0.1.0"
 
@@ -112,3 +94,30 @@ __all__ = [
     "tensor_norms",
     "total_norm",
 ]
+
+_ROOMS = (
+    "checks",
+    "norms",
+    "parts",
+    "thresholds",
+    "history",
+    "clipper",
+    "functional",
+    "methods",
+    "diagnosis",
+)
+
+
+def __getattr__(name: str) -> object:
+    if name in _ROOMS:
+        return import_module(f"cliplab.{name}")
+    for room in _ROOMS if name in __all__ else ():
+        face = import_module(f"cliplab.{room}")
+        if hasattr(face, name):
+            globals()[name] = getattr(face, name)
+            return globals()[name]
+    raise AttributeError(f"module 'cliplab' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
