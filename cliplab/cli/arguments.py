@@ -16,7 +16,9 @@ REFUSED = 2
 
 def fail(status: int, error: object) -> int:
     """Say on one line of stderr what is wrong; returns the exit status."""
-    print("cliplab: error: " + " ".join(str(error).split()), file=sys.stderr)
+    from cliplab.lab.batch.oneline import one_line
+
+    print(f"cliplab: error: {one_line(error)}", file=sys.stderr)
     return status
 
 

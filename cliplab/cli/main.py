@@ -7,18 +7,16 @@ import json
 import os
 import signal
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from cliplab.cli.arguments import REFUSED, fail, parse_arguments
 
 if TYPE_CHECKING:
-    from cliplab.lab.batch.batch import BatchResult
-    from cliplab.lab.batch.progress import Progress
     from cliplab.lab.batch.spec import RunSpec
+    from cliplab.lab.session import Outcome
 
 FAILED, INTERRUPTED, TERMINATED = 1, 130, 143
 
@@ -42,160 +40,90 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """``cliplab run``: carry out what is missing, then judge and report."""
+    from cliplab.lab import session
     from cliplab.lab.batch.progress import Progress
-    from cliplab.lab.batch.spec import load_finished
-    from cliplab.lab.report.outcome import failure_table, remember
-    from cliplab.lab.report.tables import duration
 
-    if options.results.exists() and not options.results.is_dir():
-        raise ValueError(f"--results {options.results} is not a folder")
-    specs = _planned(options)
-    if options.dry_run:
-        return _show(specs)
-    missing = [spec for spec in specs if not load_finished(spec)]
-    executor = _executor(missing, options)
-    print(f"{len(specs) - len(missing)} done, {len(missing)} to run", file=sys.stderr)
-    started = time.perf_counter()
-    result = _execute(specs, executor, Progress(len(missing), _lines(options)))
-    if isinstance(result, int):
-        return result
-    seconds = time.perf_counter() - started
-    print(f"runs: {duration(seconds)}, set-up and downloads not counted", file=sys.stderr)
-    status = FAILED if result.failures else 0
-    if options.shard:
-        index, count = options.shard
-        folders = [
-            f"--{name} {given}"
-            for name in ("notebooks", "results", "reports")
-            if (given := getattr(options, name)) != Path(name)
-        ]
-        after = " ".join(["cliplab report --preset", options.preset, *folders])
-        print(f"part {index} of {count} is over; when all are: `{after}`", file=sys.stderr)
-    elif result.records:  # else the last report stays
-        remember(options.results, result.records)
-        status = _report(result, options) or status
-    if result.failures:
-        print(failure_table(result.failures), file=sys.stderr)
-    return status
-
-
-def _planned(options: argparse.Namespace) -> list[RunSpec]:
-    from cliplab.lab.batch.plan import only, plan, shard
-    from cliplab.lab.notebook.presets import find_notebooks
-
-    specs = plan(
-        find_notebooks(options.notebook, options.notebooks),
-        options.preset,
-        options.results,
+    specs = session.plan(
+        options.notebook,
+        notebooks=options.notebooks,
+        results=options.results,
+        preset=options.preset,
         params=options.params,
         grid=options.grid,
         seeds=options.seeds,
         split_seeds=options.split_seeds,
+        wanted=options.filter,
+        part=options.shard,
         budget_s=60 * options.budget,
         memory_gb=options.memory,
         kernel=options.kernel,
         force=options.force,
     )
-    if options.filter:
-        specs = only(specs, options.filter)
-    return shard(specs, *options.shard) if options.shard else specs
+    if options.dry_run:
+        return _show(specs)
+    terminated = signal.signal(signal.SIGTERM, _raise_terminated)
+    try:
+        outcome = session.run(
+            specs,
+            executor=options.executor,
+            jobs=options.jobs,
+            notebooks=options.notebooks,
+            reports=None if options.shard else options.reports,
+            display=Progress(),
+        )
+    except (KeyboardInterrupt, _Terminated) as stop:
+        _say_stopped(specs, options)
+        return TERMINATED if isinstance(stop, _Terminated) else INTERRUPTED
+    finally:
+        signal.signal(signal.SIGTERM, terminated)
+    if options.shard:
+        _say_part(options)
+    return _say(outcome)
 
 
 def _show(specs: Sequence[RunSpec]) -> int:
     """``--dry-run``: the runs, what they are called on disk, and which are done."""
+    from cliplab.lab.batch.spec import state
     from cliplab.lab.report.tables import aligned
 
-    rows = [(_state(spec), spec.directory.name, spec.label) for spec in specs]
+    rows = [(state(spec), spec.directory.name, spec.label) for spec in specs]
     print(aligned([("state", "key", "run"), *rows]))
     print(f"{sum(row[0] == 'done' for row in rows)} done, {len(rows)} in all", file=sys.stderr)
     return 0
 
 
-def _state(spec: RunSpec) -> str:
-    from cliplab.lab.batch.spec import load_finished
+def _say_stopped(specs: Sequence[RunSpec], options: argparse.Namespace) -> None:
+    from cliplab.lab.batch.spec import state
 
-    try:
-        return "done" if load_finished(spec) else "to run"
-    except ValueError:
-        return "damaged"
-
-
-def _executor(missing: Sequence[RunSpec], options: argparse.Namespace) -> Any:
-    """Who carries the runs out, once data and results folder are there; no one for no runs."""
-    from cliplab.lab.executors.local import LocalExecutor
-    from cliplab.lab.executors.opening import open_executor
-
-    if not missing:
-        return LocalExecutor(1)  # starts nothing before the first run
-    executor = open_executor(options.executor, options.jobs)
-    try:
-        fetch_data(missing)
-        _check_writable(options.results)
-    except BaseException:
-        executor.kill()
-        raise
-    return executor
+    done = f"{sum(state(spec) == 'done' for spec in specs)} of {len(specs)} runs are done"
+    forced = " without --force" if options.force else ""
+    print(f"stopped: {done}; the same command{forced} does the rest", file=sys.stderr)
 
 
-def _lines(options: argparse.Namespace) -> int:
-    return options.jobs if options.executor == "local" else max(options.jobs, 8)
+def _say_part(options: argparse.Namespace) -> None:
+    index, count = options.shard
+    folders = [
+        f"--{name} {given}"
+        for name in ("notebooks", "results", "reports")
+        if (given := getattr(options, name)) != Path(name)
+    ]
+    after = " ".join(["cliplab report --preset", options.preset, *folders])
+    print(f"part {index} of {count} is over; when all are: `{after}`", file=sys.stderr)
 
 
-def _check_writable(results: Path) -> None:
-    from tempfile import TemporaryFile
+def _say(outcome: Outcome) -> int:
+    """Verdicts and report on stdout, what went wrong on stderr; the exit status."""
+    from cliplab.lab.report.outcome import failure_table, verdict_table
 
-    try:
-        results.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=results) as file:
-            file.write(bytes(2**16))
-    except OSError as error:
-        raise ValueError(f"cannot write in --results {results}: {error.strerror}") from None
-
-
-def fetch_data(specs: Sequence[RunSpec]) -> None:
-    """Fetch the data sets that the runs' parameters name, before any run starts."""
-    from cliplab.lab.data.catalogue import DATA_SETS
-    from cliplab.lab.data.fetch import DataUnavailable, fetch
-
-    named = {value for spec in specs for value in spec.params.values() if isinstance(value, str)}
-    for name in sorted(named & DATA_SETS.keys()):
-        started = time.perf_counter()
-        try:
-            fetch(DATA_SETS[name])
-        except (DataUnavailable, OSError) as error:
-            raise ValueError(error) from None
-        print(f"data: {name}, {time.perf_counter() - started:.1f} s", file=sys.stderr)
-
-
-def _execute(specs: Sequence[RunSpec], executor: Any, progress: Progress) -> BatchResult | int:
-    """The batch's result, or the exit status if it was stopped."""
-    from cliplab.lab.batch.batch import count_done, run_batch
-
-    terminated = signal.signal(signal.SIGTERM, _raise_terminated)
-    try:
-        return run_batch(specs, executor, progress)
-    except (KeyboardInterrupt, _Terminated) as stop:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        executor.kill()
-        progress.close()
-        done = f"{count_done(specs)} of {len(specs)} runs are done"
-        forced = " without --force" if specs[0].not_before else ""
-        print(f"stopped: {done}; the same command{forced} does the rest", file=sys.stderr)
-        return TERMINATED if isinstance(stop, _Terminated) else INTERRUPTED
-    finally:
-        executor.kill()
-        progress.close()
-        signal.signal(signal.SIGTERM, terminated)
-
-
-def _report(result: BatchResult, options: argparse.Namespace) -> int:
-    from cliplab.lab.report.outcome import judge_and_report
-
-    try:
-        judge_and_report(result.records, options.notebooks, options.reports, result.failures)
-    except ValueError as error:
-        return fail(FAILED, error)
-    return 0
+    if outcome.verdicts:
+        print(verdict_table(outcome.verdicts))
+    if outcome.index:
+        print(f"report: {outcome.index}")
+    if outcome.refusal:
+        fail(FAILED, outcome.refusal)
+    if outcome.failures:
+        print(failure_table(outcome.failures), file=sys.stderr)
+    return FAILED if outcome.refusal or outcome.failures else 0
 
 
 def list_(options: argparse.Namespace) -> int:
@@ -215,14 +143,14 @@ def list_(options: argparse.Namespace) -> int:
 
 def report(options: argparse.Namespace) -> int:
     """``cliplab report``: judge and report the last run, or all current records of a preset."""
-    from cliplab.lab.batch.batch import BatchResult
     from cliplab.lab.report.outcome import last_records, preset_records
+    from cliplab.lab.session import tell
 
     if options.preset:
         records = preset_records(options.preset, options.notebooks, options.results)
     else:
         records = last_records(options.results)
-    status = _report(BatchResult(records, []), options)
+    status = _say(tell(records, notebooks=options.notebooks, reports=options.reports))
     if options.publish and status == 0:
         from cliplab.lab.report.publish import publish
 
@@ -277,4 +205,5 @@ class _Terminated(BaseException):
 
 
 def _raise_terminated(signum: int, frame: FrameType | None) -> NoReturn:
+    signal.signal(signum, signal.SIG_IGN)  # once is enough: the runs are being ended
     raise _Terminated

@@ -1,41 +1,21 @@
-"""Carrying a batch out: what is missing is run, a failure stops nothing, nothing runs twice."""
+"""Carrying a batch out: a failure stops nothing, nothing runs twice."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from cliplab.lab.batch.folder import running_cell, settle
 from cliplab.lab.batch.lock import Taken
-from cliplab.lab.batch.progress import Progress
-from cliplab.lab.batch.spec import RunSpec, load_finished
-from cliplab.lab.batch.worker import keep_evidence, run_one
+from cliplab.lab.batch.progress import Silent
+from cliplab.lab.batch.spec import Failure, RunError, RunSpec
+from cliplab.lab.batch.worker import run_one
 from cliplab.lab.runs.record import RunRecord
 
 POLL_S = 0.5
-
-
-def _finished(spec: RunSpec) -> RunRecord | None:
-    try:
-        return load_finished(spec)
-    except ValueError:
-        return None
-
-
-def count_done(specs: Sequence[RunSpec]) -> int:
-    """How many runs have their record; ``ValueError`` if one is damaged."""
-    return sum(load_finished(spec) is not None for spec in specs)
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A run that failed twice (or over budget): in which cell, and the last line of its error."""
-
-    spec: RunSpec
-    error: str
-    cell: str = ""
 
 
 @dataclass(frozen=True)
@@ -47,57 +27,66 @@ class BatchResult:
 
 
 def run_batch(
-    specs: Sequence[RunSpec], executor: Executor, progress: Progress | None = None
+    specs: Sequence[RunSpec], executor: Executor, progress: Silent | None = None
 ) -> BatchResult:
-    """Carry out the runs that are not done; a failed one is retried once and stops no other.
+    """Carry out these runs; a failed one is retried once and stops no other.
 
-    A run that another batch carries out now is waited for.
+    One that is done by now is not run again, and one that another batch carries out is waited for.
     """
-    records: dict[Path, RunRecord] = {}
-    for spec in specs:
-        if record := load_finished(spec):
-            records[spec.directory] = record
-    todo = [spec for spec in specs if spec.directory not in records]
-    failures: dict[Path, Failure] = {}
+    progress = progress or Silent()
+    ends: dict[Path, RunRecord | Failure] = {}
     failed_once: set[Path] = set()
     elsewhere: list[RunSpec] = []
-    futures: dict[Future[RunRecord], RunSpec] = {executor.submit(run_one, s): s for s in todo}
-    while futures or elsewhere:
-        if futures:
-            done, _ = wait(futures, timeout=POLL_S, return_when=FIRST_COMPLETED)
-        else:
-            done = set()
-            time.sleep(POLL_S)
+    flying = {executor.submit(run_one, spec): spec for spec in specs}
+    while flying or elsewhere:
+        done = _landed(flying)
         if not done:  # time to ask again
-            futures |= {executor.submit(run_one, spec): spec for spec in elsewhere}
+            flying |= {executor.submit(run_one, spec): spec for spec in elsewhere}
             elsewhere.clear()
         for future in done:
-            spec = futures.pop(future)
-            try:
-                records[spec.directory] = future.result()
-            except Taken:
+            spec = flying.pop(future)
+            end = _end(spec, future)
+            if isinstance(end, Taken):
                 elsewhere.append(spec)
-                if progress:
-                    progress.elsewhere(spec)
-                continue
-            except Exception as error:
-                if record := _finished(spec):  # its worker died just after that
-                    records[spec.directory] = record
-                elif spec.directory not in failed_once and getattr(error, "retry", True):
-                    failed_once.add(spec.directory)
-                    futures[executor.submit(run_one, spec)] = spec
-                    if progress:
-                        progress.retried(spec, str(error))
-                    continue
-                else:
-                    cell = keep_evidence(spec, str(error))
-                    failure = Failure(spec, str(error), getattr(error, "cell", "") or cell)
-                    failures[spec.directory] = failure
-            if progress:
-                progress.finished(spec, failures.get(spec.directory))
-        if progress:
-            progress.refresh([spec for future, spec in futures.items() if future.running()])
+                progress.elsewhere(spec)
+            elif isinstance(end, Failure) and end.retry and spec.directory not in failed_once:
+                failed_once.add(spec.directory)
+                flying[executor.submit(run_one, spec)] = spec
+                progress.retried(spec, end.error)
+            else:
+                ends[spec.directory] = end = _settled(end)
+                progress.finished(spec, failed=isinstance(end, Failure))
+        progress.refresh([spec for future, spec in flying.items() if future.running()])
+    in_order = [ends[spec.directory] for spec in specs]
     return BatchResult(
-        [records[spec.directory] for spec in specs if spec.directory in records],
-        [failures[spec.directory] for spec in specs if spec.directory in failures],
+        [end for end in in_order if isinstance(end, RunRecord)],
+        [end for end in in_order if isinstance(end, Failure)],
     )
+
+
+def _landed(flying: dict[Future[RunRecord], RunSpec]) -> set[Future[RunRecord]]:
+    """What has ended; empty after a while in which nothing did."""
+    if flying:
+        return wait(flying, timeout=POLL_S, return_when=FIRST_COMPLETED).done
+    time.sleep(POLL_S)
+    return set()
+
+
+def _end(spec: RunSpec, future: Future[RunRecord]) -> RunRecord | Failure | Taken:
+    """What an attempt came to."""
+    try:
+        return future.result()
+    except Taken as taken:
+        return taken
+    except RunError as error:
+        return Failure(spec, str(error), error.cell, error.retry)
+    except Exception as error:  # of the worker, or on the way to it
+        return Failure(spec, str(error), retry=True)
+
+
+def _settled(end: RunRecord | Failure) -> RunRecord | Failure:
+    """The last word on a run: its worker may have died just after it was done."""
+    if isinstance(end, RunRecord):
+        return end
+    cell = end.cell or running_cell(end.spec)
+    return settle(end.spec, end.error) or replace(end, cell=cell)

@@ -11,18 +11,15 @@ from typing import Any
 from cliplab.lab.batch.lastline import LastLine
 from cliplab.lab.batch.spec import RunError, RunSpec
 from cliplab.lab.kernels.forkserver import PROVISIONER, ForkServer
+from cliplab.lab.kernels.quick_imports import papermill
 from cliplab.lab.notebook.cells import load_cells
 from cliplab.lab.runs.record import MIME
 
 
-def _execute(spec: RunSpec, output: Path, server: ForkServer | None) -> Any:
-    """The executed notebook; papermill runs it in its own folder."""
+def execute(spec: RunSpec, server: ForkServer | None) -> Any:
+    """The executed notebook, also in its scratch file; papermill runs it in its own folder."""
     import logging
 
-    import cliplab.lab.kernels.light_jsonschema  # noqa: F401
-
-    # isort: split
-    import papermill
     from jupyter_client.provisioning import KernelProvisionerFactory
     from traitlets.config import Config
 
@@ -41,9 +38,9 @@ def _execute(spec: RunSpec, output: Path, server: ForkServer | None) -> Any:
         # Sockets in a private folder: no ports, so no clashes (their paths must be short).
         transport = "ipc" if len(sockets) < 80 else "tcp"
         kernel = {"transport": transport, "connection_file": f"{sockets}/kernel.json"}
-        return papermill.execute_notebook(
+        return papermill().execute_notebook(
             _literal(spec.notebook),
-            _literal(output),
+            _literal(spec.scratch_path),
             parameters=spec.params,
             kernel_name="python3",
             cwd=str(spec.notebook.parent),
@@ -62,7 +59,7 @@ def _literal(path: Path) -> str:
     return str(path).replace("{", "{{").replace("}", "}}")
 
 
-def _payload(notebook: Any) -> dict[str, Any]:
+def payload_of(notebook: Any) -> dict[str, Any]:
     """What the notebook gave to ``record``; it must have done so exactly once."""
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     payloads = [o["data"][MIME] for o in outputs if MIME in o.get("data", {})]
@@ -74,7 +71,7 @@ def _payload(notebook: Any) -> dict[str, Any]:
     return plain
 
 
-def _failure(error: Exception, exceeded: str | None) -> RunError:
+def failure_of(error: Exception, exceeded: str | None) -> RunError:
     """The one line that says why a run failed."""
     from nbclient.exceptions import DeadKernelError
 

@@ -14,19 +14,49 @@ if TYPE_CHECKING:
     from cliplab.lab.batch.spec import RunSpec
 
 
-class Progress:
-    """One bar for the batch with the time left, one line for each running notebook."""
+class Silent:
+    """A display that shows nothing."""
 
-    def __init__(self, total: int, lines: int) -> None:
+    def begin(self, done: int, missing: int, lines: int) -> None:
+        """The missing runs are carried out now, ``lines`` of them at once."""
+
+    def say(self, line: str) -> None:
+        """Show a line."""
+
+    def refresh(self, running: Sequence[RunSpec]) -> None:
+        """Show what runs now."""
+
+    def finished(self, spec: RunSpec, failed: bool) -> None:
+        """Count a run that is over."""
+
+    def retried(self, spec: RunSpec, error: str) -> None:
+        """Say that a run failed and starts again."""
+
+    def elsewhere(self, spec: RunSpec) -> None:
+        """Say that another batch has a run now, which this one waits for."""
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+
+
+class Progress(Silent):
+    """On stderr: one bar for the batch with the time left, one line for each running notebook."""
+
+    def __init__(self) -> None:
         self._started: dict[Path, float] = {}
         self._waited_for: set[Path] = set()
-        self._total, self._count = total, 0
+        self._total = self._count = 0
         self._bar: Any = None
         self._lines: list[Any] = []
-        if sys.stderr.isatty() and total:
+
+    def begin(self, done: int, missing: int, lines: int) -> None:
+        """The missing runs are carried out now, ``lines`` of them at once."""
+        self.say(f"{done} done, {missing} to run")
+        self._total = missing
+        if missing and sys.stderr.isatty():
             from tqdm import tqdm
 
-            self._bar = tqdm(total=total, unit="run", desc="runs", position=0)
+            self._bar = tqdm(total=missing, unit="run", desc="runs", position=0)
             self._lines = [
                 tqdm(bar_format="  {desc}", position=slot + 1, leave=False) for slot in range(lines)
             ]
@@ -37,39 +67,40 @@ class Progress:
             if spec.directory not in self._started:
                 self._started[spec.directory] = time.monotonic()
                 if not self._bar:
-                    self._say(f"start {spec.label}")
+                    self.say(f"start {spec.label}")
         if self._bar:
             texts = self._describe_all(running)
             for slot, line in enumerate(self._lines):
                 line.set_description_str(texts[slot] if slot < len(texts) else "")
             self._bar.refresh()
 
-    def finished(self, spec: RunSpec, failure: object) -> None:
+    def finished(self, spec: RunSpec, failed: bool) -> None:
         """Count a run that is over."""
         self._count += 1
         seconds = time.monotonic() - self._started.pop(spec.directory, time.monotonic())
         if self._bar:
             self._bar.update()
-        if failure or not self._bar:
-            state = "FAILED" if failure else "done"
-            self._say(f"{state} {spec.label} ({self._count}/{self._total}, {seconds:.1f} s)")
+        if failed or not self._bar:
+            state = "FAILED" if failed else "done"
+            self.say(f"{state} {spec.label} ({self._count}/{self._total}, {seconds:.1f} s)")
 
     def retried(self, spec: RunSpec, error: str) -> None:
         """Say that a run failed and starts again."""
         self._started.pop(spec.directory, None)
-        self._say(f"retry {spec.label}: {error}")
+        self.say(f"retry {spec.label}: {error}")
 
     def elsewhere(self, spec: RunSpec) -> None:
         """Say that another batch has a run now, which this one waits for."""
         self._started.pop(spec.directory, None)
         if spec.directory not in self._waited_for:
             self._waited_for.add(spec.directory)
-            self._say(f"wait for {spec.label}, which another batch runs")
+            self.say(f"wait for {spec.label}, which another batch runs")
 
     def close(self) -> None:
         """Leave the terminal as it was."""
         for bar in [*self._lines, *filter(None, [self._bar])]:
             bar.close()
+        self._lines, self._bar = [], None
 
     def _describe_all(self, running: Sequence[RunSpec]) -> list[str]:
         """One line a run, as wide as the terminal; the last one counts those without a line."""
@@ -91,7 +122,8 @@ class Progress:
         where = re.sub(r"\|.*\|", "|", where)  # the drawn part of a bar needs a whole line
         return f"{spec.label}, {seconds // 60}:{seconds % 60:02d}: {where}"
 
-    def _say(self, line: str) -> None:
+    def say(self, line: str) -> None:
+        """Show a line."""
         if self._bar:
             self._bar.write(line, file=sys.stderr)
         else:

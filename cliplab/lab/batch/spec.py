@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,11 @@ class RunSpec:
     not_before: str = ""  # a record that is older does not count (UTC)
 
     @property
+    def results(self) -> Path:
+        """The folder of all results: this run's files are in ``results/notebook/preset/key``."""
+        return self.directory.parents[2]
+
+    @property
     def record_path(self) -> Path:
         """The file whose presence, valid and with this key, means done."""
         return self.directory / "record.json"
@@ -45,6 +51,16 @@ class RunSpec:
         """Where the notebook of a failed attempt goes."""
         name = "failed.ipynb" if self.record_path.exists() else "notebook.ipynb"
         return self.directory / name
+
+    @property
+    def scratch_path(self) -> Path:
+        """The notebook while it is executed."""
+        return self.directory / "running.ipynb"
+
+    @property
+    def error_path(self) -> Path:
+        """Why the last attempt failed."""
+        return self.directory / "error.txt"
 
     @property
     def progress_path(self) -> Path:
@@ -66,6 +82,16 @@ class RunError(RuntimeError):
         self.retry, self.cell = retry, cell
 
 
+@dataclass(frozen=True)
+class Failure:
+    """A run that failed: the last line of its error, in which cell, and whether to try again."""
+
+    spec: RunSpec
+    error: str
+    cell: str = ""
+    retry: bool = False
+
+
 def load_finished(spec: RunSpec) -> RunRecord | None:
     """The record of a run that is done, None if it is not; ``ValueError`` if damaged."""
     if not spec.record_path.exists():
@@ -80,6 +106,20 @@ def load_finished(spec: RunSpec) -> RunRecord | None:
             return None
         raise
     return record if str(record.provenance.get("started", "")) >= spec.not_before else None
+
+
+def find_done(specs: Iterable[RunSpec]) -> dict[Path, RunRecord]:
+    """The records of the runs that are done, by directory; ``ValueError`` if one is damaged."""
+    found = {spec.directory: load_finished(spec) for spec in specs}
+    return {directory: record for directory, record in found.items() if record}
+
+
+def state(spec: RunSpec) -> str:
+    """``"done"``, ``"to run"`` or ``"damaged"``."""
+    try:
+        return "done" if load_finished(spec) else "to run"
+    except ValueError:
+        return "damaged"
 
 
 def utc(seconds: float) -> str:

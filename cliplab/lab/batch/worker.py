@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import os
-import re
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import suppress
 from typing import Any
 
 from cliplab.lab.batch.budget import Budget
-from cliplab.lab.batch.execute import _execute, _failure, _payload
-from cliplab.lab.batch.lock import NoLocks, Taken, locked
+from cliplab.lab.batch.execute import execute, failure_of, payload_of
+from cliplab.lab.batch.folder import claimed, rescue, running_cell
 from cliplab.lab.batch.spec import KERNEL_ENV, RunError, RunSpec, load_finished, utc
 from cliplab.lab.kernels.forkserver import fork_server
 from cliplab.lab.runs.closure import Closure
@@ -28,63 +25,15 @@ _alone = threading.Lock()  # papermill and the budget: one run at a time in a pr
 def run_one(spec: RunSpec) -> RunRecord:
     """Execute the notebook and write its record last, or raise :class:`RunError`.
 
-    A failure leaves notebook.ipynb and error.txt. :class:`Taken`: another batch runs it now.
+    One that is done is not executed. A failure leaves notebook.ipynb and error.txt.
+    :class:`~cliplab.lab.batch.lock.Taken`: another batch runs it now.
     """
-    if record := load_finished(spec):
-        return record
-    with _alone, _claimed(spec):
-        return load_finished(spec) or _run(spec)  # it may have been done meanwhile
-
-
-@contextmanager
-def _claimed(spec: RunSpec) -> Iterator[None]:
-    """Hold the run's folder, with nothing left of an earlier attempt that was killed."""
-    try:
-        with locked(spec.directory):
-            for cut_short in spec.directory.glob(".*.*.*"):  # files not yet in their place
-                cut_short.unlink()
-            _rescue(spec)
-            yield
-    except NoLocks as error:
-        raise RunError(f"{error}: choose another --results", retry=False) from None
-
-
-def _rescue(spec: RunSpec) -> None:
-    """Keep what was executed of a run that failed or was killed; not in place of a finished one."""
-    with suppress(FileNotFoundError):
-        os.replace(_scratch(spec), spec.failed_path)
-    spec.progress_path.unlink(missing_ok=True)
-
-
-def _scratch(spec: RunSpec) -> Path:
-    return spec.directory / "running.ipynb"
-
-
-def keep_evidence(spec: RunSpec, error: str) -> str:
-    """What a killed worker could not leave: error.txt and its notebook; returns the cell it was in.
-
-    Never raises: the disk may be full.
-    """
-    cell = running_cell(spec)
-    with suppress(OSError, RunError, Taken), _claimed(spec):
-        if not (spec.directory / "error.txt").exists():
-            write_atomic(spec.directory / "error.txt", f"{spec.label}\n{error}\n")
-    return cell
-
-
-def running_cell(spec: RunSpec) -> str:
-    """Which cell a run is in, as "3/9", if it says so."""
-    try:
-        text = spec.progress_path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
-    found = re.match(r"cell (\d+/\d+)", text)
-    return found[1] if found else ""
+    with _alone, claimed(spec):
+        return load_finished(spec) or _run(spec)  # it may have been done since it was planned
 
 
 def _run(spec: RunSpec) -> RunRecord:
-    error_path = spec.directory / "error.txt"
-    error_path.unlink(missing_ok=True)
+    spec.error_path.unlink(missing_ok=True)
     os.environ.update(KERNEL_ENV)
     server = fork_server(spec.notebook.parent) if spec.kernel == "fork" else None
     if server:
@@ -96,17 +45,17 @@ def _run(spec: RunSpec) -> RunRecord:
             ask_for(versions(code.outside))
             if code.key != spec.code_key:
                 raise RunError("the code changed after the batch was planned", retry=False)
-            payload = _payload(_execute(spec, _scratch(spec), server))
+            payload = payload_of(execute(spec, server))
             _check_environment(spec, code, payload["provenance"])
         except Exception as error:
-            failure = _failure(error, budget.exceeded)
+            failure = failure_of(error, budget.exceeded)
             failure.cell = running_cell(spec)
             with suppress(OSError):
-                write_atomic(error_path, f"{spec.label}\n{error}\n\n{failure}\n")
+                write_atomic(spec.error_path, f"{spec.label}\n{error}\n\n{failure}\n")
             with suppress(OSError):
-                _rescue(spec)
+                rescue(spec)
             raise failure from None
-    os.replace(_scratch(spec), spec.directory / "notebook.ipynb")
+    os.replace(spec.scratch_path, spec.directory / "notebook.ipynb")
     spec.progress_path.unlink(missing_ok=True)
     (spec.directory / "failed.ipynb").unlink(missing_ok=True)
     forked = server.kernels if server else []

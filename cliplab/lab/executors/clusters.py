@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from cliplab.lab.batch.oneline import one_line
 from cliplab.lab.batch.spec import KERNEL_ENV
 
 LOOK_S = 10.0  # between looks at the jobs
@@ -84,7 +85,7 @@ class JobQueue:
         try:
             self.cluster.sync(self._replace, callback_timeout=ANSWER_S)
         except Exception as error:
-            why = f"no job could be submitted: {' '.join(str(error).split())}"
+            why = f"no job could be submitted: {one_line(error)}"
             if why != self._said:
                 print(why, file=sys.stderr)
             self._said = why

@@ -18,16 +18,12 @@ from importlib.util import find_spec
 from typing import Any
 from uuid import uuid4
 
+from cliplab.lab.batch.oneline import one_line
 from cliplab.lab.batch.spec import WORKER_DIED, RunError
 
-__all__ = ["DaskExecutor"]
 Call = tuple[Future[Any], partial[Any]]  # what its caller holds, and what to run
 ANSWER_S = 10.0  # a scheduler answers within
 PATIENCE_S = 60.0  # without any worker, before that is said
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 class DaskExecutor(Executor):
@@ -66,7 +62,7 @@ class DaskExecutor(Executor):
         try:
             return client.result(2 * ANSWER_S)  # what never answers is not bound by a timeout
         except Exception as error:
-            why = _line(error)
+            why = one_line(error)
             raise ValueError(f"no Dask scheduler answers at {self._cluster}: {why}") from None
 
     @property

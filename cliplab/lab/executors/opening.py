@@ -6,14 +6,11 @@ import logging
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from cliplab.lab.batch.oneline import one_line
 from cliplab.lab.executors.clusters import JobQueue, local_cluster
-
-if TYPE_CHECKING:
-    from cliplab.lab.executors.local import LocalExecutor
-
-from cliplab.lab.executors.dask import DaskExecutor, _line
+from cliplab.lab.executors.dask import DaskExecutor
+from cliplab.lab.executors.local import LocalExecutor
 
 LOGGERS = "distributed distributed.client distributed.gc tornado.application asyncio dask_jobqueue"
 
@@ -26,8 +23,6 @@ def open_executor(name: str, jobs: int) -> LocalExecutor | DaskExecutor:
     ValueError: executor 'dusk': expected local, dask, dask://host:port or dask:cluster.yaml
     """
     if name == "local":
-        from cliplab.lab.executors.local import LocalExecutor
-
         return LocalExecutor(jobs)
     address = re.fullmatch(r"dask://([^\s/]+:\d+)", name)
     file = re.fullmatch(r"dask:(.+\.ya?ml)", name)
@@ -49,7 +44,7 @@ def open_executor(name: str, jobs: int) -> LocalExecutor | DaskExecutor:
         why = f"{error.name} is not installed; install cliplab[{extra}]"
         raise ValueError(f"executor {name!r}: {why}") from None
     except (ValueError, TypeError, OSError, RuntimeError) as error:
-        raise ValueError(f"executor {name!r}: {_line(error)}") from None
+        raise ValueError(f"executor {name!r}: {one_line(error)}") from None
     if executor.dashboard:
         print(f"dashboard: {executor.dashboard}", file=sys.stderr)
     return executor

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from cliplab.lab.batch.batch import Failure
+from cliplab.lab.batch.spec import Failure
 from cliplab.lab.claims.ledger import Claim, registered
 from cliplab.lab.claims.rule import judge_all
 from cliplab.lab.claims.verdict import Outcome, Verdict
@@ -40,8 +40,8 @@ def judge_and_report(
     notebooks: Path,
     reports: Path,
     failures: Sequence[Failure] = (),
-) -> None:
-    """The verdicts of record as a table, as claims.json and as the HTML report.
+) -> tuple[list[Verdict], Path]:
+    """The verdicts of record, also as claims.json, and where the HTML report is.
 
     The claims are those registered beside the notebooks, if any. ``ValueError``: the records
     cannot be judged together.
@@ -53,11 +53,9 @@ def judge_and_report(
         verdicts = judge_records(records, notebooks, ledger)
     except ValueError as error:
         raise ValueError(f"cannot judge: {error}") from None
-    if verdicts:
-        print(_table(verdicts))
     text = json.dumps([verdict.to_dict() for verdict in verdicts], indent=1)
     write_atomic(reports / "claims.json", text + "\n")
-    print(f"report: {write_report(records, verdicts, ledger, reports, failures)}")
+    return verdicts, write_report(records, verdicts, ledger, reports, failures)
 
 
 def judge_records(
@@ -99,7 +97,8 @@ def _refuse_overlap(records: Sequence[RunRecord]) -> None:
                 )
 
 
-def _table(verdicts: Sequence[Verdict]) -> str:
+def verdict_table(verdicts: Sequence[Verdict]) -> str:
+    """One line a claim."""
     head = ("claim", "verdict", "effect [90 % interval]", "n", "p (Holm)", "statement")
     rows = [
         (

@@ -7,6 +7,8 @@ import re
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from cliplab.lab.kernels.quick_imports import nbformat
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -70,12 +72,7 @@ def _opaque(text: str) -> str:
 
 def notebook_body(executed: Mapping[str, Any]) -> str:
     """The cells and outputs of an executed notebook as an HTML fragment."""
-    import cliplab.lab.kernels.light_jsonschema  # noqa: F401
-
-    # isort: split
-    import nbformat
-
-    notebook = nbformat.from_dict(executed)  # a copy
+    notebook = nbformat().from_dict(executed)  # a copy
     figures = 0
     for cell in notebook.cells:
         if cell.cell_type == "markdown":

@@ -11,7 +11,7 @@ from cliplab.lab.notebook.cells import read_notebook
 if TYPE_CHECKING:
     import jinja2
 
-    from cliplab.lab.batch.batch import Failure
+    from cliplab.lab.batch.spec import Failure
     from cliplab.lab.runs.record import RunRecord
 
 MOST_TEXT = 100_000  # characters of one output that a page shows

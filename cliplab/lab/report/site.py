@@ -20,7 +20,7 @@ from cliplab.lab.runs.files import write_atomic
 if TYPE_CHECKING:
     import jinja2
 
-    from cliplab.lab.batch.batch import Failure
+    from cliplab.lab.batch.spec import Failure
     from cliplab.lab.runs.record import RunRecord
 
 _WITHOUT_VERDICT = (Outcome.NO_VERDICT, Outcome.NOT_RUN)

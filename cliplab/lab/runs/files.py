@@ -19,3 +19,8 @@ def write_atomic(path: Path, text: str) -> None:
         os.replace(scratch, path)
     finally:
         scratch.unlink(missing_ok=True)
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """Files that a killed :func:`write_atomic` left there, not yet in their place."""
+    return list(folder.glob(".*.*.*"))

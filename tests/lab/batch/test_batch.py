@@ -8,12 +8,14 @@ from waiting import is_gone, wait_until
 
 from cliplab.lab.batch.batch import BatchResult, run_batch
 from cliplab.lab.batch.plan import plan
-from cliplab.lab.batch.spec import RunError, RunSpec, load_finished
+from cliplab.lab.batch.progress import Silent
+from cliplab.lab.batch.spec import RunError, RunSpec, find_done, load_finished
 from cliplab.lab.batch.worker import run_one
 from cliplab.lab.executors.local import LocalExecutor
 from cliplab.lab.notebook.parameters import Text
 from cliplab.lab.notebook.presets import find_notebooks, read_presets
 from cliplab.lab.runs.keys import digest
+from cliplab.lab.session import run
 
 RECORD = """
 from cliplab.lab.runs import record
@@ -140,7 +142,7 @@ def notebooks(folder, make_notebook) -> list[Path]:
     return find_notebooks([], folder)
 
 
-class Events:
+class Events(Silent):
     """A progress display that remembers what it was told."""
 
     def __init__(self) -> None:
@@ -156,8 +158,8 @@ class Events:
     def elsewhere(self, spec) -> None:
         raise AssertionError("there is no other batch")
 
-    def finished(self, spec, failure) -> None:
-        self.ends.append((spec.notebook.stem, failure is None))
+    def finished(self, spec, failed) -> None:
+        self.ends.append((spec.notebook.stem, not failed))
 
 
 @pytest.mark.slow
@@ -171,7 +173,7 @@ def test_failures_are_retried_once_kept_and_stop_nothing(notebooks, tmp_path):
         *plan([slow], "quick", results, budget_s=5),
     ]
     with LocalExecutor(2) as executor:
-        result = run_batch(specs, executor, events)  # type: ignore[arg-type]
+        result = run_batch(specs, executor, events)
 
     assert [r.notebook for r in result.records] == ["01_good", "01_good", "03_kill"]
     died = "the worker process died: killed, or out of memory"
@@ -247,12 +249,12 @@ def test_what_is_done_is_not_run_again_and_damage_stops_before_anything(folder, 
     stamp = one.record_path.stat().st_mtime_ns
     assert run_one(one).rows == [{"arm": "a", "seed": 0}]
     processes = set(psutil.Process().children(recursive=True))
-    with LocalExecutor(1) as executor:
-        assert len(run_batch([one, two], executor).records) == 2
-        one.record_path.write_text(two.record_path.read_text())  # whole, but of another run
-        with pytest.raises(ValueError, match=r"corrupt record .*: its key is"):
-            run_batch([one, two], executor)
-        assert processes.issuperset(psutil.Process().children(recursive=True))
+    assert list(find_done([one, two])) == [one.directory, two.directory]
+    assert len(run([one, two], notebooks=folder, reports=tmp_path / "reports").records) == 2
+    one.record_path.write_text(two.record_path.read_text())  # whole, but of another run
+    with pytest.raises(ValueError, match=r"corrupt record .*: its key is"):
+        run([one, two], reports=None)
+    assert processes.issuperset(psutil.Process().children(recursive=True))
     write_record(one)
     assert one.record_path.stat().st_mtime_ns > stamp
 

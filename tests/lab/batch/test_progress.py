@@ -3,9 +3,9 @@ import pty
 import re
 import sys
 import termios
+from contextlib import suppress
 from pathlib import Path
 
-from cliplab.lab.batch.batch import Failure
 from cliplab.lab.batch.lastline import LastLine
 from cliplab.lab.batch.progress import Progress
 from cliplab.lab.batch.spec import RunSpec
@@ -42,22 +42,34 @@ def test_a_display_that_cannot_be_written_stops_nothing(tmp_path):
 
 def test_elsewhere_than_on_a_terminal_there_are_plain_lines(tmp_path, capsys):
     one, two = run_spec(tmp_path, "one"), run_spec(tmp_path, "two")
-    progress = Progress(2, lines=1)
+    progress = Progress()
+    progress.begin(3, 2, lines=1)
     progress.refresh([one])
     progress.refresh([one])
-    progress.finished(one, None)
+    progress.finished(one, failed=False)
     progress.retried(two, "it broke")
     progress.refresh([two])
-    progress.finished(two, Failure(two, "it broke"))
+    progress.finished(two, failed=True)
     progress.close()
+    progress.say("that was all")
     text = re.sub(r"\d+\.\d s", "T", capsys.readouterr().err)
     assert text.splitlines() == [
+        "3 done, 2 to run",
         "start one",
         "done one (1/2, T)",
         "retry two: it broke",
         "start two",
         "FAILED two (2/2, T)",
+        "that was all",
     ]
+
+
+def read_to_the_end(terminal: int) -> str:
+    text = b""
+    with suppress(OSError):  # how Linux says that the other end is closed
+        while some := os.read(terminal, 2**16):
+            text += some
+    return text.decode()
 
 
 def test_a_terminal_shows_one_line_a_running_notebook(tmp_path):
@@ -69,18 +81,18 @@ def test_a_terminal_shows_one_line_a_running_notebook(tmp_path):
     before = sys.stderr
     sys.stderr = terminal
     try:
-        progress = Progress(4, lines=3)
+        progress = Progress()
+        progress.begin(0, 4, lines=3)
         progress.refresh([specs[0], specs[3]])
         progress.refresh(specs)
-        progress.finished(specs[0], None)
-        progress.finished(specs[1], Failure(specs[1], "it broke"))
+        progress.finished(specs[0], failed=False)
+        progress.finished(specs[1], failed=True)
         progress.close()
     finally:
         sys.stderr = before
-        terminal.flush()
-    shown = os.read(ours, 2**16).decode()
+        terminal.close()
+    shown = read_to_the_end(ours)
     os.close(ours)
-    terminal.close()
     assert "one, 0:00: cell 3/9 training:  20%| 2/10 [00:00" in shown
     assert "a-long-namea-long-name" in shown
     assert max(map(len, re.findall(r"a-long-name.*?…", shown))) == 57

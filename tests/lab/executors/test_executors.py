@@ -46,8 +46,8 @@ display({{"{MIME}": payload}}, raw=True)
 DRIVER = """
 import sys
 from pathlib import Path
-from cliplab.lab.batch import run_batch
-from cliplab.lab.executors import open_executor
+from cliplab.lab.batch.batch import run_batch
+from cliplab.lab.executors.opening import open_executor
 from cliplab.lab.batch.plan import plan
 if __name__ == "__main__":
     notebook, results, name = sys.argv[1:]

@@ -10,8 +10,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from cliplab.lab.batch.batch import Failure
-from cliplab.lab.batch.spec import RunSpec
+from cliplab.lab.batch.spec import Failure, RunSpec
 from cliplab.lab.claims import Claim, judge_all
 from cliplab.lab.report.site import write_report
 from cliplab.lab.runs.record import RunRecord

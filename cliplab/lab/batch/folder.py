@@ -1,0 +1,56 @@
+"""A run's folder: held by one process at a time, and what a failed attempt leaves there."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from cliplab.lab.batch.lock import NoLocks, Taken, locked
+from cliplab.lab.batch.spec import RunError, RunSpec, load_finished
+from cliplab.lab.runs.files import leftovers, write_atomic
+from cliplab.lab.runs.record import RunRecord
+
+
+@contextmanager
+def claimed(spec: RunSpec) -> Iterator[None]:
+    """Hold the run's folder, with nothing left of an earlier attempt that was killed."""
+    try:
+        with locked(spec.directory):
+            for cut_short in leftovers(spec.directory):
+                cut_short.unlink()
+            rescue(spec)
+            yield
+    except NoLocks as error:
+        raise RunError(f"{error}: choose another --results", retry=False) from None
+
+
+def rescue(spec: RunSpec) -> None:
+    """Keep what was executed of a run that failed or was killed; not in place of a finished one."""
+    with suppress(FileNotFoundError):
+        os.replace(spec.scratch_path, spec.failed_path)
+    spec.progress_path.unlink(missing_ok=True)
+
+
+def settle(spec: RunSpec, error: str) -> RunRecord | None:
+    """The record of a run that is done after all; else what a killed worker could not leave.
+
+    That is error.txt and the notebook. Never raises: the disk may be full.
+    """
+    with suppress(OSError, RunError, Taken, ValueError), claimed(spec):
+        if record := load_finished(spec):
+            return record
+        if not spec.error_path.exists():
+            write_atomic(spec.error_path, f"{spec.label}\n{error}\n")
+    return None
+
+
+def running_cell(spec: RunSpec) -> str:
+    """Which cell a run is in, as "3/9", if it says so."""
+    try:
+        text = spec.progress_path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    found = re.match(r"cell (\d+/\d+)", text)
+    return found[1] if found else ""

@@ -1,0 +1,180 @@
+"""What ``cliplab run`` does, without a command line: plan, carry out, record, judge, tell.
+
+::
+
+    from cliplab.lab.session import plan, run
+
+    outcome = run(plan(["03"], preset="smoke", grid={"lr": [0.1, 1.0]}), jobs=2)
+    outcome.records[0].rows
+
+A script that runs this needs ``if __name__ == "__main__":``, since workers import it.
+
+May use: every room of the lab.
+Makes numbers: no.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any
+
+from cliplab.lab.batch import plan as planning
+from cliplab.lab.batch.batch import BatchResult, run_batch
+from cliplab.lab.batch.progress import Silent
+from cliplab.lab.batch.spec import Failure, RunSpec, find_done
+from cliplab.lab.claims import Verdict
+from cliplab.lab.executors.opening import open_executor
+from cliplab.lab.notebook.presets import find_notebooks
+from cliplab.lab.report.outcome import judge_and_report, remember
+from cliplab.lab.report.tables import duration
+from cliplab.lab.runs.record import RunRecord
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Records and failures in the order of the runs, and what they came to.
+
+    ``index`` is the report, None where there is none: nothing was done, a part was run, or the
+    records cannot be judged together, which ``refusal`` then says.
+    """
+
+    records: Sequence[RunRecord]
+    failures: Sequence[Failure] = ()
+    verdicts: Sequence[Verdict] = ()
+    index: Path | None = None
+    refusal: str = ""
+
+
+def plan(
+    names: Sequence[str] = (),
+    *,
+    notebooks: Path = Path("notebooks"),
+    results: Path = Path("results"),
+    preset: str = "quick",
+    params: Mapping[str, Any] | None = None,
+    grid: Mapping[str, Sequence[Any]] | None = None,
+    seeds: range | None = None,
+    split_seeds: int | None = None,
+    wanted: Mapping[str, Sequence[Any]] | None = None,
+    part: tuple[int, int] | None = None,
+    budget_s: float = planning.DEFAULT_BUDGET_S,
+    memory_gb: float | None = None,
+    kernel: str = "fork",
+    force: bool = False,
+) -> list[RunSpec]:
+    """The runs of the notebooks named (stem, unique prefix or path; all of the folder if none).
+
+    ``wanted`` keeps those with one of these values of a parameter, ``part`` (i, n) the i-th of n
+    equal parts. For the others see :func:`cliplab.lab.batch.plan.plan`. Touches no file;
+    ``ValueError`` if anything is unknown or ill-typed.
+    """
+    if results.exists() and not results.is_dir():
+        raise ValueError(f"--results {results} is not a folder")
+    specs = planning.plan(
+        find_notebooks(names, notebooks),
+        preset,
+        results,
+        params=params,
+        grid=grid,
+        seeds=seeds,
+        split_seeds=split_seeds,
+        budget_s=budget_s,
+        memory_gb=memory_gb,
+        kernel=kernel,
+        force=force,
+    )
+    if wanted:
+        specs = planning.only(specs, wanted)
+    return planning.shard(specs, *part) if part else specs
+
+
+def run(
+    specs: Sequence[RunSpec],
+    *,
+    executor: str = "local",
+    jobs: int = 1,
+    notebooks: Path = Path("notebooks"),
+    reports: Path | None = Path("reports"),
+    display: Silent | None = None,
+) -> Outcome:
+    """Carry out what is not done, then judge and report all; ``reports`` None: neither.
+
+    ``ValueError``, before anything starts: a damaged record, no such executor, data that cannot be
+    had, a folder that cannot be written. When stopped, by an exception, it ends the runs in flight.
+    """
+    display = display or Silent()
+    done = find_done(specs)
+    missing = [spec for spec in specs if spec.directory not in done]
+    result = BatchResult([], [])
+    if missing:
+        result = _carry_out(missing, executor, jobs, display, len(done))
+    else:
+        display.begin(len(done), 0, lines=0)
+    done |= {record.directory: record for record in result.records}
+    records = [done[spec.directory] for spec in specs if spec.directory in done]
+    if reports is None or not records:  # the last report stays
+        return Outcome(records, result.failures)
+    remember(specs[0].results, records)
+    return tell(records, result.failures, notebooks=notebooks, reports=reports)
+
+
+def _carry_out(
+    missing: Sequence[RunSpec], executor: str, jobs: int, display: Silent, done: int
+) -> BatchResult:
+    """The runs, once workers, data and results folder are there; the workers end in any case."""
+    pool = open_executor(executor, jobs)
+    try:
+        fetch_data(missing, display)
+        _check_writable(missing[0].results)
+        display.begin(done, len(missing), lines=jobs if executor == "local" else max(jobs, 8))
+        started = time.perf_counter()
+        result = run_batch(missing, pool, display)
+        took = duration(time.perf_counter() - started)
+    finally:
+        pool.kill()
+        display.close()
+    display.say(f"runs: {took}, set-up and downloads not counted")
+    return result
+
+
+def fetch_data(specs: Sequence[RunSpec], display: Silent) -> None:
+    """Fetch the data sets that the runs' parameters name, before any run starts."""
+    from cliplab.lab.data.catalogue import DATA_SETS  # imports torch
+    from cliplab.lab.data.fetch import DataUnavailable, fetch
+
+    named = {value for spec in specs for value in spec.params.values() if isinstance(value, str)}
+    for name in sorted(named & DATA_SETS.keys()):
+        started = time.perf_counter()
+        try:
+            fetch(DATA_SETS[name])
+        except (DataUnavailable, OSError) as error:
+            raise ValueError(error) from None
+        display.say(f"data: {name}, {time.perf_counter() - started:.1f} s")
+
+
+def _check_writable(results: Path) -> None:
+    try:
+        results.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=results) as file:
+            file.write(bytes(2**16))
+    except OSError as error:
+        raise ValueError(f"cannot write in --results {results}: {error.strerror}") from None
+
+
+def tell(
+    records: Sequence[RunRecord],
+    failures: Sequence[Failure] = (),
+    *,
+    notebooks: Path = Path("notebooks"),
+    reports: Path = Path("reports"),
+) -> Outcome:
+    """Judge the records and write the report."""
+    try:
+        verdicts, index = judge_and_report(records, notebooks, reports, failures)
+    except ValueError as error:
+        return Outcome(records, failures, refusal=str(error))
+    return Outcome(records, failures, verdicts, index)
