@@ -184,14 +184,14 @@ def attest(options: argparse.Namespace) -> int:
 
 def diagnose(options: argparse.Namespace) -> int:
     """``cliplab diagnose``: what a saved history shows, and what to change."""
-    from cliplab.diagnosis import criteria as diagnosis
+    from cliplab.diagnosis import diagnose as advise
     from cliplab.history import History
 
     try:
         history = History.load(options.history)
     except OSError as error:
         raise ValueError(f"cannot read {options.history}: {error.strerror}") from None
-    found = diagnosis.diagnose(history, options.lr)
+    found = advise(history, options.lr)
     if options.json:
         print(json.dumps([finding.as_dict() for finding in found], indent=1))
     else:

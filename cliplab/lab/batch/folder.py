@@ -20,17 +20,33 @@ def claimed(spec: RunSpec) -> Iterator[None]:
         with locked(spec.directory):
             for cut_short in leftovers(spec.directory):
                 cut_short.unlink()
-            rescue(spec)
+            _rescue(spec)
             yield
     except NoLocks as error:
         raise RunError(f"{error}: choose another --results", retry=False) from None
 
 
-def rescue(spec: RunSpec) -> None:
+def _rescue(spec: RunSpec) -> None:
     """Keep what was executed of a run that failed or was killed; not in place of a finished one."""
     with suppress(FileNotFoundError):
         os.replace(spec.scratch_path, spec.failed_path)
     spec.progress_path.unlink(missing_ok=True)
+
+
+def leave_failed(spec: RunSpec, failure: RunError, log: str) -> None:
+    """Put log and notebook of a failed attempt in their place, as far as the disk takes them."""
+    failure.cell = running_cell(spec)
+    with suppress(OSError):
+        write_atomic(spec.error_path, f"{spec.label}\n{log}\n\n{failure}\n")
+    with suppress(OSError):
+        _rescue(spec)
+
+
+def leave_done(spec: RunSpec) -> None:
+    """Put the executed notebook in its place, and nothing beside it but the record to come."""
+    os.replace(spec.scratch_path, spec.directory / "notebook.ipynb")
+    spec.progress_path.unlink(missing_ok=True)
+    (spec.directory / "failed.ipynb").unlink(missing_ok=True)
 
 
 def settle(spec: RunSpec, error: str) -> RunRecord | None:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import os
 import threading
 import time
-from contextlib import suppress
 from typing import Any
 
 from cliplab.lab.batch.budget import Budget
 from cliplab.lab.batch.execute import execute, failure_of, payload_of
-from cliplab.lab.batch.folder import claimed, rescue, running_cell
+from cliplab.lab.batch.folder import claimed, leave_done, leave_failed
 from cliplab.lab.batch.spec import KERNEL_ENV, RunError, RunSpec, load_finished, utc
 from cliplab.lab.kernels.forkserver import fork_server
 from cliplab.lab.runs.closure import Closure
-from cliplab.lab.runs.files import write_atomic
 from cliplab.lab.runs.keys import KIND, closure, made_of, run_key
 from cliplab.lab.runs.record import RunRecord
 from cliplab.lab.runs.versions import ask_for, versions
@@ -49,15 +47,9 @@ def _run(spec: RunSpec) -> RunRecord:
             _check_environment(spec, code, payload["provenance"])
         except Exception as error:
             failure = failure_of(error, budget.exceeded)
-            failure.cell = running_cell(spec)
-            with suppress(OSError):
-                write_atomic(spec.error_path, f"{spec.label}\n{error}\n\n{failure}\n")
-            with suppress(OSError):
-                rescue(spec)
+            leave_failed(spec, failure, str(error))
             raise failure from None
-    os.replace(spec.scratch_path, spec.directory / "notebook.ipynb")
-    spec.progress_path.unlink(missing_ok=True)
-    (spec.directory / "failed.ipynb").unlink(missing_ok=True)
+    leave_done(spec)
     forked = server.kernels if server else []
     payload["provenance"] |= {
         "kernel": "forked" if forked else "stock",
