@@ -1,4 +1,8 @@
-"""Published methods by name: each a one-line composition of scope and policy."""
+"""Published methods by name: each a one-line composition of scope and policy.
+
+May use: parts, thresholds, clipper.
+Makes numbers: yes.
+"""
 
 from __future__ import annotations
 

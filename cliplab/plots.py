@@ -1,4 +1,8 @@
-"""Figures of a history, of arms against each other, and of a map; needs ``cliplab[lab]``."""
+"""Figures of a history, of arms against each other, and of a map; needs ``cliplab[lab]``.
+
+May use: nothing.
+Makes numbers: no.
+"""
 
 from __future__ import annotations
 

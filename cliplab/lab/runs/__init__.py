@@ -1,6 +1,6 @@
 """What was measured, and on what does it depend?
 
-May use: notebook.
+May use: cliplab, notebook.
 Makes numbers: no.
 """
 
