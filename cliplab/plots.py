@@ -70,12 +70,9 @@ class _Probed(Protocol):
 
 def theme() -> None:
     """Set the style of all figures."""
-    style = {
-        "axes.titleweight": "bold",
-        "axes.titlesize": "medium",
-        "figure.constrained_layout.use": True,
-    }
-    sns.set_theme("notebook", style="whitegrid", palette=COLOURS, rc={**style, "figure.dpi": 110})
+    style = {"axes.titleweight": "bold", "axes.titlesize": "medium", "figure.dpi": 110}
+    style |= {"figure.constrained_layout.use": True}
+    sns.set_theme("notebook", style="whitegrid", palette=COLOURS, rc=style)
 
 
 def history(history: _Recorded, *, title: str = "", ax: Axes | None = None) -> Axes:
