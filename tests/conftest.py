@@ -15,7 +15,7 @@ PATIENCE = max(1.0, (time.perf_counter() - began) / 3)
 
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("cliplab", deadline=None, derandomize=True, max_examples=60)
-hypothesis.settings.register_profile("nightly", deadline=None, max_examples=1_000, print_blob=True)
+hypothesis.settings.register_profile("nightly", deadline=None, max_examples=500, print_blob=True)
 hypothesis.settings.load_profile("cliplab")
 
 

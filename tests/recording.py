@@ -7,5 +7,5 @@ LIGHT = f"""
 from IPython.display import display
 def record(rows):
     payload = dict(rows=rows, curves=[], choices={{}}, provenance={{}})
-    display({{"{MIME}": payload}}, raw=True)
+    display({{"{MIME}": payload, "text/plain": "recorded"}}, raw=True)
 """

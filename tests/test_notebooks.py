@@ -65,41 +65,41 @@ def test_forked_and_stock_kernels_and_any_number_of_jobs_give_the_same_outputs(
         assert outputs(forked) == outputs(stock), path
 
 
+@pytest.fixture(scope="module")
+def reports(smoke, tmp_path_factory):
+    """What one command for all of it reports; what the tests above have run is done."""
+    folder = tmp_path_factory.mktemp("collection")
+    command = ["run", "--preset", "smoke", "--jobs", "2", "--notebooks", ROOT / "notebooks"]
+    command += ["--results", smoke / "results", "--reports", folder / "reports"]
+    with pytest.MonkeyPatch.context() as patch:
+        out_of_reach(patch, folder / "empty cache")
+        assert main(list(map(str, command))) == 0
+    return folder / "reports"
+
+
 @pytest.mark.xdist_group("collection")
-class TestCollection:
-    """One command for all of it: what the tests above have run is done."""
+def test_every_notebook_runs_and_every_claim_is_listed_without_a_verdict(reports, smoke):
+    found = [path.parts[-4] for path in smoke.glob("results/*/smoke/*/record.json")]
+    assert sorted(found) == NAMES
+    claims = json.loads((reports / "claims.json").read_text())
+    assert {claim["verdict"] for claim in claims} == {"no verdict (smoke)"}
+    assert {claim["notebook"] for claim in claims} <= set(NAMES)
+    assert all(claim["n"] for claim in claims)
+    assert set(claims[0]) == {
+        "id", "statement", "notebook", "kind", "verdict", "outcome", "reason", "note",
+        "effect", "low", "high", "n", "p",
+    }  # fmt: skip
 
-    @pytest.fixture(scope="class")
-    def reports(self, smoke, tmp_path_factory):
-        folder = tmp_path_factory.mktemp("collection")
-        command = ["run", "--preset", "smoke", "--jobs", "2", "--notebooks", ROOT / "notebooks"]
-        command += ["--results", smoke / "results", "--reports", folder / "reports"]
-        with pytest.MonkeyPatch.context() as patch:
-            out_of_reach(patch, folder / "empty cache")
-            assert main(list(map(str, command))) == 0
-        return folder / "reports"
 
-    def test_every_notebook_runs_and_every_claim_is_listed_without_a_verdict(self, reports, smoke):
-        found = [path.parts[-4] for path in smoke.glob("results/*/smoke/*/record.json")]
-        assert sorted(found) == NAMES
-        claims = json.loads((reports / "claims.json").read_text())
-        assert {claim["verdict"] for claim in claims} == {"no verdict (smoke)"}
-        assert {claim["notebook"] for claim in claims} <= set(NAMES)
-        assert all(claim["n"] for claim in claims)
-        assert set(claims[0]) == {
-            "id", "statement", "notebook", "kind", "verdict", "outcome", "reason", "note",
-            "effect", "low", "high", "n", "p",
-        }  # fmt: skip
-
-    def test_the_report_has_a_page_for_every_notebook(self, reports):
-        index = (reports / "index.html").read_text()
-        for name in NAMES:
-            assert name in index
-        pages = list((reports / "pages").glob("*.html"))
-        assert len(pages) == len(NAMES)
-        for page in pages:
-            external = r"""(src|href)=["']https?://[^"']+\.(js|css)"""
-            assert not re.search(external, page.read_text())
+@pytest.mark.xdist_group("collection")
+def test_the_report_has_a_page_for_every_notebook(reports):
+    index = (reports / "index.html").read_text()
+    for name in NAMES:
+        assert name in index
+    pages = list((reports / "pages").glob("*.html"))
+    assert len(pages) == len(NAMES)
+    for page in pages:
+        assert not re.search(r"""(src|href)=["']https?://[^"']+\.(js|css)""", page.read_text())
 
 
 def outputs(record):

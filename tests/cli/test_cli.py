@@ -49,19 +49,19 @@ def status_of(command: str) -> int:
         return int(stop.code or 0)
 
 
-def test_data_that_cannot_be_fetched_is_one_line_and_nothing_starts(tmp_path):
+def test_data_that_cannot_be_fetched_is_one_line_and_nothing_starts(tmp_path, monkeypatch, capsys):
     root = Path(__file__).parents[2]
-    command = [sys.executable, "-m", "cliplab.cli", "run", "03", "--preset", "smoke"]
-    command += ["-p", "corpus=wikipedia", "--notebooks", root / "notebooks"]
     unreachable = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "", "CLIPLAB_DATA": str(tmp_path / "c")}
-    found = subprocess.run(
-        command, cwd=tmp_path, env=os.environ | unreachable, capture_output=True, text=True
-    )
-    assert found.returncode == 2
-    *_, line = found.stderr.splitlines()
+    for name, value in unreachable.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    notebooks = root / "notebooks"
+    assert status_of(f"run 03 --preset smoke -p corpus=wikipedia --notebooks {notebooks}") == 2
+    err = capsys.readouterr().err
+    *_, line = err.splitlines()
     assert "exllamav2==0.3.2" in line
     assert "pip could not fetch it" in line
-    assert "Traceback" not in found.stderr
+    assert "Traceback" not in err
     assert not (tmp_path / "results").exists()
 
 
@@ -256,7 +256,7 @@ def cells_running(results: Path) -> list[str]:
 
 
 @pytest.mark.slow
-def test_kill_9_leaves_no_process_and_loses_only_what_was_in_flight(project):
+def test_kill_9_leaves_no_process_and_loses_only_what_was_in_flight(project, capsys):
     command = "run 01 --grid wait=0,2,2.1,2.2 --jobs 2"
     batch = start(command)
     wait_until(lambda: list(project.rglob("record.json")))
@@ -270,9 +270,8 @@ def test_kill_9_leaves_no_process_and_loses_only_what_was_in_flight(project):
     wait_until(lambda: all(map(is_gone, family)))
     assert list(project.rglob("record.json")) == [done]
 
-    again = start(command)
-    out, err = again.communicate(timeout=LONG)
-    assert again.returncode == 0, err
+    assert status_of(command) == 0
+    out, err = capsys.readouterr()
     assert "1 done, 3 to run" in err
     assert err.count("\nstart ") == err.count("\ndone ") == 3
     assert (done.read_bytes(), done.stat().st_mtime_ns) == before

@@ -21,6 +21,9 @@ record([{{"arm": f"x={{x}}", "seed": 0}}])
 """
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture
 def project(tmp_path, make_notebook, monkeypatch) -> Path:
     make_notebook(tmp_path / "notebooks" / "01.ipynb", COUNT, parameters="x: int = 0")
@@ -28,7 +31,6 @@ def project(tmp_path, make_notebook, monkeypatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.slow
 def test_two_batches_share_the_work(project):
     grid = ",".join(map(str, range(12)))
     command = [sys.executable, "-m", "cliplab.cli", "run", "--grid", f"x={grid}"]

@@ -9,6 +9,7 @@ import pytest
 from recording import LIGHT
 from waiting import is_gone, wait_until
 
+from cliplab.cli.main import main
 from cliplab.lab.batch.batch import BatchResult, run_batch
 from cliplab.lab.batch.plan import plan
 from cliplab.lab.executors.local import LocalExecutor
@@ -141,23 +142,22 @@ def small_disk(tmp_path):
 
 @pytest.mark.slow
 def test_a_full_disk_fails_what_needs_it_and_the_rest_is_done_when_there_is_room(
-    small_disk, tmp_path, make_notebook
+    small_disk, tmp_path, make_notebook, monkeypatch, capsys
 ):
     big = "import os, base64\nprint(base64.b64encode(os.urandom(300_000)).decode())\n" + RECORD
     names = ["01_small", "02_big", "03_small"]
     for name in names:
         code = big if "big" in name else RECORD
         make_notebook(tmp_path / "notebooks" / f"{name}.ipynb", code)
-    command = [sys.executable, "-m", "cliplab.cli", "run", "--kernel", "stock"]
-    command += ["--results", small_disk / "results"]
-    first = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert first.returncode == 1, first.stderr
-    assert "Traceback" not in first.stderr
-    assert "No space left on device" in first.stderr
+    monkeypatch.chdir(tmp_path)
+    command = ["run", "--kernel", "stock", "--results", str(small_disk / "results")]
+    assert main(command) == 1
+    err = capsys.readouterr().err
+    assert "Traceback" not in err
+    assert "No space left on device" in err
     done = {path.parts[-4] for path in small_disk.rglob("record.json")}
     assert done == {"01_small", "03_small"}
 
     subprocess.run(["mount", "-o", "remount,size=8m", str(small_disk)], check=True)
-    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert again.returncode == 0, again.stderr
-    assert "2 done, 1 to run" in again.stderr
+    assert main(command) == 0
+    assert "2 done, 1 to run" in capsys.readouterr().err

@@ -12,6 +12,7 @@ from typing import Any
 
 import psutil
 import pytest
+from recording import LIGHT
 from waiting import LONG, is_gone, wait_until
 
 from cliplab.lab.batch.batch import run_batch
@@ -19,13 +20,12 @@ from cliplab.lab.batch.plan import plan
 from cliplab.lab.batch.spec import RunSpec, load_finished
 from cliplab.lab.batch.worker import run_one
 from cliplab.lab.executors.opening import open_executor
-from cliplab.lab.runs.record import MIME
 
 pytest.importorskip("distributed")
+pytestmark = pytest.mark.slow
 
 MEASURE = """
 import random
-from cliplab.lab.runs import record
 seeds = range(first_seed, first_seed + n_seeds)
 losses = [random.Random(seed).random() * lr for seed in seeds]
 record([{"arm": f"lr={lr}", "seed": s, "loss": x} for s, x in zip(seeds, losses)])
@@ -37,12 +37,7 @@ open(f"started-{lr}-{os.getpid()}", "w").close()
 while not os.path.exists("go"):
     time.sleep(0.05)
 """
-# A record without what takes long to import.
-RECORD = f"""
-from IPython.display import display
-payload = dict(rows=[dict(arm=str(lr), seed=0)], curves=[], choices={{}}, provenance={{}})
-display({{"{MIME}": payload}}, raw=True)
-"""
+RECORD = "record([dict(arm=str(lr), seed=0)])"
 DRIVER = """
 import sys
 from pathlib import Path
@@ -62,7 +57,7 @@ if __name__ == "__main__":
 def specs(tmp_path, make_notebook) -> Callable[..., list[RunSpec]]:
     def make(*cells: str, runs: int) -> list[RunSpec]:
         path = tmp_path / "nb" / "01_runs.ipynb"
-        make_notebook(path, *cells, parameters="lr: float = 0.1  # step")
+        make_notebook(path, LIGHT, *cells, parameters="lr: float = 0.1  # step")
         grid = {"lr": list(range(1, runs + 1))}
         return plan([path], "quick", tmp_path / "results", grid=grid, kernel="stock")
 

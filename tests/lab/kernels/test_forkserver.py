@@ -18,7 +18,10 @@ from cliplab.lab.kernels import forkserver
 from cliplab.lab.kernels.forkserver import ForkError, ForkServer
 from cliplab.lab.kernels.processes import adopt_orphans
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="kernels are forked on Linux only")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="kernels are forked on Linux only"),
+]
 
 LOOK = """
 import os, random, sys
