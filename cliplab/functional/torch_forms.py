@@ -36,6 +36,7 @@ def clip_grad_norm_(
     > 0; ``foreach`` is accepted and ignored. Raises ``ValueError``, and with ``error_if_nonfinite``
     a ``RuntimeError`` that leaves the gradients.
 
+    >>> import torch
     >>> weight = torch.nn.Parameter(torch.zeros(2))
     >>> weight.grad = torch.tensor([3.0, 4.0])
     >>> clip_grad_norm_([weight], max_norm=1.0)
@@ -58,6 +59,7 @@ def get_total_norm(
 
     Bit for bit torch's where ``clip_grad_norm_`` is, and different only as listed there.
 
+    >>> import torch
     >>> get_total_norm([torch.tensor([3.0]), torch.tensor([4.0])])
     tensor(5.)
     """
@@ -77,6 +79,7 @@ def clip_grads_with_norm_(
 ) -> None:
     """Scale all gradients by ``min(1, max_norm / (total_norm + 1e-6))``, as torch's does.
 
+    >>> import torch
     >>> weight = torch.nn.Parameter(torch.zeros(2))
     >>> weight.grad = torch.tensor([3.0, 4.0])
     >>> clip_grads_with_norm_(weight, 1.0, torch.tensor(10.0))
