@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cliplab.checks import check_choice, check_norm_type
 from cliplab.clipper.attachment import Attachment
-from cliplab.clipper.engine import Engine, Signal
+from cliplab.clipper.engine import Engine
 from cliplab.clipper.groups import policy_of_groups
 from cliplab.history import ClipReport, History
 from cliplab.parts import Parameters, Scope, divide, select_parameters
@@ -85,7 +85,7 @@ class Clipper(Engine):
         """Clip the gradients in place and return what was done; ``loss`` is shown to the policy."""
         if loss is not None:
             self.observe(loss)
-        return ClipReport(self.step(Signal()), self.history.scalar)
+        return ClipReport(self.step(), self.history.scalar)
 
     def attach(self, optimizer: torch.optim.Optimizer) -> Attachment:
         """Clip at every ``optimizer.step()``; returns a handle with ``remove()``.

@@ -40,6 +40,9 @@ class Signal(NamedTuple):
     hand_over: bool = False
 
 
+NO_SIGNAL = Signal()
+
+
 class Measured(NamedTuple):
     """What a policy may ask beside the sizes ``[n_parts]``; norms are taken when it does."""
 
@@ -82,6 +85,7 @@ class Engine:
         self.params = partition.params
         self.steps = 0
         self.attached = False
+        self._way: Mode | Literal["clamp"] = "clamp" if scope == "element" else mode
         self._host = may_look(self.params[0])
         double = any(p.dtype in DOUBLE for p in self.params)
         self._dtype = torch.float64 if double else torch.float32
@@ -98,15 +102,17 @@ class Engine:
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"attached": False}  # a copy is not at work on any optimizer
 
-    @torch.no_grad()
-    def step(self, signal: Signal) -> AnyStep:
+    def step(self, signal: Signal = NO_SIGNAL) -> AnyStep:
         """Clip the gradients in place, once, and return what was done."""
-        grads = self.partition.read()
-        sizes, finite, context = self._measure(grads, signal)
-        limits = self.policy(sizes, context).to(sizes.dtype)
-        step = self._respond(sizes, limits, finite, self._way, self.nonfinite)
-        step = self._scale_(grads, step, finite, signal.hand_over)
-        return self._record(step, signal)
+        with torch.no_grad():
+            grads = self.partition.read()
+            sizes, finite, context = self._measure(grads, signal)
+            limits = self.policy(sizes, context).to(sizes.dtype)
+            step = self._respond(sizes, limits, finite, self._way, self.nonfinite)
+            step = self._scale_(grads, step, finite, signal)
+            self.history.append(step, signal.lr)
+            self.steps += 1
+            return step
 
     def _measure(self, grads: Gradients, signal: Signal) -> tuple[Tensor, Tensor | None, Context]:
         """Sizes, the mask of the finite ones, and what the policy may know.
@@ -151,23 +157,22 @@ class Engine:
             found = f"norm{where} is {float(sizes[worst])}"
             raise NonFiniteGradientError(f"gradient {found} at step {self.steps}")
 
-    @property
-    def _way(self) -> Mode | Literal["clamp"]:
-        return "clamp" if self.scope == "element" else self.mode
-
     def _scale_(
-        self, grads: Gradients, step: AnyStep, finite: Tensor | None, hand_over: bool
+        self, grads: Gradients, step: AnyStep, finite: Tensor | None, signal: Signal
     ) -> AnyStep:
         """Do to the gradients what the step says, or leave it to the optimizer."""
         if finite is not None and self.nonfinite == "zero":
             self.partition.clear_(grads, ~finite)
         if self.scope == "element":
-            return self._clamp_(grads, cast("Step[Tensor]", step))
-        if step.after is not step.size and not hand_over:
+            step = self._clamp_(grads, cast("Step[Tensor]", step))
+        elif step.after is not step.size and not signal.hand_over:
             self.partition.scale_(grads, as_column(step.factor))
+        if signal.dropped is not None:  # then there was a mask, and the step is one of tensors
+            flag = (signal.dropped.to(self.partition.device) != 0).all()
+            step = left_out(cast("Step[Tensor]", step), flag)
         return step
 
-    def _clamp_(self, grads: Gradients, step: Step[Tensor]) -> AnyStep:
+    def _clamp_(self, grads: Gradients, step: Step[Tensor]) -> Step[Tensor]:
         """Clamp every entry; the factor is the L2 norm after over the one before."""
         present = [g for g in grads if g is not None]
         before = total_norm(present)
@@ -175,11 +180,3 @@ class Engine:
         usable = (before > 0) & before.isfinite()
         factor = torch.where(usable, total_norm(present) / before, 1.0).to(step.factor)
         return step._replace(factor=factor * step.factor)
-
-    def _record(self, step: AnyStep, signal: Signal) -> AnyStep:
-        if signal.dropped is not None:  # then there was a mask, and the step is one of tensors
-            flag = (signal.dropped.to(self.partition.device) != 0).all()
-            step = left_out(cast("Step[Tensor]", step), flag)
-        self.history.append(step, signal.lr)
-        self.steps += 1
-        return step

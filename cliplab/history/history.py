@@ -38,6 +38,7 @@ class History(Ring):
         ``factor_mean`` are means over steps and parts; a skipped step counts as factor 0;
         ``clip_fraction_by_part`` is there when the history has parts.
 
+        >>> import torch
         >>> history = History(scalar=True)
         >>> history.append(torch.tensor([4.0, 1, 1, 0.25, 1, 0])[:, None], 0.5)
         >>> history.summary()["effective_lr_mean"]

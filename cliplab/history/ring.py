@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Sequence
-from typing import Protocol, Self
+from typing import Protocol, Self, cast
 
 import torch
 from torch import Tensor
@@ -59,8 +59,8 @@ class Ring:
 
         A step of numbers waits, as they are, until something is read: they are written in one go.
         """
-        if isinstance(step, tuple) and isinstance(step.size, float):
-            self._numbers.append(step)
+        if isinstance(step[0], float):
+            self._numbers.append(cast("Step[float]", step))
             if len(self._numbers) >= self._block:
                 self._settle()
         else:

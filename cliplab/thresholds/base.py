@@ -89,6 +89,9 @@ class Threshold:
 
     A subclass gives ``start`` (its first state, every tensor ``[n_parts, ...]``) and ``step``
     (a pure function: sizes ``[n_parts]`` and state to limits ``[n_parts]`` and the next state).
+    State that is too large to be copied at every step may be counted up in place instead and left
+    out of what ``step`` returns; then nothing but ``context.active`` keeps the other parts clean
+    (``Percentile`` does so with its histograms).
     """
 
     stateless = False  # True: limits do not depend on sizes, so it also works entry by entry

@@ -10,7 +10,7 @@ from torch import nn
 
 from cliplab.clipper import Clipper
 from cliplab.history import ClipReport, History, live
-from cliplab.thresholds import Fixed, MovingAverage, Percentile, Threshold
+from cliplab.thresholds import Fixed, MovingAverage, Percentile, Step, Threshold
 
 COLUMNS = (*ClipReport.fields, "effective_lr", "lr", "total", "nonfinite", "shares")
 
@@ -106,6 +106,16 @@ def test_a_report_stays_valid_while_the_ring_turns():
         weight.grad = torch.tensor([30.0, 40.0])
         clipper.clip()
     assert (report.norm_before.item(), report.factor.item()) == pytest.approx((5.0, 0.2))
+
+
+def test_steps_of_numbers_and_of_tensors_are_kept_in_their_order():
+    history = History(scalar=True, max_bytes=6 * 4 * 64)
+    for step in range(100):
+        numbers = Step(float(step), 1.0, 1.0, 1.0, 0.0, 0.0)
+        history.append(numbers if step % 5 else row(float(step)), step)
+    sizes = history.norm_before
+    assert sizes.tolist() == history.lr.tolist() == list(range(history.first_step, 100))
+    assert torch.equal(history.columns.size[:, 0], sizes)
 
 
 # --- numbers ----------------------------------------------------------------------------------

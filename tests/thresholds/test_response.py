@@ -1,0 +1,96 @@
+"""What a size is answered with: the one formula, and what becomes of sizes that are not finite."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cliplab.thresholds import Step, clip_factor, left_out, respond
+
+NAN, INF = math.nan, math.inf
+SIZES = st.lists(st.floats(0, 2**100, width=32, allow_subnormal=False), min_size=1, max_size=5)
+
+
+def same(step, **columns):
+    for name, wanted in columns.items():
+        found = getattr(step, name)
+        torch.testing.assert_close(found, torch.tensor(wanted), equal_nan=True, msg=name)
+
+
+@given(SIZES, st.floats(0, 2**100, width=32, allow_subnormal=False))
+def test_no_part_is_larger_than_its_limit_afterwards_and_none_grows(sizes, limit):
+    sizes = torch.tensor(sizes)
+    step = respond(sizes, torch.full_like(sizes, limit))
+    assert bool((step.factor <= 1).all())
+    assert bool((step.after <= sizes).all())
+    assert bool((step.after <= limit * (1 + 2**-22) + 1e-44).all())
+    assert torch.equal(step.factor == 1, step.clipped == 0)
+    assert not step.skipped.any()
+
+
+@given(SIZES, st.sampled_from(["rescale", "soft", "skip", "clamp"]), st.floats(0, 100, width=32))
+def test_a_mask_of_finite_sizes_says_no_more_than_none(sizes, mode, limit):
+    sizes = torch.tensor(sizes)
+    limits, every = torch.full_like(sizes, limit), torch.ones_like(sizes, dtype=torch.bool)
+    for nonfinite in ("raise", "skip", "zero", "propagate", "leave"):
+        with_mask = respond(sizes, limits, every, mode, nonfinite)
+        without = respond(sizes, limits, None, mode, nonfinite)
+        torch.testing.assert_close(tuple(with_mask), tuple(without), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("mode", ["rescale", "soft", "skip", "clamp"])
+@pytest.mark.parametrize("nonfinite", ["raise", "skip", "zero", "propagate", "leave"])
+def test_nothing_given_is_changed_and_every_column_has_the_dtype_of_the_sizes(mode, nonfinite):
+    sizes = torch.tensor([3.0, NAN, INF, 0.0], dtype=torch.float64)
+    limits = torch.ones_like(sizes)
+    given_sizes, given_limits = sizes.clone(), limits.clone()
+    step = respond(sizes, limits, sizes.isfinite(), mode, nonfinite)
+    assert isinstance(step, Step)
+    torch.testing.assert_close((sizes, limits), (given_sizes, given_limits), equal_nan=True)
+    assert {(column.dtype, column.shape) for column in step} == {(torch.float64, sizes.shape)}
+
+
+def test_soft_and_skip_and_clamp():
+    sizes, limits = torch.tensor([3.0, 0.5]), torch.tensor([1.0, 1.0])
+    same(respond(sizes, limits, mode="soft"), factor=[0.25, 2 / 3], clipped=[1.0, 0.0])
+    same(
+        respond(sizes, limits, mode="skip"), factor=[1.0, 1.0], after=[3.0, 0.5], skipped=[1.0] * 2
+    )
+    same(respond(sizes / 9, limits, mode="skip"), clipped=[0.0, 0.0], skipped=[0.0, 0.0])
+    same(respond(sizes, limits, mode="clamp"), after=[1.0, 0.5], clipped=[1.0, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("nonfinite", "columns"),
+    [
+        ("skip", {"factor": [1.0, 1.0, 1.0], "skipped": [1.0] * 3, "clipped": [1.0, 0.0, 1.0]}),
+        ("zero", {"factor": [0.5, 0.0, 0.0], "after": [1.0, 0.0, 0.0], "clipped": [1.0, 0.0, 0.0]}),
+        ("propagate", {"factor": [0.5, NAN, 0.0], "after": [1.0, NAN, NAN], "skipped": [0.0] * 3}),
+        ("leave", {"factor": [0.5, 1.0, 1.0], "after": [1.0, NAN, INF], "skipped": [0.0] * 3}),
+    ],
+)
+def test_what_is_not_finite(nonfinite, columns):
+    sizes = torch.tensor([2.0, NAN, INF])
+    same(respond(sizes, torch.ones(3), sizes.isfinite(), nonfinite=nonfinite), **columns)
+
+
+def test_without_a_limit_nothing_meets_a_factor():
+    sizes = torch.tensor([2.0, INF])
+    step = respond(sizes, torch.full((2,), INF), sizes.isfinite(), nonfinite="propagate")
+    same(step, factor=[1.0, 1.0], clipped=[0.0, 0.0])
+
+
+def test_a_step_can_be_left_out_without_changing_it():
+    step = respond(torch.tensor([2.0, 1.0]), torch.ones(2))
+    same(left_out(step, torch.tensor(True)), skipped=[1.0, 1.0], factor=[0.5, 1.0])
+    same(left_out(step, torch.tensor(False)), skipped=[0.0, 0.0])
+    assert not step.skipped.any()
+
+
+def test_the_guard_of_the_factor_decides_not_the_formula():
+    acts = torch.tensor([True, False, True])
+    sizes = torch.tensor([4.0, 0.0, NAN])
+    assert clip_factor(sizes, 2.0, acts)[:2].tolist() == [0.5, 1.0]
+    assert clip_factor(sizes, 2.0, acts)[2].isnan()
