@@ -57,7 +57,7 @@ class Ring:
     def append(self, step: AnyStep | Tensor, lr: float | Tensor | None) -> None:
         """Record one step, or its columns as ``[6, n_parts]``; ``lr`` None: not known.
 
-        A step of numbers waits, as they are, until something is read: they are written in one go.
+        Steps of numbers wait as they are until something is read, and are written in one go.
         """
         if isinstance(step[0], float):
             self._numbers.append(cast("Step[float]", step))
@@ -67,7 +67,7 @@ class Ring:
             self._settle()
             columns = tuple(step)
             self._make_room(columns[0])
-            torch.stack(columns, out=self._blocks[-1][self._used])
+            self._blocks[-1][self._used] = torch.stack(columns)
             self._used += 1
         self._lr.append(math.nan if lr is None else lr)
         if self.follower is not None:

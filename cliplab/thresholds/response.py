@@ -72,7 +72,7 @@ def respond(
     (tensor([0.2000, 1.0000]), tensor([1.0000, 0.5000]))
     """
     over = sizes > limits
-    if finite is None and mode == "rescale" and not bool(over.any()):
+    if finite is None and mode == "rescale" and not bool(over.any()):  # a look is free
         none = torch.zeros_like(sizes)
         return Step(sizes, sizes, limits, torch.ones_like(sizes), none, none)
     if finite is not None and nonfinite == "zero":
