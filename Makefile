@@ -20,7 +20,7 @@ endif
 .DEFAULT_GOAL := help
 .PHONY: help env lab reproduce report results check test nightly lint format clean
 
-TESTS = $(BIN)python -m pytest -q -n $(JOBS) --dist loadgroup --no-loadscope-reorder \
+TESTS = $(BIN)python -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder \
 	--max-worker-restart 0
 
 help: ## list the targets

@@ -2,6 +2,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -19,12 +20,42 @@ hypothesis.settings.register_profile("nightly", deadline=None, max_examples=500,
 hypothesis.settings.load_profile("cliplab")
 
 
+# Where tests start processes, each its own: any of them may go to any worker.
+SCATTERED = (
+    "tests/cli/",
+    "tests/lab/batch/",
+    "tests/lab/executors/",
+    "tests/lab/kernels/",
+    "tests/test_fingerprints.py",
+    "tests/test_notebooks.py",
+)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What is slow comes first and goes to any worker; the rest stays with its file's fixtures."""
+    """What is slow comes first, so that no worker ends alone with it."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
-    for item in items:
-        if not any(map(item.get_closest_marker, ("slow", "xdist_group"))):
-            item.add_marker(pytest.mark.xdist_group(str(item.path)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """``--dist loadfile`` gives a worker a file's tests, for its fixtures; not the scattered."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            alone = nodeid.startswith(SCATTERED)
+            return nodeid if alone else super()._split_scope(nodeid)
+
+    return Scheduling(config, log)
+
+
+@pytest.fixture(scope="session")
+def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results of this session's smoke runs: what one process has run, the others find done."""
+    own = tmp_path_factory.getbasetemp()
+    return (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "smoke"
 
 
 @pytest.fixture(scope="session")
