@@ -33,7 +33,7 @@ def clip_activation_grad_(
             return gradient.clamp(min=-bound, max=bound)
         size = wide_norm(gradient, (-1,), order)
         over = size > bound
-        factor = clip_factor(torch.where(over, size, 1.0), bound, over)  # 0 has no derivative
+        factor = clip_factor(torch.where(over, size, 1.0), bound, ~over)  # 0 has no derivative
         return gradient * factor.to(gradient.dtype)
 
     if activation.requires_grad:

@@ -50,4 +50,4 @@ def adaptive_clip_(
 
 def _agc_factor(sizes: Tensor, weights: Tensor, ratio: float, floor: float) -> Tensor:
     limits = ratio * weights.clamp(min=floor)
-    return clip_factor(sizes.clamp(min=1e-6), limits, ~(sizes <= limits))  # NaN stays NaN
+    return clip_factor(sizes.clamp(min=1e-6), limits, sizes <= limits)  # NaN stays NaN

@@ -86,7 +86,7 @@ def clip_by_global_norm_(
 
 
 def _factor(norm: Tensor, limit: float | Tensor) -> Tensor:
-    return clip_factor(norm, limit, ~(norm <= limit))  # NaN stays NaN
+    return clip_factor(norm, limit, norm <= limit)  # NaN stays NaN
 
 
 def _axes(dim: int | Iterable[int], tensor: Tensor) -> tuple[int, ...]:

@@ -41,15 +41,14 @@ def as_column(column: Tensor | float) -> Tensor:
     return column if isinstance(column, Tensor) else torch.tensor([column])
 
 
-def clip_factor(sizes: Tensor, limits: Tensor | float, acts: Tensor) -> Tensor:
-    """``limits / sizes`` where a part acts, else 1: ``min(1, c / n)`` for ``acts = n > c``.
+def clip_factor(sizes: Tensor, limits: Tensor | float, within: Tensor) -> Tensor:
+    """``limits / sizes``, but 1 within: ``min(1, c / n)`` for ``within = n <= c``.
 
     >>> sizes, limits = torch.tensor([5.0, 0.5]), torch.tensor([1.0, 1.0])
-    >>> clip_factor(sizes, limits, sizes > limits)
+    >>> clip_factor(sizes, limits, sizes <= limits)
     tensor([0.2000, 1.0000])
     """
-    ratio = limits / sizes
-    return torch.where(acts, ratio, torch.ones_like(ratio))
+    return (limits / sizes).masked_fill_(within, 1.0)
 
 
 def respond(
@@ -90,7 +89,7 @@ def respond(
         acts = limits.isfinite() & (sizes > 0) if soft else over
         if finite is not None:
             acts = _acting(acts, limits, finite, skip, nonfinite)
-        factor = clip_factor(limits + sizes if soft else sizes, limits, acts)
+        factor = clip_factor(limits + sizes if soft else sizes, limits, ~acts)
         after = sizes * factor
     if finite is not None and nonfinite == "zero":
         factor, after = factor.where(finite, 0.0), after.where(finite, 0.0)

@@ -90,7 +90,7 @@ def test_a_step_can_be_left_out_without_changing_it():
 
 
 def test_the_guard_of_the_factor_decides_not_the_formula():
-    acts = torch.tensor([True, False, True])
-    sizes = torch.tensor([4.0, 0.0, NAN])
-    assert clip_factor(sizes, 2.0, acts)[:2].tolist() == [0.5, 1.0]
-    assert clip_factor(sizes, 2.0, acts)[2].isnan()
+    within = torch.tensor([False, True, False])
+    factor = clip_factor(torch.tensor([4.0, 0.0, NAN]), 2.0, within)
+    assert factor[:2].tolist() == [0.5, 1.0]
+    assert factor[2].isnan()
