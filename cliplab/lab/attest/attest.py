@@ -97,7 +97,9 @@ class Attest:
         about["carried"] = carried | {"accepted": accepted.written()}
         text = json.dumps(about, indent=1, sort_keys=True, ensure_ascii=False)
         write_atomic(path, text + "\n")
-        return f"carried: {carried['n_rows']} rows equal, {len(carried['changed'])} changes entered"
+        vouched = {name for entry in about["carried"]["accepted"] for name in entry["names"]}
+        changed = f"{len(carried['changed'])} definitions changed, {len(vouched)} names accepted"
+        return f"carried: {carried['n_rows']} rows equal, {changed}"
 
     def _check_measured(self, about: dict[str, Any], code: Closure, accepted: _Accepted) -> None:
         """The record can be measured again: a clean commit, and this device and versions."""
