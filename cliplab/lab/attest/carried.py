@@ -32,20 +32,27 @@ def sentence(about: About) -> str:
 
 
 def changes(about: About) -> str:
-    """How many definitions changed while the rows stayed the same, by module."""
+    """How many definitions changed while the rows stayed the same, and in how many modules."""
     names = (about.get("carried") or {}).get("changed", [])
-    modules: dict[str, int] = {}
-    for name in names:
-        module = name.partition(":")[0]
-        modules[module] = modules.get(module, 0) + 1
-    return ", ".join(f"{module} {count}" for module, count in modules.items())
+    modules = {name.partition(":")[0] for name in names}
+    return f"{len(names)} in {len(modules)} modules, listed in records/" if names else ""
 
 
-def accepted(about: About) -> list[dict[str, str]]:
-    """What a person vouched for, as no run entered it or its meaning changed."""
+def accepted(abouts: Mapping[str, About]) -> list[dict[str, str]]:
+    """What a person vouched for, as no run entered it or its meaning changed, in which notebooks."""
+    found: dict[tuple[str, str], list[tuple[str, set[str]]]] = {}
+    for notebook, about in abouts.items():
+        for entry in (about.get("carried") or {}).get("accepted", []):
+            where = found.setdefault((entry["pattern"], entry["why"]), [])
+            where.append((notebook.partition("_")[0], set(entry["names"])))
     return [
-        {"Accepted": entry["pattern"], "Names": _few(entry["names"]), "Why": entry["why"]}
-        for entry in (about.get("carried") or {}).get("accepted", [])
+        {
+            "Accepted": pattern,
+            "Names": _few(sorted(set().union(*(names for _, names in where)))),
+            "In": ", ".join(notebook for notebook, _ in where),
+            "Why": why,
+        }
+        for (pattern, why), where in found.items()
     ]
 
 

@@ -152,11 +152,7 @@ def _results(
         }
         for name, entry in about.items()
     ]
-    accepted = [
-        {"Notebook": _link(name), **line}
-        for name, entry in about.items()
-        for line in carried.accepted(entry)
-    ]
+    accepted = carried.accepted(about)
     choices = [
         {"Notebook": _link(name), "Choice": key, "Value": value}
         for name, entry in about.items()

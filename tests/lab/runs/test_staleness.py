@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cliplab.lab.attest.carried import changes, sentence, state
+from cliplab.lab.attest.carried import accepted, changes, sentence, state
 from cliplab.lab.runs.keys import KIND, closure, made_of
 from cliplab.lab.runs.staleness import other_parameters, why_stale
 
@@ -107,7 +107,21 @@ def test_a_published_record_says_what_was_measured_and_what_was_compared():
         f"measured with the code of `{'1' * 12}` (2026-01-01); the code of `{'2' * 12}` "
         "(2026-02-02) gave the same 12 rows in a short run of 20 updates"
     )
-    assert changes(ABOUT) == "cliplab.a 2, cliplab.b 1"
+    assert changes(ABOUT) == "3 in 2 modules, listed in records/"
     pending = {**ABOUT, "carried": None, "pending": "a fault in f"}
     assert sentence(pending).endswith("; **superseded, run pending**: a fault in f")
     assert changes(pending) == ""
+
+
+def test_what_is_accepted_stands_once_with_its_notebooks():
+    entry = {"pattern": "cliplab.a:*", "why": "no arm", "names": ["cliplab.a:f"]}
+    other = {**entry, "names": ["cliplab.a:g"]}
+    abouts = {n: {"carried": {"accepted": [e]}} for n, e in (("01_x", entry), ("02_y", other))}
+    assert accepted(abouts | {"03_z": {}}) == [
+        {
+            "Accepted": "cliplab.a:*",
+            "Names": "cliplab.a:f, cliplab.a:g",
+            "In": "01, 02",
+            "Why": "no arm",
+        }
+    ]
