@@ -39,7 +39,7 @@ def changes(about: About) -> str:
 
 
 def accepted(abouts: Mapping[str, About]) -> list[dict[str, str]]:
-    """What a person vouched for, as no run entered it or its meaning changed, in which notebooks."""
+    """What a person vouched for (no run entered it, or its meaning changed), and where."""
     found: dict[tuple[str, str], list[tuple[str, set[str]]]] = {}
     for notebook, about in abouts.items():
         for entry in (about.get("carried") or {}).get("accepted", []):
