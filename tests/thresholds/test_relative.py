@@ -146,9 +146,10 @@ def test_percentile_beyond_the_exact_range_is_a_size_seen(seed, percentile):
     policy.exact_sizes = 8
     policy.init(1)
     limits = feed(policy, sizes, 1)[:, 0].tolist()
+    orders = [max(percentile - 1e-5, 0), percentile, min(percentile + 1e-5, 100)]  # fp32 ranks
     for t in range(8, 60):
-        lower = np.percentile(np.float32(sizes[: t + 1]), percentile, method="lower")
-        assert limits[t] == pytest.approx(lower, rel=5e-3)
+        lower = np.percentile(np.float32(sizes[: t + 1]), orders, method="lower")
+        assert any(limits[t] == pytest.approx(one, rel=5e-3) for one in lower)
 
 
 def test_percentile_has_a_state_of_constant_size():
