@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cliplab import (
@@ -140,6 +140,7 @@ def test_percentile_costs_the_same_at_any_step():
 
 
 @given(st.integers(1, 2000), st.floats(0, 100))
+@example(1, 1.9999999999999858)
 def test_percentile_beyond_the_exact_range_is_a_size_seen(seed, percentile):
     sizes = log_normal(60, 3.0, seed)
     policy = start(lambda: Percentile(percentile), 1)
