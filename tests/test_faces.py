@@ -13,6 +13,8 @@ import pytest
 import cliplab
 import cliplab.lab
 
+pytestmark = pytest.mark.slow
+
 FACES = [cliplab, cliplab.lab]
 
 

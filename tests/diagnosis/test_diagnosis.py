@@ -248,6 +248,7 @@ def found(history, lr=None):
     return {finding.name: finding for finding in diagnose(history, lr)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [100, 101, 102, 103, 104, 105])
 def test_a_healthy_run_has_no_finding(seed):
     assert diagnose(healthy(seed)) == []

@@ -115,6 +115,7 @@ def test_nonfinite_sizes_never_enter_the_state(make, stream):
     assert not limits.isnan().any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", POLICIES)
 @given(st.lists(st.sampled_from([0.0, 1e-30, 1.0, 3e38]), min_size=1, max_size=20))
 def test_no_finite_size_breaks_a_policy_for_good(make, stream):
