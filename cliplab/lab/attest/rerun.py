@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import tempfile
@@ -11,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from cliplab.lab.batch.execute import outputs_of, private_sockets
 from cliplab.lab.batch.spec import KERNEL_ENV
 from cliplab.lab.runs.record import MIME
 
@@ -73,7 +73,7 @@ def rerun(
                 kernel_name="python3",
                 cwd=str(notebook.parent),
                 progress_bar=False,
-                config=Config({"KernelManager": _sockets(Path(scratch))}),
+                config=Config({"KernelManager": private_sockets(scratch)}),
             )
         except papermill.PapermillExecutionError as error:
             raise ValueError(f"{error.ename}: {error.evalue}") from None
@@ -84,20 +84,12 @@ def rerun(
     return payload, trace
 
 
-def _sockets(folder: Path) -> dict[str, str]:
-    """Sockets in a private folder: no ports, so no clashes (their paths must be short)."""
-    path = str(folder / "kernel.json")
-    return {"transport": "ipc" if len(path) < 90 else "tcp", "connection_file": path}
-
-
 def _only(notebook: Any, mime: str) -> dict[str, Any]:
-    """The one output of that type, as plain values."""
-    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    found = [o["data"][mime] for o in outputs if mime in o.get("data", {})]
+    """The one output of that type."""
+    found = outputs_of(notebook, mime)
     if len(found) != 1:
         raise ValueError(f"expected one call of record(...), found {len(found)}")
-    plain: dict[str, Any] = json.loads(json.dumps(found[0]))
-    return plain
+    return found[0]
 
 
 @contextmanager

@@ -35,9 +35,6 @@ def execute(spec: RunSpec, server: ForkServer | None) -> Any:
         bar.begin(f"cell {cell_index + 1}/{cells}")
 
     with tempfile.TemporaryDirectory() as sockets:
-        # Sockets in a private folder: no ports, so no clashes (their paths must be short).
-        transport = "ipc" if len(sockets) < 80 else "tcp"
-        kernel = {"transport": transport, "connection_file": f"{sockets}/kernel.json"}
         return papermill().execute_notebook(
             _literal(spec.notebook),
             _literal(spec.scratch_path),
@@ -50,8 +47,14 @@ def execute(spec: RunSpec, server: ForkServer | None) -> Any:
             shutdown_kernel="immediate",
             stderr_file=bar,
             on_cell_start=show,
-            config=Config({"KernelManager": kernel}),
+            config=Config({"KernelManager": private_sockets(sockets)}),
         )
+
+
+def private_sockets(folder: str) -> dict[str, str]:
+    """A kernel's sockets in a folder of its own: no ports, so no clashes (paths must be short)."""
+    transport = "ipc" if len(folder) < 80 else "tcp"
+    return {"transport": transport, "connection_file": f"{folder}/kernel.json"}
 
 
 def _literal(path: Path) -> str:
@@ -61,14 +64,18 @@ def _literal(path: Path) -> str:
 
 def payload_of(notebook: Any) -> dict[str, Any]:
     """What the notebook gave to ``record``; it must have done so exactly once."""
-    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    payloads = [o["data"][MIME] for o in outputs if MIME in o.get("data", {})]
+    payloads = outputs_of(notebook, MIME)
     if len(payloads) != 1:
         raise RunError(
             f"record(...) must be called once in the notebook, not {len(payloads)} times"
         )
-    plain: dict[str, Any] = json.loads(json.dumps(payloads[0]))  # no nbformat types
-    return plain
+    return payloads[0]
+
+
+def outputs_of(notebook: Any, mime: str) -> list[dict[str, Any]]:
+    """The outputs of that type, as plain values: no nbformat types."""
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    return [json.loads(json.dumps(o["data"][mime])) for o in outputs if mime in o.get("data", {})]
 
 
 def failure_of(error: Exception, exceeded: str | None) -> RunError:
