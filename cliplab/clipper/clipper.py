@@ -28,8 +28,12 @@ class Clipper(Engine):
 
     ``params``: a module, tensors, ``(name, tensor)`` pairs, or optimizer-style groups. A group with
     ``clip=False`` is neither measured nor clipped; one with its own ``threshold`` is measured and
-    clipped on its own. ``exclude``: name patterns (``fnmatch``). The units of bare tensors lie on
-    their first axis; a module knows better (transposed convolutions).
+    clipped on its own. ``exclude``: name patterns (``fnmatch``), each of which must match; names
+    are those without wrappers (compile, DDP, FSDP, checkpointing), a tied weight has several. The
+    units of bare tensors lie on their first axis; a module knows better (transposed convolutions).
+
+    Frozen parameters (``requires_grad=False``) are no part of it, plain tensors always are. What
+    is unfrozen later is not clipped: build the clipper then, or freeze after building it.
 
     ``nonfinite``: "raise", "skip" the step, "zero" the parts, or "propagate". On an accelerator
     "raise" does not wait: the error comes at a later ``clip`` or ``flush`` and names the step.

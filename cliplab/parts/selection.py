@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
+from itertools import chain
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from cliplab.checks import described
+from cliplab.parts.names import excluded, plain_names
 
 Parameters = (
     nn.Module
@@ -20,76 +24,146 @@ Parameters = (
 
 @dataclass
 class Group:
-    """Tensors that were given together, and the limit they were given (None: the clipper's)."""
+    """Tensors that were given together, and what was said of them.
+
+    ``threshold`` is their own (None: the clipper's); without ``clip`` they are left alone.
+    """
 
     label: str
     threshold: Any = None
+    clip: bool = True
     params: list[Tensor] = field(default_factory=list)
     names: list[str | None] = field(default_factory=list)
+
+    @property
+    def ruled(self) -> bool:
+        """Whether anything was said of these tensors that does not hold for all."""
+        return self.threshold is not None or not self.clip
+
+    def keep(self, which: Sequence[int]) -> None:
+        """Forget all tensors but those at these positions."""
+        self.params = [self.params[i] for i in which]
+        self.names = [self.names[i] for i in which]
 
 
 def select_parameters(params: Parameters, exclude: str | Sequence[str] | None) -> list[Group]:
     """Groups of parameters to clip, every tensor once; ``ValueError`` if there is none.
 
-    Groups with a threshold of their own come last, otherwise the order is kept.
+    Groups with a threshold of their own come last, otherwise the order is kept. Names are those
+    that the model has without wrappers. Frozen parameters (``requires_grad=False``) are no part
+    of it; plain tensors are, whatever they require. Each pattern of ``exclude`` must match.
     """
-    if not isinstance(params, nn.Module | Iterable):
-        raise ValueError(f"expected a module, tensors or groups to clip, got {params!r}")
-    entries: Iterable[Any] = params if isinstance(params, Iterable) else ()
-    if isinstance(params, nn.Module):
-        entries = params.named_parameters()
-    elif isinstance(params, Tensor):
-        entries = [params]
+    groups = _groups(params)
+    _check(groups)
+    names = _names(params, groups)
+    plain = plain_names(chain.from_iterable(names.values()))
+    for group in groups:
+        group.names = [None if name is None else plain[name] for name in group.names]
+    groups = [group for group in groups if group.clip]
+    _need(groups, "none were given, or all with clip=False")
+    if exclude is not None:
+        if any(name is None for group in groups for name in group.names):
+            raise ValueError(f"exclude={described(exclude)} needs a module or named parameters")
+        _leave_out(groups, excluded(exclude, names, plain))
+        _need(groups, f"exclude={described(exclude)} leaves none")
+    _leave_out(groups, {id(p) for group in groups for p in group.params if _is_frozen(p)})
+    _need(groups, "all are frozen (requires_grad is False)")
+    _leave_out_repeated(groups)
+    return sorted((g for g in groups if g.params), key=lambda g: g.threshold is not None)
+
+
+def _groups(params: Parameters) -> list[Group]:
+    """All that was given, by groups; what stands in none comes last."""
     groups: list[Group] = []
     loose = Group("group 0")
-    for position, entry in enumerate(entries):
+    for position, entry in enumerate(_entries(params)):
         if not isinstance(entry, Mapping):
             _add(loose, [entry])
-        elif entry.get("clip", True):
-            held = entry.get("params")
-            if not isinstance(held, Iterable):
-                raise ValueError(f"a group needs its params, tensors, got {entry!r}")
-            label = str(entry.get("name", f"group {position}"))
-            groups.append(Group(label, entry.get("threshold")))
-            _add(groups[-1], [held] if isinstance(held, Tensor) else held)
-    groups.append(loose)
-    if exclude is not None:
-        patterns = [exclude] if isinstance(exclude, str) else list(exclude)
-        for group in groups:
-            _leave_out(group, patterns)
-    seen: set[int] = set()
-    for group in groups:
-        own = [i for i, p in enumerate(group.params) if not _known(p, seen)]
-        group.params = [group.params[i] for i in own]
-        group.names = [group.names[i] for i in own]
-    found = sorted((g for g in groups if g.params), key=lambda g: g.threshold is not None)
-    if not found:
-        raise ValueError("no parameters to clip")
-    return found
+            continue
+        held, clip = entry.get("params"), entry.get("clip", True)
+        label = str(entry.get("name", f"group {position}"))
+        if not isinstance(held, Iterable) or isinstance(held, nn.Module):
+            raise ValueError(f"{label} needs its params, tensors, got {described(held)}")
+        if not isinstance(clip, bool):
+            raise ValueError(f"clip of {label} must be True or False, got {described(clip)}")
+        groups.append(Group(label, entry.get("threshold"), clip))
+        _add(groups[-1], [held] if isinstance(held, Tensor) else held)
+    return [*groups, loose]
+
+
+def _entries(params: Any) -> Iterable[Any]:
+    if isinstance(params, nn.Module):
+        return params.named_parameters()
+    if isinstance(params, Tensor):
+        return [params]
+    what = f"expected a module, tensors or groups to clip, got {described(params)}"
+    if hasattr(params, "param_groups"):
+        raise ValueError(f"{what}: pass the model or optimizer.param_groups")
+    if isinstance(params, Mapping):
+        raise ValueError(f"{what}: pass a list of groups, or .items() of named tensors")
+    if isinstance(params, str) or not isinstance(params, Iterable):
+        raise ValueError(what)
+    return params
 
 
 def _add(group: Group, entries: Iterable[Any]) -> None:
     for entry in entries:
-        name, tensor = entry if isinstance(entry, tuple) else (None, entry)
-        if not isinstance(tensor, Tensor):
-            raise ValueError(f"parameters must be tensors, got {type(tensor).__name__}")
+        name, tensor = entry if isinstance(entry, tuple) and len(entry) == 2 else (None, entry)
+        if not isinstance(tensor, Tensor) or not isinstance(name, str | None):
+            hint = ": pass its .parameters()" if isinstance(entry, nn.Module) else ""
+            raise ValueError(f"parameters must be tensors, got {described(entry)}{hint}")
+        if is_lazy(tensor):
+            which = "a parameter" if name is None else name
+            raise ValueError(f"{which} is lazy, it has no shape yet: run a forward pass first")
         group.params.append(tensor)
         group.names.append(name)
 
 
-def _leave_out(group: Group, patterns: Sequence[str]) -> None:
-    if any(name is None for name in group.names):
-        raise ValueError(f"exclude={list(patterns)!r} needs a module or named parameters")
-    kept = [
-        i
-        for i, name in enumerate(group.names)
-        if not any(fnmatchcase(str(name), x) for x in patterns)
-    ]
-    group.params = [group.params[i] for i in kept]
-    group.names = [group.names[i] for i in kept]
+def _check(groups: Sequence[Group]) -> None:
+    """Raise ``ValueError`` for a group whose rule holds for nothing, or not alone."""
+    owner: dict[int, Group] = {}
+    for group in groups:
+        if group.ruled and not group.params:
+            raise ValueError(f"{group.label} has a rule of its own and no parameters")
+        for p, name in zip(group.params, group.names, strict=True):
+            other = owner.setdefault(id(p), group)
+            if other is not group and (other.ruled or group.ruled):
+                what = "a parameter" if name is None else name
+                raise ValueError(
+                    f"{what} stands in {other.label} and in {group.label}: whose rule holds?"
+                )
 
 
-def _known(tensor: Tensor, seen: set[int]) -> bool:
-    known = id(tensor) in seen
-    seen.add(id(tensor))
-    return known
+def _names(params: Parameters, groups: Sequence[Group]) -> dict[int, list[str]]:
+    """All names of every tensor, by its id: a tied weight has several."""
+    names: dict[int, list[str]] = {}
+    given = [(n, p) for g in groups for n, p in zip(g.names, g.params, strict=True)]
+    named = [(name, p) for name, p in given if name is not None]
+    if isinstance(params, nn.Module):
+        named += nn.Module.named_parameters(params, remove_duplicate=False)
+    for name, p in named:
+        names.setdefault(id(p), []).append(name)
+    return names
+
+
+def _need(groups: Sequence[Group], reason: str) -> None:
+    if not any(group.params for group in groups):
+        raise ValueError(f"no parameters to clip: {reason}")
+
+
+def _is_frozen(tensor: Tensor) -> bool:
+    return isinstance(tensor, nn.Parameter) and not tensor.requires_grad
+
+
+def _leave_out(groups: Sequence[Group], out: Container[int]) -> None:
+    """Forget the tensors with these ids."""
+    for group in groups:
+        group.keep([i for i, p in enumerate(group.params) if id(p) not in out])
+
+
+def _leave_out_repeated(groups: Sequence[Group]) -> None:
+    seen: set[int] = set()
+    for group in groups:
+        first = {id(p): i for i, p in reversed(list(enumerate(group.params)))}
+        group.keep(sorted(i for key, i in first.items() if key not in seen))
+        seen |= first.keys()

@@ -25,8 +25,8 @@ def test_numbers_where_tensors_or_policies_are_usual():
     [
         (lambda: Clipper(None), "expected a module, tensors or groups to clip, got None"),
         (lambda: Clipper(5), "got 5"),
-        (lambda: Clipper([{"lr": 1}]), "a group needs its params"),
-        (lambda: Clipper([{"params": nn.Linear(1, 1)}]), "a group needs its params"),
+        (lambda: Clipper([{"lr": 1}]), "group 0 needs its params"),
+        (lambda: Clipper([{"params": nn.Linear(1, 1)}]), "group 0 needs its params"),
         (lambda: one_entry(torch.tensor(1 + 1j)), "threshold must be a number"),
         (lambda: one_entry(1.0).load_state_dict({"steps": 0, "policy": None}), "got None"),
         (

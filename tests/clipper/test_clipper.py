@@ -130,7 +130,7 @@ def test_modules_groups_names_and_duplicates():
         (lambda p: Clipper(p, nonfinite="ignore"), "got 'ignore'"),
         (lambda p: Clipper(p, norm_type=-1), "norm_type must be a number > 0 or inf, got -1"),
         (lambda p: Clipper([]), "no parameters to clip"),
-        (lambda p: Clipper([1.0]), "parameters must be tensors, got float"),
+        (lambda p: Clipper([1.0]), "parameters must be tensors, got 1.0"),
         (lambda p: Clipper(p, exclude="a*"), "needs a module or named parameters"),
         (lambda p: Clipper(p, Decay(), scope="element"), "needs a fixed threshold"),
         (lambda p: Clipper(p, scope="element", mode="skip"), 'mode "skip" needs scope'),
