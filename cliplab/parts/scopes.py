@@ -39,6 +39,8 @@ def divide(
         rows = RowParts(params, member_views(params), members=True)
         return rows, [f"member {i}" for i in range(rows.n_parts)], [0] * rows.n_parts
     rows = RowParts(params, unit_views(source, params))
+    if not rows.n_parts:
+        raise ValueError('scope "unit" needs a unit: all parameters are empty')
     labels = []  # of very many units the history has numbers only
     if rows.n_parts <= 100_000:
         labels = [f"{n}[{i}]" for n, k in zip(names, rows.counts, strict=True) for i in range(k)]

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvTransposeNd
+from torch.nn.utils.parametrize import is_parametrized
 
 from cliplab.checks import may_look
 from cliplab.norms import rough_row_norms
+
+# a weight's names as a parameter: its own, and those of pruning and of the old forms of its norms
+WEIGHTS = {"weight", "weight_orig", "weight_g", "weight_v"}
 
 
 class UnitView(NamedTuple):
@@ -31,11 +35,25 @@ def unit_views(source: Any, params: Sequence[Tensor]) -> list[UnitView]:
 
     ``[out, in, ...]`` of Linear and ConvNd and ``[rows, dim]`` of Embedding have a unit for each
     index of the first axis; ConvTransposeNd's ``[in, out / groups, ...]`` one for each group and
-    output channel, if ``source`` is the module that holds it; a vector or scalar is one unit.
+    output channel, if ``source`` is the module that holds it; a vector or scalar is one unit. What
+    a weight is computed from (spectral or weight norm, pruning) has the axes of the weight.
     """
     modules = source.modules() if isinstance(source, nn.Module) else ()
-    transposed = {id(m.weight): m.groups for m in modules if isinstance(m, _ConvTransposeNd)}
+    transposed = {
+        id(p): m.groups for m in modules if isinstance(m, _ConvTransposeNd) for p in _stored(m)
+    }
     return [_view(tuple(p.shape), transposed.get(id(p))) for p in params]
+
+
+def _stored(module: nn.Module) -> Iterator[Tensor]:
+    """What the weight of a module lies in; read there, for reading ``weight`` may compute it.
+
+    Spectral norm takes a power iteration each time.
+    """
+    yield from (p for name, p in module._parameters.items() if p is not None and name in WEIGHTS)
+    if is_parametrized(module, "weight"):
+        originals = cast("nn.ModuleDict", module.parametrizations)["weight"]
+        yield from originals.parameters(recurse=False)
 
 
 def member_views(params: Sequence[Tensor]) -> list[UnitView]:
@@ -86,9 +104,9 @@ def _rows(tensors: Sequence[Tensor], views: Sequence[UnitView]) -> list[Tensor]:
 
 
 def _view(shape: tuple[int, ...], groups: int | None) -> UnitView:
-    if groups is None:
+    if groups is None or len(shape) < 3:
         return UnitView(shape, tuple(range(int(len(shape) > 1), len(shape))))
-    if groups == 1:
+    if groups == 1 or shape[0] % groups:  # one norm for all inputs has no axis of groups
         return UnitView(shape, (0, *range(2, len(shape))))
     split = (groups, shape[0] // groups, *shape[1:])
     return UnitView(split, (1, *range(3, len(split))))
