@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from cliplab.checks import check_count
 from cliplab.history import quantiles
@@ -91,6 +92,11 @@ def find_threshold(
         params = params.parameters()
     else_model = params is None and model is not None
     measured = list(model.parameters() if model and params is None else params or ())
+    if params is not None and not measured:
+        raise ValueError("no parameters to measure: params holds none")
+    kept = () if model is None else (*model.parameters(), *model.buffers())
+    if any(map(is_lazy, (*measured, *kept))):
+        raise ValueError("a parameter is lazy, it has no shape yet: run a forward pass first")
     with _restored(model, optimizer):
         found = [_norm(step_fn, step, measured, else_model) for step in range(steps)]
     norms = torch.tensor([float(norm) for norm in found])  # only now: no wait in the loop

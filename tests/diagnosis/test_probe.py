@@ -157,3 +157,15 @@ def test_a_model_given_is_measured_where_the_step_returns_nothing():
     assert measured.norms.tolist() == pytest.approx([norm.item()] * 30)
     returned = find_threshold(lambda _: (step(_), 7.0)[1], steps=30, model=model)
     assert returned.norms.tolist() == [7.0] * 30
+
+
+@pytest.mark.parametrize("layer", [nn.LazyLinear(2), nn.LazyBatchNorm1d(affine=False)])
+def test_a_lazy_model_wants_a_forward_pass_first(layer):
+    with pytest.raises(ValueError, match=r"is lazy, it has no shape yet: run a forward pass first"):
+        find_threshold(lambda step: 1.0, model=layer)
+
+
+@pytest.mark.parametrize("params", [[], (), iter([]), nn.ReLU()])
+def test_params_that_hold_none_are_not_taken_for_a_norm_returned(params):
+    with pytest.raises(ValueError, match="no parameters to measure: params holds none"):
+        find_threshold(lambda step: torch.tensor(0.7), params=params)
