@@ -1,18 +1,21 @@
 """Published methods by name: each a one-line composition of scope and policy.
 
-May use: parts, thresholds, clipper.
+May use: checks, parts, thresholds, clipper.
 Makes numbers: yes.
 """
 
 from __future__ import annotations
 
+import html
 import inspect
 import math
+import textwrap
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import NormalDist
 from typing import Any
 
+from cliplab.checks import described, near
 from cliplab.clipper import Clipper
 from cliplab.parts import Parameters
 from cliplab.thresholds import (
@@ -31,6 +34,11 @@ from cliplab.thresholds import (
     ZScore,
 )
 
+COLUMNS = 80  # of the table of all methods
+OF_CLIPPER = [  # what every method takes beside its own
+    name for name in inspect.signature(Clipper).parameters if name not in ("params", "threshold")
+]
+
 
 @dataclass(frozen=True)
 class Method:
@@ -39,12 +47,17 @@ class Method:
     name: str
     summary: str
     source: str
-    build: Callable[..., dict[str, Any]]
+    build: Callable[..., dict[str, Any]] = field(repr=False)
 
     @property
     def parameters(self) -> dict[str, Any]:
         """The method's own parameters and their defaults."""
         return {p.name: p.default for p in inspect.signature(self.build).parameters.values()}
+
+    @property
+    def defaults(self) -> str:
+        """The parameters and their defaults, as they are written in a call."""
+        return ", ".join(f"{name}={default!r}" for name, default in self.parameters.items())
 
 
 _METHODS: dict[str, Method] = {}
@@ -175,32 +188,81 @@ def spike_skip(
     return {"threshold": policy, "mode": "skip", "nonfinite": "skip"}
 
 
-def list_methods() -> list[Method]:
-    """Return all named methods, by name.
+class Methods(list[Method]):
+    """A list of methods that reads as a table: name, what it does, parameters with defaults."""
+
+    def __repr__(self) -> str:
+        width = max((len(method.name) for method in self), default=0) + 2
+        rows = []
+        for method in self:
+            texts = (method.summary, method.defaults)
+            lines = [line for text in texts for line in textwrap.wrap(text, COLUMNS - width)]
+            rows.append(method.name.ljust(width) + f"\n{' ' * width}".join(lines))
+        return "\n".join(rows) or "[]"
+
+    def _repr_html_(self) -> str:
+        rows = [(m.name, m.summary, m.defaults, m.source) for m in self]
+        table = [("name", "what it does", "parameters", "source"), *rows]
+        left = '<td style="text-align: left">'
+        cells = ["".join(f"{left}{html.escape(cell)}</td>" for cell in row) for row in table]
+        return "<table>" + "".join(f"<tr>{row}</tr>" for row in cells) + "</table>"
+
+
+def list_methods() -> Methods:
+    """Return all named methods, by name, in a list that reads as a table.
 
     >>> [m.name for m in list_methods()][:3]
     ['adagc', 'agc', 'autoclip']
+    >>> list_methods()[2].parameters
+    {'percentile': 10.0, 'window': None}
     """
-    return sorted(_METHODS.values(), key=lambda method: method.name)
+    return Methods(sorted(_METHODS.values(), key=lambda method: method.name))
 
 
 def create(name: str, params: Parameters, **parameters: Any) -> Clipper:
-    """Make the clipper of a named method; takes the method's own parameters and the Clipper's.
+    """Make the clipper of a published method by its name.
 
-    Raises ``ValueError`` for an unknown name or parameter.
+    ``name``: adagc, agc, autoclip, block_rms, decay, edm_queue, moving_average, none, norm, robust,
+    spike_skip, target_rate, tensor_norm, value or zclip; ``list_methods()`` says what each does,
+    its own parameters and their defaults.
+
+    ``params``: what is clipped: a module, tensors, ``(name, tensor)`` pairs, or optimizer-style
+    groups, as for ``Clipper``.
+
+    ``parameters``: the method's own, and ``scope``, ``norm_type``, ``mode``, ``nonfinite`` and
+    ``exclude`` of ``Clipper``, which win over what the method would set: ``create("agc", model,
+    scope="tensor", exclude="head.*")``. ``threshold`` is there where the method has that parameter
+    (norm, value, tensor_norm, block_rms); the others make their threshold themselves.
+
+    Raises ``ValueError`` for an unknown name or parameter, and for what does not go together.
 
     >>> import torch
-    >>> create("autoclip", [torch.nn.Parameter(torch.zeros(2))], percentile=25).policy
+    >>> model = torch.nn.Linear(2, 1)
+    >>> create("autoclip", model, percentile=25).policy
     Percentile(percentile=25.0, window=None)
+    >>> clipper = create("spike_skip", model, sigmas=4.0, nonfinite="raise")
+    >>> clipper.mode, clipper.nonfinite
+    ('skip', 'raise')
     """
-    if name not in _METHODS:
-        raise ValueError(f"unknown method {name!r}; known: {', '.join(sorted(_METHODS))}")
-    method = _METHODS[name]
+    method = _named(name, params)
     own = {key: parameters.pop(key) for key in method.parameters if key in parameters}
-    settings = method.build(**own)
-    allowed = set(inspect.signature(Clipper.__init__).parameters) - {"self", "params", *settings}
-    unknown = set(parameters) - allowed
-    if unknown:
-        takes = ", ".join([*method.parameters, *sorted(allowed)])
-        raise ValueError(f"{name} has no parameter {sorted(unknown)[0]!r}; it takes {takes}")
-    return Clipper(params, **settings, **parameters)
+    takes = [*method.parameters, *OF_CLIPPER]
+    for key in parameters:
+        if key == "threshold":
+            made_of = f" of {', '.join(method.parameters)}" if method.parameters else ""
+            raise ValueError(f"{name} has no parameter 'threshold': it makes its own{made_of}")
+        if key not in OF_CLIPPER:
+            hint = f"{near(key, takes)}; it takes {', '.join(takes)}"
+            raise ValueError(f"{name} has no parameter {key!r}{hint}")
+    return Clipper(params, **method.build(**own) | parameters)
+
+
+def _named(name: Any, params: Parameters) -> Method:
+    if not isinstance(name, str):
+        swapped = f": create({params!r}, ...)" if isinstance(params, str) else ""
+        raise ValueError(f"create takes a method's name first, got {described(name)}{swapped}")
+    if name not in _METHODS:
+        known = sorted(_METHODS)
+        hint = f"{near(name, known)}; known: {', '.join(known)}"
+        raise ValueError(f"unknown method {described(name)}{hint}")
+    return _METHODS[name]

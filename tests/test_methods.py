@@ -1,11 +1,14 @@
+import html
 import math
+import re
 
 import pytest
 import torch
+from torch import nn
 
 import cliplab
-from cliplab import EMA, RMS, Bounded, Queue, TargetRate, WeightRatio, ZScore
-from cliplab.methods import _METHODS
+from cliplab import EMA, RMS, Bounded, Queue, TargetRate, WeightRatio, ZScore, as_policy
+from cliplab.methods import _METHODS, OF_CLIPPER
 
 NAMES = [
     "adagc",
@@ -92,12 +95,125 @@ def test_every_parameter_of_a_method_changes_what_it_builds():
             assert repr(method.build(**{name: value})) != repr(method.build()), (method.name, name)
 
 
-def test_create_takes_the_methods_parameters_and_the_clippers():
-    weight = torch.nn.Parameter(torch.zeros(2))
-    clipper = cliplab.create("zclip", [weight], z=3.0, nonfinite="skip")
-    assert clipper.policy.policy.z == 3.0
-    assert clipper.nonfinite == "skip"
-    with pytest.raises(ValueError, match="zclip has no parameter 'ratio'"):
-        cliplab.create("zclip", [weight], ratio=1.0)
-    with pytest.raises(ValueError, match="adagc has no parameter 'scope'"):
-        cliplab.create("adagc", [weight], scope="global")
+def net():
+    return nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 1))
+
+
+ALL = [method.name for method in cliplab.list_methods()]
+CLIPPERS = {
+    "scope": ["global", "group", "tensor", "unit", "element", "member"],
+    "mode": ["rescale", "soft", "skip"],
+    "nonfinite": ["raise", "skip", "zero", "propagate"],
+    "norm_type": [1.0, 2.0, math.inf],
+}
+
+
+def test_the_clippers_arguments_are_all_tried_and_documented():
+    assert sorted([*CLIPPERS, "exclude"]) == sorted(OF_CLIPPER)
+    for name in (*ALL, *OF_CLIPPER):
+        assert re.search(rf"\b{name}\b", cliplab.create.__doc__), name
+
+
+@pytest.mark.parametrize(
+    ("argument", "given"), [(name, x) for name, values in CLIPPERS.items() for x in values]
+)
+@pytest.mark.parametrize("method", ALL)
+def test_every_method_takes_the_clippers_arguments_and_they_win(method, argument, given):
+    """Or the clipper refuses what does not go together, in its own words."""
+    if given == "member":
+        model = [nn.Parameter(torch.zeros(2, 3)), nn.Parameter(torch.zeros(2))]
+    else:
+        model = net()
+    built = settings(method)
+    whole = {"scope": "global", "mode": "rescale", **built, argument: given}
+    clashes = {
+        "a fixed threshold": whole["scope"] == "element" and not is_stateless(built),
+        'mode "skip" needs scope': whole["mode"] == "skip"
+        and whole["scope"] not in ("global", "group", "tensor"),
+        'mode "soft" cannot': whole["mode"] == "soft" and whole["scope"] == "element",
+    }
+    if any(clashes.values()):
+        with pytest.raises(ValueError, match="|".join(w for w, bad in clashes.items() if bad)):
+            cliplab.create(method, model, **{argument: given})
+        return
+    clipper = cliplab.create(method, model, **{argument: given})
+    assert getattr(clipper, argument) == given
+    assert repr(clipper.policy) == repr(as_policy(built["threshold"]))
+    for other in {"scope", "mode", "nonfinite"} - {argument}:
+        expected = built.get(other, {"scope": "global", "mode": "rescale"}.get(other, "raise"))
+        assert getattr(clipper, other) == expected
+    assert len(cliplab.create(method, net(), exclude="1.*", mode="rescale").params) == 2
+
+
+def is_stateless(built):
+    return as_policy(built["threshold"]).stateless
+
+
+@pytest.mark.parametrize("method", ALL)
+def test_a_threshold_is_taken_where_it_is_the_methods_own(method):
+    if "threshold" in _METHODS[method].parameters:
+        clipper = cliplab.create(method, net(), threshold=0.25)
+        assert "0.25" in repr(clipper.policy)
+        return
+    why = f"{method} has no parameter 'threshold': it makes its own"
+    with pytest.raises(ValueError, match=why):
+        cliplab.create(method, net(), threshold=0.25)
+
+
+@pytest.mark.parametrize("method", ALL)
+def test_a_typo_in_a_parameter_is_named_with_what_was_meant(method):
+    own = _METHODS[method].parameters
+    for name in (*own, *OF_CLIPPER):
+        typo = name.replace("_", "").upper() + "s"
+        message = rf"{method} has no parameter '{typo}' \(did you mean '{name}'\?\); it takes "
+        if len(name) > 1:
+            with pytest.raises(ValueError, match=message):
+                cliplab.create(method, net(), **{typo: 1})
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            ("AutoClip", net()),
+            r"unknown method 'AutoClip' \(did you mean 'autoclip'\?\); known: ad",
+        ),
+        (("spike-skip", net()), r"'spike-skip' \(did you mean 'spike_skip'\?\); known: adagc, agc"),
+        (("transformer", net()), "unknown method 'transformer'; known: adagc, agc"),
+        (
+            (net(), "autoclip"),
+            r"name first, got a module \(Sequential\): create\('autoclip', ...\)",
+        ),
+        ((list(net().parameters()), "agc"), r"name first, got \[.*: create\('agc', ...\)"),
+        ((net(), net()), r"name first, got a module \(Sequential\)$"),
+        ((3, net()), "name first, got 3"),
+        (("agc", torch.optim.SGD(net().parameters())), "pass the model or optimizer.param_groups"),
+        (("agc", "agc"), "expected a module, tensors or groups to clip, got 'agc'"),
+    ],
+)
+def test_what_is_no_call_of_create_is_named_in_a_line(call, message):
+    with pytest.raises(ValueError, match=message) as error:
+        cliplab.create(*call)
+    assert len(str(error.value)) < 260
+    assert "\n" not in str(error.value)
+
+
+def test_methods_read_as_a_table_and_are_a_list():
+    methods = cliplab.list_methods()
+    assert isinstance(methods, list)
+    text, page = repr(methods), methods._repr_html_()
+    assert str(methods) == text
+    assert max(map(len, text.splitlines())) <= 80
+    assert page.count("<tr>") == len(methods) + 1
+    words = " ".join(text.split())
+    for method in methods:
+        assert re.search(rf"^{method.name} +\S", text, re.MULTILINE)
+        assert method.summary in words
+        assert method.defaults in words
+        assert html.escape(method.summary) in page
+        assert html.escape(method.source) in page
+        assert "function" not in repr(method)
+        assert method.name in repr(method)
+    assert "<function" not in text + page
+    assert repr(methods[:0]) == "[]"
+    assert repr(type(methods)()) == "[]"
