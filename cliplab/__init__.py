@@ -1,5 +1,25 @@
 """cliplab: the laboratory for gradient clipping.
 
+>>> import torch, cliplab
+>>> model = torch.nn.Linear(4, 1)
+>>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+>>> clipper = cliplab.Clipper(model, threshold=1.0)  # or cliplab.create("autoclip", model)
+>>> attachment = clipper.attach(optimizer)  # from now on every optimizer.step() clips
+>>> model(torch.ones(8, 4)).square().mean().backward()
+>>> optimizer.step()
+>>> clipper.history.norm_before.shape
+torch.Size([1])
+
+Where to look:
+
+- ``Clipper`` clips what you name, by a number or by a policy (``Percentile``, ``EMA``, ``ZScore``,
+  ``RobustSpike``, ... , ``Threshold`` for your own); its ``history`` tells what happened.
+- ``create`` makes the clipper of a published method by name; ``list_methods()`` shows them all.
+- ``find_threshold`` recommends a threshold, ``diagnose(history)`` says what should be changed.
+- ``clip_grad_norm_``, ``clip_by_global_norm_``, ``adaptive_clip_`` and the others without state
+  stand in for torch's, TensorFlow's and NFNets' functions.
+- ``cliplab.plots`` draws a history; ``cliplab.lab`` runs the notebooks. Both need ``cliplab[lab]``.
+
 Importing it costs nothing: a name's room, and torch, are imported at the name's first use.
 """
 
@@ -111,6 +131,11 @@ _ROOMS = (
 def __getattr__(name: str) -> object:
     if name in _ROOMS:
         return import_module(f"cliplab.{name}")
+    if name == "plots":
+        try:
+            return import_module("cliplab.plots")
+        except ImportError as error:  # help() and completion ask for every name of dir()
+            raise AttributeError(f"module 'cliplab' has no attribute 'plots': {error}") from error
     for room in _ROOMS if name in __all__ else ():
         face = import_module(f"cliplab.{room}")
         if hasattr(face, name):
@@ -120,4 +145,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*__all__, "plots", *(name for name in globals() if name.startswith("__"))})

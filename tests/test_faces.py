@@ -85,6 +85,33 @@ def test_rooms_are_attributes_and_files_are_imported_as_ever():
     assert fresh("import cliplab.plots; print(cliplab.plots.__name__)") == "cliplab.plots"
 
 
+LISTED = "[name for name in dir(cliplab) if not name.startswith('__')]"
+
+
+def test_completion_shows_the_public_names_and_no_room_but_the_figures():
+    public = sorted([*cliplab.__all__, "plots"])
+    assert fresh(f"import cliplab; print({LISTED} == {public})") == "True"
+    assert (
+        fresh(f"import cliplab, cliplab.lab; cliplab.create; print({LISTED} == {public})") == "True"
+    )
+    assert {"__doc__", "__version__", "__all__"} <= set(dir(cliplab))
+
+
+def test_the_figures_are_an_attribute_where_they_can_be_drawn():
+    draw = "import cliplab; print(cliplab.plots.history.__name__)"
+    assert fresh(draw) == "history"
+    without = "import sys; sys.modules['matplotlib'] = None; import cliplab, pydoc\n"
+    assert fresh(
+        f"{without}print(hasattr(cliplab, 'plots'), len(pydoc.render_doc(cliplab)) > 999)"
+    ) == ("False True")
+    for way in ("cliplab.plots", "from cliplab import plots", "import cliplab.plots"):
+        told = (
+            f"{without}try:\n    {way}\nexcept (ImportError, AttributeError) as error:\n"
+            "    print(\"pip install 'cliplab[lab]'\" in str(error))"
+        )
+        assert fresh(told) == "True"
+
+
 def test_public_names_are_pickled_and_documented():
     assert pickle.loads(pickle.dumps(cliplab.Clipper)) is cliplab.Clipper
     assert pickle.loads(pickle.dumps(cliplab.clip_grad_norm_)) is cliplab.clip_grad_norm_
