@@ -42,7 +42,7 @@ def described(value: object) -> str:
         if is_lazy(value):
             return "a lazy parameter without a shape"
         if value.numel() == 1 and value.is_cpu:
-            return repr(value.detach())
+            return _cut(repr(value.detach()))
         return f"a tensor of shape {tuple(value.shape)}, {value.dtype}"
     if isinstance(value, nn.Module | torch.optim.Optimizer):
         kind = "a module" if isinstance(value, nn.Module) else "an optimizer"
