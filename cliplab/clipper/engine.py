@@ -13,10 +13,21 @@ from cliplab.clipper import fast_step
 from cliplab.clipper.nonfinite import Watch
 from cliplab.history import History
 from cliplab.norms import DOUBLE, combine, total_norm
-from cliplab.parts import Gradients, Partition, Scope
+from cliplab.parts import (
+    Gradients,
+    Hand,
+    Partition,
+    Scope,
+    first_gradient,
+    mark,
+    warn_if_clipped,
+    warn_of_no_gradient,
+    watched,
+)
 from cliplab.thresholds import (
     AnyStep,
     Context,
+    Fixed,
     Mode,
     NonFinite,
     Step,
@@ -94,6 +105,7 @@ class Engine:
         self._respond = fast_step.respond_to_one if fast else respond
         self._loss: Tensor | None = None
         self._watch = Watch()
+        self._hands = _hands_of(policy)
 
     def observe(self, loss: float | Tensor) -> None:
         """Show the next step's loss to the policy; for loss-aware policies used with ``attach``."""
@@ -106,10 +118,15 @@ class Engine:
         """Clip the gradients in place, once, and return what was done."""
         with torch.no_grad():
             grads = self.partition.read()
+            hand = watched(self._hands[signal is NO_SIGNAL])
+            if hand is not None:
+                warn_if_clipped(grads, hand)
             sizes, finite, context = self._measure(grads, signal)
             limits = self.policy(sizes, context).to(sizes.dtype)
             step = self._respond(sizes, limits, finite, self._way, self.nonfinite)
             step = self._scale_(grads, step, finite, signal)
+            if hand is not None:
+                mark(grads, hand)
             self.history.append(step, signal.lr)
             self.steps += 1
             return step
@@ -122,6 +139,8 @@ class Engine:
         loss, self._loss = self._loss, None
         order = math.inf if self.scope == "element" else self.norm_type
         sizes, learns, complete = self.partition.measure(grads, order)
+        if not complete and not len(self.history) and self._is_none(grads, learns):
+            warn_of_no_gradient(len(self.params))
         if signal.scale is not None:
             sizes = sizes / signal.scale.to(sizes)
         if sizes.dtype is not self._dtype:
@@ -138,6 +157,12 @@ class Engine:
         clean = complete and finite is None and self._dtype is torch.float32
         measured = Measured(sizes, learns, self._numels, self.partition, self.scope, self.norm_type)
         return sizes, finite, Context(learns, self.steps, signal.lr, loss, measured, clean)
+
+    def _is_none(self, grads: Gradients, learns: Tensor) -> bool:
+        """Whether it is known without waiting that there is no gradient, on any rank."""
+        if self.partition.sharded:
+            return self._host and not bool(learns.any())
+        return first_gradient(grads) is None
 
     def _are_finite(self, sizes: Tensor) -> bool:
         """Whether a look, free on a CPU, says that all sizes are finite."""
@@ -180,3 +205,12 @@ class Engine:
         usable = (before > 0) & before.isfinite()
         factor = torch.where(usable, total_norm(present) / before, 1.0).to(step.factor)
         return step._replace(factor=factor * step.factor)
+
+
+def _hands_of(policy: Threshold) -> tuple[Hand | None, Hand | None]:
+    """At an optimizer's step and by hand; none for what only measures."""
+    if isinstance(policy, Fixed) and policy.value == math.inf:
+        return None, None
+    kind = type(policy).__name__
+    attached = Hand(f"a clipper ({kind}) attached to the optimizer's step")
+    return attached, Hand(f"clip() of a clipper ({kind})")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cliplab.checks import check_norm_type, check_positive
+from cliplab.checks import check_norm_type, check_positive, described
 from cliplab.norms import wide_norm
 from cliplab.thresholds import clip_factor
 
@@ -25,6 +25,8 @@ def clip_activation_grad_(
     >>> x.grad
     tensor([0.1000, 0.5000])
     """
+    if not isinstance(activation, Tensor):
+        raise ValueError(f"activation must be a tensor, got {described(activation)}")
     bound = check_positive("limit", limit, zero=True)
     order = None if norm_type is None else check_norm_type(norm_type)
 

@@ -8,9 +8,21 @@ import torch
 from torch import Tensor, nn
 
 from cliplab.checks import check_positive
-from cliplab.functional.limits import _are_plain, _unique
-from cliplab.parts import RowParts, gradients, scale_units_, unit_norms, unit_views
+from cliplab.functional.limits import _are_plain, _parameters
+from cliplab.parts import (
+    Hand,
+    RowParts,
+    gradients,
+    mark,
+    scale_units_,
+    unit_norms,
+    unit_views,
+    warn_if_clipped,
+    watched,
+)
 from cliplab.thresholds import clip_factor
+
+_AGC = Hand("adaptive_clip_()", loose=True)
 
 
 def adaptive_clip_(
@@ -32,20 +44,24 @@ def adaptive_clip_(
             [0.0000, 0.0010]])
     """
     ratio, floor = check_positive("clip_factor", clip_factor), check_positive("eps", eps)
-    held = parameters.parameters() if isinstance(parameters, nn.Module) else parameters
-    params = [p for p in _unique(held) if p.grad is not None]
+    params = [p for p in _parameters(parameters) if p.grad is not None]
     if not params:
         return
     views, weights = unit_views(parameters, params), [p.detach() for p in params]
     with torch.no_grad():
-        grads = [grad.detach() for grad in gradients(params, rows=True) if grad is not None]
+        held = [grad for grad in gradients(params, rows=True) if grad is not None]
+        hand, grads = watched(_AGC), [grad.detach() for grad in held]
+        if hand is not None:
+            warn_if_clipped(held, hand)
         if _are_plain(grads + weights):
             factor = _agc_factor(unit_norms(grads, views), unit_norms(weights, views), ratio, floor)
             scale_units_(grads, views, factor)
-            return
-        partition = RowParts(params, views)
-        sizes, limits = (partition.measure(tensors, 2.0)[0] for tensors in (grads, weights))
-        partition.scale_(grads, _agc_factor(sizes, limits, ratio, floor))
+        else:
+            partition = RowParts(params, views)
+            sizes, limits = (partition.measure(tensors, 2.0)[0] for tensors in (grads, weights))
+            partition.scale_(grads, _agc_factor(sizes, limits, ratio, floor))
+        if hand is not None:
+            mark(held, hand)
 
 
 def _agc_factor(sizes: Tensor, weights: Tensor, ratio: float, floor: float) -> Tensor:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import warnings
+import math
 from collections.abc import Generator, Iterable
+from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from cliplab.checks import check_positive, may_look
+from cliplab.checks import check_positive, described, may_look
 from cliplab.norms import scale_
-from cliplab.parts import gradients
+from cliplab.parts import Hand, gradients, tell, watched
 
 
 def _limit(name: str, value: float | Tensor) -> float | Tensor:
@@ -32,14 +33,41 @@ def _are_plain(tensors: list[Tensor]) -> bool:
     return all(type(t) is Tensor and t.layout is strided and t.device == first for t in tensors)
 
 
-def _unique(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
-    listed = [parameters] if isinstance(parameters, Tensor) else list(parameters)
+def _parameters(parameters: nn.Module | Tensor | Iterable[Tensor]) -> list[Tensor]:
+    """Those of a module, or the tensors, each once."""
+    given = parameters.parameters() if isinstance(parameters, nn.Module) else parameters
+    listed = _tensors("parameters", given, 'a module or tensors, such as group["params"]')
     if not listed and isinstance(parameters, Generator):
-        warnings.warn("an empty generator was given: nothing is clipped", stacklevel=4)
+        tell("an empty generator was given: nothing is clipped")
     return list({id(p): p for p in listed}.values())
 
 
-def _gradients(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
+def _tensors(
+    name: str, given: object, wanted: str = "tensors, such as [p.grad for p in params]"
+) -> list[Tensor]:
+    """What was given as a list; ``ValueError`` if that is none of tensors."""
+    if isinstance(given, Tensor):
+        return [given]
+    if not isinstance(given, Iterable) or isinstance(given, nn.Module | str):
+        raise ValueError(f"{name} must be {wanted}, got {described(given)}")
+    listed = list(given)
+    for entry in listed:
+        if not isinstance(entry, Tensor):
+            raise ValueError(f"{name} must be {wanted}, got {described(entry)} among them")
+    return listed
+
+
+def _gradients(
+    parameters: nn.Module | Tensor | Iterable[Tensor],
+) -> tuple[list[Tensor], list[Tensor]]:
+    """All gradients that there are: themselves, and as they can be written to."""
+    params = [p for p in _parameters(parameters) if p.grad is not None]
     with torch.no_grad():
-        grads = gradients([p for p in _unique(parameters) if p.grad is not None])
-    return [grad.detach() for grad in grads if grad is not None]
+        held = cast("list[Tensor]", gradients(params))
+    return held, [grad.detach() for grad in held]
+
+
+def _watched(hand: Hand, limit: float | Tensor) -> Hand | None:
+    """The hand where it is watched; an infinite limit only measures."""
+    measures = isinstance(limit, float) and limit == math.inf
+    return watched(None if measures else hand)

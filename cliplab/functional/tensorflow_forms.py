@@ -11,9 +11,10 @@ from collections.abc import Iterable
 from numbers import Real
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from cliplab.functional.limits import _limit, _scale_unless_one
+from cliplab.checks import described
+from cliplab.functional.limits import _limit, _scale_unless_one, _tensors
 from cliplab.functional.torch_forms import get_total_norm
 from cliplab.norms import dense, row_norms
 from cliplab.thresholds import clip_factor
@@ -32,7 +33,7 @@ def clip_by_value_(tensors: Tensors, min: float, max: float) -> None:
     for name, bound in (("min", min), ("max", max)):
         number: object = bound
         if isinstance(number, bool) or not isinstance(number, Real) or math.isnan(bound):
-            raise ValueError(f"{name} must be a number, got {bound!r}")
+            raise ValueError(f"{name} must be a number, got {described(bound)}")
     if min > max:
         raise ValueError(f"min must be at most max={max!r}, got {min!r}")
     for entries in dense(_listed(tensors)):
@@ -80,7 +81,7 @@ def clip_by_global_norm_(
     """
     limit = _limit("clip_norm", clip_norm)
     listed = _listed(tensors)
-    norm = get_total_norm(listed) if use_norm is None else torch.as_tensor(use_norm).detach()
+    norm = get_total_norm(listed) if use_norm is None else _norm(use_norm)
     _scale_unless_one(listed, _factor(norm, limit) + (norm - norm))
     return norm
 
@@ -89,19 +90,28 @@ def _factor(norm: Tensor, limit: float | Tensor) -> Tensor:
     return clip_factor(norm, limit, norm <= limit)  # NaN stays NaN
 
 
+def _norm(given: object) -> Tensor:
+    """A norm measured before, which may be inf or NaN, as a tensor."""
+    if isinstance(given, Tensor):
+        return given.detach()
+    if not isinstance(given, Real) or isinstance(given, bool):
+        raise ValueError(f"use_norm must be a number or a tensor, got {described(given)}")
+    return torch.tensor(float(given), dtype=torch.float32, device="cpu")
+
+
 def _axes(dim: int | Iterable[int], tensor: Tensor) -> tuple[int, ...]:
-    given = [dim] if isinstance(dim, int) else list(dim)
+    given = list(dim) if isinstance(dim, Iterable) else [dim]
     if tensor.layout is not torch.strided or any(
-        not -tensor.ndim <= d < tensor.ndim for d in given
+        not isinstance(d, int) or not -tensor.ndim <= d < tensor.ndim for d in given
     ):
         shape = f"{tensor.layout} {tuple(tensor.shape)}"
-        raise ValueError(f"dim must be axes of a dense tensor, got {dim!r} for {shape}")
+        raise ValueError(f"dim must be axes of a dense tensor, got {described(dim)} for {shape}")
     return tuple(sorted({d % tensor.ndim for d in given}))
 
 
 def _listed(tensors: Tensors) -> list[Tensor]:
-    listed = [tensors] if isinstance(tensors, Tensor) else list(tensors)
-    present = [t for t in listed if t is not None]
+    among = isinstance(tensors, Iterable) and not isinstance(tensors, Tensor | nn.Module)
+    present = _tensors("tensors", [t for t in tensors if t is not None] if among else tensors)
     for tensor in present:
         if tensor.layout is torch.sparse_coo and not tensor.is_coalesced():
             tensor.copy_(tensor.coalesce())  # on itself: a detached one would not write back

@@ -7,11 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from cliplab.checks import NonFiniteGradientError, check_norm_type, check_positive
-from cliplab.functional.limits import _gradients, _limit, _scale_unless_one
+from cliplab.checks import NonFiniteGradientError, check_norm_type, check_positive, described
+from cliplab.functional.limits import _gradients, _limit, _scale_unless_one, _tensors, _watched
 from cliplab.norms import clamp_, dense, torch_norm
+from cliplab.parts import Hand, mark, warn_if_clipped
+
+Parameters = nn.Module | Tensor | Iterable[Tensor]
+_NORM, _WITH_NORM, _VALUE = (
+    Hand(f"{name}()", loose=True)
+    for name in ("clip_grad_norm_", "clip_grads_with_norm_", "clip_grad_value_")
+)
 
 
 class NonFiniteNormError(NonFiniteGradientError, RuntimeError):
@@ -19,7 +26,7 @@ class NonFiniteNormError(NonFiniteGradientError, RuntimeError):
 
 
 def clip_grad_norm_(
-    parameters: Tensor | Iterable[Tensor],
+    parameters: Parameters,
     max_norm: float | Tensor,
     norm_type: float = 2.0,
     error_if_nonfinite: bool = False,
@@ -33,8 +40,9 @@ def clip_grad_norm_(
     at (a CPU, not compiled); a tensor given twice is clipped once; an empty tensor is no error at
     ``norm_type=inf``; sparse gradients, several meshes and DTensors beside plain tensors work;
     ``max_norm`` must be a number >= 0 (not NaN, a bool or text) or a tensor with one, ``norm_type``
-    > 0; ``foreach`` is accepted and ignored. Raises ``ValueError``, and with ``error_if_nonfinite``
-    a ``RuntimeError`` that leaves the gradients.
+    > 0; ``foreach`` is accepted and ignored; a module is taken as its parameters, and gradients
+    that a clipper has just clipped are warned of. Raises ``ValueError``, and with
+    ``error_if_nonfinite`` a ``RuntimeError`` that leaves the gradients.
 
     >>> import torch
     >>> weight = torch.nn.Parameter(torch.zeros(2))
@@ -43,9 +51,14 @@ def clip_grad_norm_(
     tensor(5.)
     """
     limit = _limit("max_norm", max_norm)
-    grads = _gradients(parameters)
+    held, grads = _gradients(parameters)
+    hand = _watched(_NORM, limit)
+    if hand is not None:
+        warn_if_clipped(held, hand)
     norm = get_total_norm(grads, norm_type, error_if_nonfinite)
     _scale_unless_one(grads, _torchs_factor(limit, norm))
+    if hand is not None:
+        mark(held, hand)
     return norm
 
 
@@ -64,7 +77,7 @@ def get_total_norm(
     tensor(5.)
     """
     order = check_norm_type(norm_type)
-    listed = [tensors] if isinstance(tensors, Tensor) else list(tensors)
+    listed = _tensors("tensors", tensors)
     norm = torch_norm(listed, order)
     if error_if_nonfinite and not bool(norm.isfinite()):
         raise NonFiniteNormError(f"the total norm of order {order} is {float(norm)}")
@@ -72,7 +85,7 @@ def get_total_norm(
 
 
 def clip_grads_with_norm_(
-    parameters: Tensor | Iterable[Tensor],
+    parameters: Parameters,
     max_norm: float | Tensor,
     total_norm: Tensor,
     foreach: bool | None = None,
@@ -87,13 +100,19 @@ def clip_grads_with_norm_(
     tensor([0.3000, 0.4000])
     """
     if not isinstance(total_norm, Tensor):
-        raise ValueError(f"total_norm must be a tensor, got {total_norm!r}")
-    factor = _torchs_factor(_limit("max_norm", max_norm), total_norm.detach())
-    _scale_unless_one(_gradients(parameters), factor)
+        raise ValueError(f"total_norm must be a tensor, got {described(total_norm)}")
+    limit = _limit("max_norm", max_norm)
+    held, grads = _gradients(parameters)
+    hand = _watched(_WITH_NORM, limit)
+    if hand is not None:
+        warn_if_clipped(held, hand)
+    _scale_unless_one(grads, _torchs_factor(limit, total_norm.detach()))
+    if hand is not None:
+        mark(held, hand)
 
 
 def clip_grad_value_(
-    parameters: Tensor | Iterable[Tensor], clip_value: float, foreach: bool | None = None
+    parameters: Parameters, clip_value: float, foreach: bool | None = None
 ) -> None:
     """Clamp every entry of the gradients to ``[-clip_value, clip_value]``; NaN stays NaN.
 
@@ -102,8 +121,14 @@ def clip_grad_value_(
     ``foreach`` is accepted and ignored.
     """
     limit = check_positive("clip_value", clip_value, zero=True)
-    for entries in dense(_gradients(parameters)):
+    held, grads = _gradients(parameters)
+    hand = _watched(_VALUE, limit)
+    if hand is not None:
+        warn_if_clipped(held, hand)
+    for entries in dense(grads):
         clamp_(entries, limit)
+    if hand is not None:
+        mark(held, hand)
 
 
 def _torchs_factor(limit: float | Tensor, norm: Tensor) -> Tensor:

@@ -4,6 +4,15 @@ May use: checks, norms.
 Makes numbers: yes.
 """
 
+from cliplab.parts.mistakes import (
+    Hand,
+    first_gradient,
+    mark,
+    tell,
+    warn_if_clipped,
+    warn_of_no_gradient,
+    watched,
+)
 from cliplab.parts.partition import Gradients, Partition, gradients
 from cliplab.parts.row_parts import RowParts
 from cliplab.parts.scopes import Scope, divide
@@ -14,16 +23,23 @@ from cliplab.parts.units import member_views, scale_units_, unit_norms, unit_vie
 __all__ = [
     "Gradients",
     "Group",
+    "Hand",
     "Parameters",
     "Partition",
     "RowParts",
     "Scope",
     "TensorParts",
     "divide",
+    "first_gradient",
     "gradients",
+    "mark",
     "member_views",
     "scale_units_",
     "select_parameters",
+    "tell",
     "unit_norms",
     "unit_views",
+    "warn_if_clipped",
+    "warn_of_no_gradient",
+    "watched",
 ]

@@ -16,6 +16,7 @@ def test_numbers_where_tensors_or_policies_are_usual():
     params = with_gradients([3.0, 4.0])
     Clipper(params, Switch([([True], 1.0)])).clip(loss=1.0)
     assert params[0].grad.norm().item() == pytest.approx(1.0)
+    params = with_gradients([3.0, 4.0])
     Clipper(params, Scheduled(lambda step, lr: torch.tensor([0.5]))).clip()
     assert params[0].grad.norm().item() == pytest.approx(0.5)
 

@@ -206,7 +206,9 @@ def test_without_a_limit_one_bad_entry_stays_one_bad_entry():
 @pytest.mark.parametrize("nonfinite", ["raise", "zero", "skip", "propagate"])
 def test_no_gradient_at_all_is_a_step_of_size_zero(scope, nonfinite):
     params = [nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(2))]
-    report = Clipper(params, 1.0, scope=scope, nonfinite=nonfinite).clip()
+    clipper = Clipper(params, 1.0, scope=scope, nonfinite=nonfinite)
+    with pytest.warns(UserWarning, match="no gradient at all"):
+        report = clipper.clip()
     assert not report.norm_before.any()
     assert not report.skipped.any()
 

@@ -1,0 +1,119 @@
+"""Mistakes that can be seen on a gradient without looking at a value: none is there, or it has
+been clipped before.
+
+Makes numbers: no.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from pathlib import Path
+from weakref import ref
+
+import torch
+from torch import Tensor
+
+from cliplab.norms import local
+from cliplab.parts.partition import Gradients
+
+_INSIDE = str(Path(torch.__file__).parent), str(Path(__file__).parents[1])
+_MANY = 4096  # marks that are kept: without one nothing is wrong but a silence
+_WATCHED = 16  # steps
+
+
+class Hand:
+    """Something that clips, by the name that a warning gives it; ``loose``: a mere function.
+
+    Functions in a row stand in one place and are meant; a clipper is warned of once.
+    """
+
+    __slots__ = ("left", "loose", "name", "news", "warned")
+
+    def __init__(self, name: str, *, loose: bool = False) -> None:
+        self.name, self.loose, self.warned = name, loose, False
+        self.left = self.news = -1  # not at work yet
+
+
+_LAST: dict[int, tuple[ref[Tensor], int, Hand]] = {}  # who clipped it, and its version after that
+_news = 0  # how many hands have begun to work
+
+
+def watched(hand: Hand | None) -> Hand | None:
+    """The hand, if another one is to be looked for on its gradients at this step.
+
+    In the first steps of any hand all are watched: a mistake in a loop shows at once, and to go on
+    looking would cost every step. Never watched: no hand (what only measures), and in a graph.
+    """
+    global _news
+    if hand is None or (hand.left == 0 and hand.news == _news) or torch.compiler.is_compiling():
+        return None
+    if hand.left < 0:
+        _news += 1
+    if hand.news != _news:
+        hand.news, hand.left = _news, _WATCHED
+    hand.left -= 1
+    return hand
+
+
+def mark(gradients: Gradients, hand: Hand) -> None:
+    """Remember who has clipped gradients, by the first; it is neither changed nor held."""
+    gradient = first_gradient(gradients)
+    if gradient is None or gradient.is_inference():  # nobody counts the versions of such a one
+        return
+    if len(_LAST) > _MANY:
+        _LAST.clear()
+    _LAST[id(gradient)] = ref(gradient), _version(gradient), hand
+
+
+def warn_if_clipped(gradients: Gradients, hand: Hand) -> None:
+    """Warn, once for each hand, if another has clipped these and nothing wrote to them since.
+
+    A backward pass, ``zero_grad`` and every other write to a tensor move its version on.
+    """
+    gradient = first_gradient(gradients)
+    last = _LAST.get(id(gradient))
+    if gradient is None or last is None or last[2] is hand or last[0]() is not gradient:
+        return
+    first = last[2]
+    if hand.warned or first.warned or (hand.loose and first.loose):
+        return
+    if _version(gradient) != last[1]:
+        return
+    hand.warned, first.warned = not hand.loose, not first.loose
+    tell(
+        f"the same gradient is clipped twice, by {first.name}, then by {hand.name}: leave one of "
+        'them out, or, if both are meant, warnings.filterwarnings("ignore", "the same gradient is '
+        'clipped twice")'
+    )
+
+
+def first_gradient(gradients: Gradients) -> Tensor | None:
+    """The first that there is: it stands for all that are clipped together."""
+    for gradient in gradients:
+        if gradient is not None:
+            return gradient
+    return None
+
+
+def warn_of_no_gradient(count: int) -> None:
+    """Say that none of so many parameters has a gradient."""
+    tell(
+        f"there is no gradient at all, .grad is None for each parameter (of {count}), and nothing "
+        "is clipped: clip after loss.backward() and before zero_grad(); a frozen model needs no "
+        "clipper"
+    )
+
+
+def tell(message: str) -> None:
+    """Warn at the caller's line: the first one that is neither of cliplab's nor of torch's."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_INSIDE):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, UserWarning, stacklevel=level)
+
+
+def _version(gradient: Tensor) -> int:
+    """How often a gradient was written to."""
+    held = gradient if type(gradient) is Tensor else local(gradient)
+    return held._version
