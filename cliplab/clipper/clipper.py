@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cliplab.checks import check_choice, check_norm_type
+from cliplab.checks import check_choice, check_norm_type, described
 from cliplab.clipper.attachment import Attachment
 from cliplab.clipper.engine import Engine
 from cliplab.clipper.groups import policy_of_groups
+from cliplab.clipper.telling import as_line, as_table, hinting, kind_of, warn_of_zero
 from cliplab.history import ClipReport, History
 from cliplab.parts import Parameters, Scope, divide, select_parameters
 from cliplab.thresholds import Mode, NonFinite, Threshold, as_policy
@@ -49,6 +50,8 @@ class Clipper(Engine):
     tensor([0.6000, 0.8000])
     """
 
+    @hinting
+    @torch.inference_mode(False)
     def __init__(
         self,
         params: Parameters,
@@ -68,11 +71,12 @@ class Clipper(Engine):
         partition, labels, group_of = divide(scope, groups, params)
         policy = policy_of_groups(as_policy(threshold), groups, group_of)
         if scope == "element" and not policy.stateless:
-            raise ValueError(f'scope "element" needs a fixed threshold, got {policy!r}')
+            raise ValueError(f'scope "element" needs a fixed threshold, got {described(policy)}')
         if mode == "skip" and scope not in ("global", "group", "tensor"):
             raise ValueError(f'mode "skip" needs scope global, group or tensor, got {scope!r}')
         if mode == "soft" and scope == "element":
             raise ValueError('mode "soft" cannot be used with scope "element"')
+        warn_of_zero(policy)
         policy.init(partition.n_parts, partition.device)
         scalar = scope in ("global", "element") and partition.n_parts == 1
         super().__init__(
@@ -110,15 +114,44 @@ class Clipper(Engine):
         self._watch.check(wait=True)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return step count and policy state; the history is not part of it."""
-        return {"steps": self.steps, "policy": self.policy.state_dict()}
+        """Return step count, policy state and what they are of; the history is not part of it."""
+        return {"steps": self.steps, "policy": self.policy.state_dict(), **self._identity()}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue where the saved clipper stopped; ``ValueError`` for a state of another kind."""
-        if set(state) != {"steps", "policy"}:
-            raise ValueError(f"expected a state with 'steps' and 'policy', got {sorted(state)}")
+    @torch.inference_mode(False)
+    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
+        """Continue where the saved clipper stopped; ``ValueError`` for a state of another kind.
+
+        The method (the types of the policies, whatever their parameters), the scope and the number
+        of parts must be this clipper's, where the state names them: one that was saved by an older
+        version does not. Without ``strict`` it is enough that the policy's own state fits.
+        """
+        needed, identity = {"steps", "policy"}, self._identity()
+        if not isinstance(state, Mapping) or not needed <= set(state) <= needed | set(identity):
+            given = sorted(map(str, state)) if isinstance(state, Mapping) else state
+            raise ValueError(f"expected a state with 'steps' and 'policy', got {described(given)}")
+        if strict and any(state.get(name, own) != own for name, own in identity.items()):
+            raise ValueError(
+                f"the state is of {_described(identity | dict(state))}, this clipper is "
+                f"{_described(identity)}: make the clipper as it was, or pass strict=False"
+            )
         steps = int(state["steps"])  # first: all is taken over, or nothing
         self.policy.load_state_dict(state["policy"])
         self.steps = steps
         if not len(self.history):
             self.history.first_step = self.steps
+
+    def _identity(self) -> dict[str, Any]:
+        """What a state is of."""
+        kind = kind_of(self.policy)
+        return {"method": kind, "scope": self.scope, "parts": self.partition.n_parts}
+
+    def __repr__(self) -> str:
+        return as_line(self)
+
+    def _repr_html_(self) -> str:
+        return as_table(self)
+
+
+def _described(identity: Mapping[str, Any]) -> str:
+    parts = identity["parts"]
+    return f"{identity['method']} (scope {identity['scope']!r}, {parts} part{'s' * (parts != 1)})"

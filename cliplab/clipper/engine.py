@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from numbers import Real
 from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
-from cliplab.checks import NonFiniteGradientError, may_look
+from cliplab.checks import NonFiniteGradientError, described, may_look
 from cliplab.clipper import fast_step
 from cliplab.clipper.nonfinite import Watch
 from cliplab.history import History
@@ -109,13 +110,23 @@ class Engine:
 
     def observe(self, loss: float | Tensor) -> None:
         """Show the next step's loss to the policy; for loss-aware policies used with ``attach``."""
-        self._loss = torch.as_tensor(loss).detach()
+        given: object = loss
+        if isinstance(given, Tensor):
+            self._loss = given.detach()
+        elif isinstance(given, Real):
+            self._loss = torch.tensor(float(given), dtype=torch.float32, device="cpu")
+        else:
+            raise ValueError(f"loss must be a number or a tensor, got {described(given)}")
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"attached": False}  # a copy is not at work on any optimizer
+        # a copy is not at work on any optimizer, and waits for no device
+        return self.__dict__ | {"attached": False, "_watch": Watch()}
 
     def step(self, signal: Signal = NO_SIGNAL) -> AnyStep:
         """Clip the gradients in place, once, and return what was done."""
+        if torch.is_inference_mode_enabled() and not self._is_of_inference():
+            with torch.inference_mode(False):  # the state outlives it
+                return self.step(signal)
         with torch.no_grad():
             grads = self.partition.read()
             hand = watched(self._hands[signal is NO_SIGNAL])
@@ -157,6 +168,10 @@ class Engine:
         clean = complete and finite is None and self._dtype is torch.float32
         measured = Measured(sizes, learns, self._numels, self.partition, self.scope, self.norm_type)
         return sizes, finite, Context(learns, self.steps, signal.lr, loss, measured, clean)
+
+    def _is_of_inference(self) -> bool:
+        """Whether gradients can be written to in inference mode only."""
+        return any(p.grad is not None and p.grad.is_inference() for p in self.params)
 
     def _is_none(self, grads: Gradients, learns: Tensor) -> bool:
         """Whether it is known without waiting that there is no gradient, on any rank."""

@@ -18,7 +18,7 @@ class Watch:
 
     def put(self, step: int, bad: Tensor) -> None:
         """Send the flag of a step to the host without waiting for it."""
-        flag = torch.empty((), dtype=torch.bool, pin_memory=True)
+        flag = torch.empty((), dtype=torch.bool, device="cpu", pin_memory=True)
         flag.copy_(bad, non_blocking=True)
         arrived = torch.Event(device=bad.device)
         arrived.record()

@@ -94,7 +94,7 @@ def _norm(given: object) -> Tensor:
     """A norm measured before, which may be inf or NaN, as a tensor."""
     if isinstance(given, Tensor):
         return given.detach()
-    if not isinstance(given, Real) or isinstance(given, bool):
+    if isinstance(given, bool) or not isinstance(given, Real):
         raise ValueError(f"use_norm must be a number or a tensor, got {described(given)}")
     return torch.tensor(float(given), dtype=torch.float32, device="cpu")
 

@@ -1,10 +1,13 @@
 """What a clipper takes, and what it says to the rest."""
 
+import inspect
+
 import pytest
 import torch
 from making import with_gradients
 from torch import nn
 
+import cliplab
 from cliplab import Bounded, Clipper, Fixed, Percentile, Scheduled, Switch
 
 
@@ -50,3 +53,41 @@ def test_a_state_is_taken_over_whole_or_not_at_all():
     with pytest.raises(ValueError, match="x"):
         clipper.load_state_dict({"steps": "x", "policy": state})
     assert clipper.policy.state["count"].tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["max_norm", "clip_norm", "max_grad_norm", "clip_value", "grad_clip", "gradient_clip_val"],
+)
+def test_another_librarys_word_for_the_limit_is_told_ours(word):
+    with pytest.raises(TypeError, match=f"no argument '{word}'.*threshold=1.0"):
+        Clipper(with_gradients([1.0]), **{word: 1.0})
+    with pytest.raises(TypeError, match="unexpected keyword argument 'maximum'"):
+        Clipper(with_gradients([1.0]), maximum=1.0)
+
+
+def test_the_signature_is_the_clippers_own():
+    names = list(inspect.signature(Clipper).parameters)
+    assert names == ["params", "threshold", "scope", "norm_type", "mode", "nonfinite", "exclude"]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda p: Clipper(p, 0.0),
+        lambda p: Clipper(p, Fixed(0.0), scope="element"),
+        lambda p: Clipper([{"params": p, "threshold": 0}]),
+        lambda p: cliplab.create("norm", p, threshold=0),
+    ],
+)
+def test_a_limit_of_zero_is_said_once(make):
+    with pytest.warns(UserWarning, match=r"0 .* every gradient 0.*inf") as said:
+        clipper = make(with_gradients([3.0, 4.0]))
+    assert [w.filename for w in said] == [__file__]
+    clipper.clip()
+
+
+@pytest.mark.parametrize("loss", ["1.0", None, [1.0]])
+def test_a_loss_is_a_number(loss):
+    with pytest.raises(ValueError, match="loss must be a number or a tensor, got"):
+        one_entry(1.0).observe(loss)

@@ -37,7 +37,7 @@ def weights():
     return [nn.Parameter(torch.randn(shape)) for shape in ((2, 3), (4,))]
 
 
-@pytest.mark.filterwarnings("ignore:there is no gradient at all")
+@pytest.mark.filterwarnings("ignore:there is no gradient at all", "ignore:a threshold of 0")
 @given(STREAMS, st.sampled_from(POLICIES), st.sampled_from(["skip", "zero", "propagate"]))
 def test_a_fast_step_does_and_records_what_the_general_one_does(stream, make, nonfinite):
     arms = []
