@@ -36,24 +36,24 @@ def _are_plain(tensors: list[Tensor]) -> bool:
 def _parameters(parameters: nn.Module | Tensor | Iterable[Tensor]) -> list[Tensor]:
     """Those of a module, or the tensors, each once."""
     given = parameters.parameters() if isinstance(parameters, nn.Module) else parameters
-    listed = _tensors("parameters", given, 'a module or tensors, such as group["params"]')
+    listed = _tensors(given, 'a module or tensors, such as group["params"]')
     if not listed and isinstance(parameters, Generator):
         tell("an empty generator was given: nothing is clipped")
     return list({id(p): p for p in listed}.values())
 
 
 def _tensors(
-    name: str, given: object, wanted: str = "tensors, such as [p.grad for p in params]"
+    given: object, wanted: str = "tensors, such as [p.grad for p in params]"
 ) -> list[Tensor]:
     """What was given as a list; ``ValueError`` if that is none of tensors."""
     if isinstance(given, Tensor):
         return [given]
     if not isinstance(given, Iterable) or isinstance(given, nn.Module | str):
-        raise ValueError(f"{name} must be {wanted}, got {described(given)}")
+        raise ValueError(f"expected {wanted}, got {described(given)}")
     listed = list(given)
     for entry in listed:
         if not isinstance(entry, Tensor):
-            raise ValueError(f"{name} must be {wanted}, got {described(entry)} among them")
+            raise ValueError(f"expected {wanted}, got {described(entry)} among them")
     return listed
 
 

@@ -110,8 +110,8 @@ def _axes(dim: int | Iterable[int], tensor: Tensor) -> tuple[int, ...]:
 
 
 def _listed(tensors: Tensors) -> list[Tensor]:
-    among = isinstance(tensors, Iterable) and not isinstance(tensors, Tensor | nn.Module)
-    present = _tensors("tensors", [t for t in tensors if t is not None] if among else tensors)
+    whole = isinstance(tensors, Tensor | nn.Module) or not isinstance(tensors, Iterable)
+    present = _tensors(tensors if whole else [t for t in tensors if t is not None])
     for tensor in present:
         if tensor.layout is torch.sparse_coo and not tensor.is_coalesced():
             tensor.copy_(tensor.coalesce())  # on itself: a detached one would not write back

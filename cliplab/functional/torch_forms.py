@@ -77,7 +77,7 @@ def get_total_norm(
     tensor(5.)
     """
     order = check_norm_type(norm_type)
-    listed = _tensors("tensors", tensors)
+    listed = _tensors(tensors)
     norm = torch_norm(listed, order)
     if error_if_nonfinite and not bool(norm.isfinite()):
         raise NonFiniteNormError(f"the total norm of order {order} is {float(norm)}")

@@ -94,6 +94,20 @@ def test_no_scope_mode_or_answer_to_nan_looks_at_a_value(no_sync, scope, nonfini
         clipper.clip()
 
 
+@pytest.mark.parametrize("scope", ["global", "tensor", "unit"])
+def test_mistakes_are_noticed_without_a_look(no_sync, scope):
+    params = [nn.Parameter(torch.ones(2, 3)) for _ in range(3)]
+    first, second = Clipper(params, 0.1, scope=scope), Clipper(params, 0.1, scope=scope)
+    with no_sync(), pytest.warns(UserWarning, match="no gradient at all"):
+        first.clip()
+    for p in params:
+        p.grad = torch.ones_like(p)
+    with no_sync():
+        first.clip()
+    with no_sync(), pytest.warns(UserWarning, match="clipped twice"):
+        second.clip()
+
+
 def test_the_branch_free_way_gives_the_same_as_the_way_with_looks(monkeypatch):
     def run():
         results = []
