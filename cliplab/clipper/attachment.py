@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from types import TracebackType
 from typing import Any
 
@@ -10,37 +11,42 @@ import torch
 from torch import Tensor
 
 from cliplab.checks import may_look
+from cliplab.clipper.amp import scale_and_flag
 from cliplab.clipper.engine import Engine, Signal
 from cliplab.clipper.fast_step import handing_over_pays
-from cliplab.norms import scale_
+from cliplab.clipper.holding import Holding, stepping_optimizer
+from cliplab.clipper.skipping import Gate, Hidden, StepSkipped, is_first_momentum_step, is_torchs
+from cliplab.norms import total_norm
 from cliplab.thresholds import as_column
 
 
 class Attachment:
     """A clipper at work on every step of one optimizer; a context manager, or ``remove()`` it."""
 
-    def __init__(self, engine: Engine, optimizer: torch.optim.Optimizer) -> None:
+    def __init__(self, engine: Engine, optimizer: Any) -> None:
         if engine.attached:
-            raise ValueError("the clipper is already attached to an optimizer: remove() that first")
-        group_of = {id(p): i for i, g in enumerate(optimizer.param_groups) for p in g["params"]}
-        missing = sum(id(p) not in group_of for p in engine.params)
-        if missing:
+            raise ValueError("the clipper is already attached to an optimizer: detach() it first")
+        stepping = stepping_optimizer(optimizer)
+        self.engine, self._optimizer = engine, weakref.ref(stepping)
+        self._name = type(stepping).__name__
+        self._holding = Holding(engine.params, stepping)
+        self._torchs = is_torchs(stepping)
+        self._skips = "skip" in (engine.mode, engine.nonfinite)
+        if self._skips and stepping is not optimizer:
             raise ValueError(
-                f"the optimizer holds only part of the clipper's parameters: {missing} of "
-                f"{len(engine.params)} are missing"
+                f"cannot skip a step of {type(optimizer).__name__}, which does more than the "
+                f"{self._name} that it holds: attach to that one if skipping its step alone will do"
             )
-        self.engine, self._optimizer = engine, optimizer
-        engine.attached = True
-        self._group = group_of[id(engine.params[0])]
         takes = all(p.dtype is not torch.float64 for p in engine.params)  # the factor is fp32
         self._pays = takes and handing_over_pays(engine.params)
-        self._ids = {id(p) for p in engine.params}
-        self._hidden: list[tuple[Tensor, Tensor]] = []
+        self._hidden = Hidden()
         self._lent: list[tuple[str, Tensor]] = []
+        self._gate = None if self._torchs else Gate(stepping)
         self._hooks = [
-            optimizer.register_step_pre_hook(self._before),
-            optimizer.register_step_post_hook(self._after),
+            stepping.register_step_pre_hook(self._before),
+            stepping.register_step_post_hook(self._after),
         ]
+        engine.attached = self
 
     def remove(self) -> None:
         """Stop clipping."""
@@ -49,9 +55,13 @@ class Attachment:
         for hook in self._hooks:
             hook.remove()
         self._hooks = []
-        self._restore()
-        self._take_back(self._optimizer)
-        self.engine.attached = False
+        self._hidden.restore()
+        optimizer = self._optimizer()
+        if optimizer is not None:
+            self._take_back(optimizer)
+            if self._gate is not None:
+                self._gate.remove(optimizer)
+        self.engine.attached = None
 
     def __enter__(self) -> Attachment:
         return self
@@ -64,55 +74,64 @@ class Attachment:
     ) -> None:
         self.remove()
 
+    def __repr__(self) -> str:
+        return f"Attachment({self._name}, {'at work' if self._hooks else 'removed'})"
+
     def _before(self, optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if any(callable(x) for x in (*args, *kwargs.values())):
-            raise RuntimeError("cannot clip gradients computed in a closure inside the step")
-        self._hidden.clear()  # of a step that raised: nobody knows whose turn these are now
+        if not self._is_mine(optimizer):
+            return  # one that shares its hooks with the optimizer that it wraps
+        if self._gate is not None and not self._gate.begins():
+            return
+        self._hidden.forget()
         self._take_back(optimizer)
-        fused = self._is_fused(optimizer)
-        hand_over = fused and self._is_whole(optimizer)
-        scale, dropped = (
-            getattr(optimizer, "grad_scale", None),
-            getattr(optimizer, "found_inf", None),
-        )
-        if scale is not None and not hand_over:
-            self._unscale(optimizer, scale)
-        lr = optimizer.param_groups[self._group].get("lr", math.nan)
+        if any(callable(x) for x in (*args[1:], *kwargs.values())):
+            raise RuntimeError(
+                "cannot clip gradients computed in a closure inside the step: detach(), and call "
+                "clip() in the closure, after backward()"
+            )
+        self._holding.follow(optimizer)
+        if not _only_makes_state(optimizer):
+            self._clip(optimizer, kwargs)
+
+    def _is_mine(self, optimizer: Any) -> bool:
+        return optimizer is self._optimizer()
+
+    def _after(self, optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._hidden.restore()
+        self._take_back(optimizer)
+
+    def _clip(self, optimizer: Any, kwargs: dict[str, Any]) -> None:
+        """Clip what the step is about to take, and see to it that it takes that or nothing."""
+        fused = self._torchs and _is_fused(optimizer)
+        hand_over = fused and self._is_whole()
+        scale, dropped = scale_and_flag(optimizer, kwargs)
+        lr = optimizer.param_groups[self._holding.group].get("lr", math.nan)
         if isinstance(lr, Tensor):
             lr = float(lr) if may_look(lr) else lr.detach().clone()
         try:
-            step = self.engine.step(Signal(lr, scale if hand_over else None, dropped, hand_over))
+            step = self.engine.step(Signal(lr, scale, dropped, hand_over))
         except BaseException:
             for name in ("grad_scale", "found_inf"):  # a GradScaler would leave them for good
-                if hasattr(optimizer, name):
-                    delattr(optimizer, name)
+                vars(optimizer).pop(name, None)
             raise
         if hand_over:
             self._lend_factor(optimizer, as_column(step.factor)[0], scale)
-        skips = "skip" in (self.engine.mode, self.engine.nonfinite)
-        if skips or (dropped is not None and _is_first_momentum_step(optimizer)):
-            self._skip(optimizer, as_column(step.skipped).any(), fused)
+        if self._skips and fused and self._heeds_flag(optimizer):
+            found = as_column(step.skipped).any().float()
+            self._lend(optimizer, "found_inf", found if dropped is None else found.maximum(dropped))
+        elif self._skips or (dropped is not None and is_first_momentum_step(optimizer)):
+            self._leave_out(optimizer, as_column(step.skipped).any())
 
-    def _after(self, optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._restore()
-        self._take_back(optimizer)
-
-    def _is_fused(self, optimizer: Any) -> bool:
-        """Whether the optimizer's kernels take ``grad_scale`` and ``found_inf``."""
-        supported = getattr(optimizer, "_step_supports_amp_scaling", False)
-        return supported and all(group.get("fused") for group in optimizer.param_groups)
-
-    def _is_whole(self, optimizer: Any) -> bool:
+    def _is_whole(self) -> bool:
         """Whether one factor serves all that the optimizer holds."""
         engine = self.engine
-        held = [id(p) for group in optimizer.param_groups for p in group["params"]]
         return (
             engine.scope == "global"
             and engine.partition.n_parts == 1
             and engine.nonfinite != "zero"
             and not engine.partition.sharded
             and self._pays
-            and set(held) == self._ids
+            and self._holding.whole
         )
 
     def _lend_factor(self, optimizer: Any, factor: Tensor, scale: Tensor | None) -> None:
@@ -121,18 +140,17 @@ class Attachment:
             return
         self._lend(optimizer, "grad_scale", (1.0 if scale is None else scale) / factor.float())
 
-    def _skip(self, optimizer: Any, skipped: Tensor, fused: bool) -> None:
-        """Keep the optimizer from moving anything: fused kernels by their flag, without a sync."""
-        if fused and not self.engine.partition.sharded and not _is_first_momentum_step(optimizer):
-            dropped = getattr(optimizer, "found_inf", None)
-            flag = skipped.float()
-            self._lend(optimizer, "found_inf", flag if dropped is None else flag.maximum(dropped))
-        elif bool(skipped):
-            for group in optimizer.param_groups:
-                for p in group["params"]:
-                    if p.grad is not None:
-                        self._hidden.append((p, p.grad))
-                        p.grad = None
+    def _heeds_flag(self, optimizer: Any) -> bool:
+        """Whether a fused kernel, told by its flag and without a sync, moves nothing at all."""
+        return not self.engine.partition.sharded and not is_first_momentum_step(optimizer)
+
+    def _leave_out(self, optimizer: Any, skipped: Tensor) -> None:
+        """Keep the optimizer from moving anything."""
+        if not bool(skipped):
+            return
+        if self._gate is not None:
+            raise StepSkipped
+        self._hidden.hide(optimizer)
 
     def _lend(self, optimizer: Any, name: str, value: Tensor) -> None:
         if not hasattr(optimizer, name):  # else a GradScaler takes it back
@@ -145,24 +163,24 @@ class Attachment:
                 delattr(optimizer, name)
         self._lent.clear()
 
-    def _restore(self) -> None:
-        for p, grad in self._hidden:
-            if p.grad is None:
-                p.grad = grad
-        self._hidden.clear()
 
-    def _unscale(self, optimizer: Any, scale: Tensor) -> None:
-        """A fused optimizer gets scaled gradients and the scale: bring them to true units."""
-        for group in optimizer.param_groups:
-            grads = [p.grad for p in group["params"] if p.grad is not None]
-            scale_(grads, 1.0 / scale)  # fp16 cannot hold the usual scale, its inverse may do
-        optimizer.grad_scale = torch.ones_like(scale)
+def _is_fused(optimizer: Any) -> bool:
+    """Whether the optimizer's kernels take ``grad_scale`` and ``found_inf``."""
+    supported = getattr(optimizer, "_step_supports_amp_scaling", False)
+    return supported and all(group.get("fused") for group in optimizer.param_groups)
 
 
-def _is_first_momentum_step(optimizer: Any) -> bool:
-    """Fused SGD leaves its momentum uninitialised when the very first step is flagged."""
-    return isinstance(optimizer, torch.optim.SGD) and any(
-        group["momentum"] and p.grad is not None and "momentum_buffer" not in optimizer.state[p]
-        for group in optimizer.param_groups
-        for p in group["params"]
-    )
+def _only_makes_state(optimizer: Any) -> bool:
+    """Whether a step is the one that ``torch.distributed.checkpoint`` takes to make the state.
+
+    Then there is none yet, and every learning rate and every gradient is 0. A warm-up from a
+    learning rate of 0 begins so, too, but has gradients: only then is a value looked at.
+    """
+    if optimizer.state:
+        return False
+    for group in optimizer.param_groups:
+        lr = group.get("lr")
+        if lr is None or (isinstance(lr, Tensor) and not may_look(lr)) or float(lr) != 0:
+            return False
+    grads = [p.grad for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
+    return not grads or float(total_norm(grads)) == 0

@@ -90,24 +90,39 @@ class Clipper(Engine):
         )
 
     def clip(self, loss: float | Tensor | None = None) -> ClipReport:
-        """Clip the gradients in place and return what was done; ``loss`` is shown to the policy."""
+        """Clip the gradients in place and return what was done; ``loss`` is shown to the policy.
+
+        A skipped step is reported, no more: whoever takes the step leaves it out (``if not
+        report.skipped.any(): optimizer.step()``). ``attach`` sees to that by itself.
+        """
         if loss is not None:
             self.observe(loss)
         return ClipReport(self.step(), self.history.scalar)
 
     def attach(self, optimizer: torch.optim.Optimizer) -> Attachment:
-        """Clip at every ``optimizer.step()``; returns a handle with ``remove()``.
+        """Clip at every ``optimizer.step()``; ``detach()``, or the handle's ``remove()``, ends it.
 
         Right under ``torch.amp.GradScaler`` (clips in true units) and gradient accumulation; the
         recorded learning rate is that of the group with the clipper's first parameter. A fused
         optimizer is handed the factor where there is one for all it holds: it then multiplies in
         its own pass, and ``p.grad`` is the raw gradient before and the clipped one after the step.
+        Of steps within a step the outermost is clipped; that with which
+        ``torch.distributed.checkpoint`` makes an optimizer's state is none.
 
-        An optimizer that holds only part of the clipper's parameters, or a second optimizer, is a
-        ``ValueError``; a closure given to ``step`` is a ``RuntimeError``. Of several clippers on
-        one optimizer each records what it did itself, not that another skipped the step.
+        A wrapper of one optimizer will do for that: clipped is what the wrapped one steps on. A
+        wrapper whose step may be skipped, an optimizer that holds only part of the clipper's
+        trainable parameters, at ``attach`` or later, or a second optimizer is a ``ValueError``; a
+        closure given to ``step`` is a ``RuntimeError``. Parameters that come to the optimizer
+        later and are not the clipper's are a warning. Of several clippers on one optimizer each
+        records what it did itself, not that another skipped the step; one attached later than a
+        clipper that skips a step may not see that step.
         """
         return Attachment(self, optimizer)
+
+    def detach(self) -> None:
+        """Stop clipping the steps of the optimizer, if the clipper is attached to any."""
+        if self.attached is not None:
+            self.attached.remove()
 
     def flush(self) -> None:
         """Wait for the device, and raise what ``nonfinite="raise"`` has found there."""

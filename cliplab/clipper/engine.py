@@ -96,7 +96,7 @@ class Engine:
         self.scope, self.norm_type, self.mode, self.nonfinite = scope, norm_type, mode, nonfinite
         self.params = partition.params
         self.steps = 0
-        self.attached = False
+        self.attached: Any = None  # the Attachment at work
         self._way: Mode | Literal["clamp"] = "clamp" if scope == "element" else mode
         self._host = may_look(self.params[0])
         double = any(p.dtype in DOUBLE for p in self.params)
@@ -120,7 +120,7 @@ class Engine:
 
     def __getstate__(self) -> dict[str, Any]:
         # a copy is not at work on any optimizer, and waits for no device
-        return self.__dict__ | {"attached": False, "_watch": Watch()}
+        return self.__dict__ | {"attached": None, "_watch": Watch()}
 
     def step(self, signal: Signal = NO_SIGNAL) -> AnyStep:
         """Clip the gradients in place, once, and return what was done."""
@@ -204,7 +204,7 @@ class Engine:
         if finite is not None and self.nonfinite == "zero":
             self.partition.clear_(grads, ~finite)
         if self.scope == "element":
-            step = self._clamp_(grads, cast("Step[Tensor]", step))
+            step = self._clamp_(grads, cast("Step[Tensor]", step), signal.scale)
         elif step.after is not step.size and not signal.hand_over:
             self.partition.scale_(grads, as_column(step.factor))
         if signal.dropped is not None:  # then there was a mask, and the step is one of tensors
@@ -212,11 +212,12 @@ class Engine:
             step = left_out(cast("Step[Tensor]", step), flag)
         return step
 
-    def _clamp_(self, grads: Gradients, step: Step[Tensor]) -> Step[Tensor]:
+    def _clamp_(self, grads: Gradients, step: Step[Tensor], scale: Tensor | None) -> Step[Tensor]:
         """Clamp every entry; the factor is the L2 norm after over the one before."""
         present = [g for g in grads if g is not None]
         before = total_norm(present)
-        self.partition.clamp_(grads, torch.where(step.skipped.bool(), math.inf, step.limit))
+        limits = step.limit if scale is None else step.limit * scale.to(step.limit)
+        self.partition.clamp_(grads, torch.where(step.skipped.bool(), math.inf, limits))
         usable = (before > 0) & before.isfinite()
         factor = torch.where(usable, total_norm(present) / before, 1.0).to(step.factor)
         return step._replace(factor=factor * step.factor)
