@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-PAGE = (Path(__file__).parents[1] / "docs" / "recipes" / "other_libraries.md").read_text("utf-8")
+RECIPES = Path(__file__).parents[1] / "docs" / "recipes"
+PAGE = (RECIPES / "other_libraries.md").read_text("utf-8")
+BLOCKS = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PREPARE, *RULES = re.split(r"^## (?!The gradient$)", PAGE, flags=re.MULTILINE)
-THE_GRADIENT, *LIBRARIES = re.findall(r"^```python\n(.*?)^```$", PREPARE, re.MULTILINE | re.DOTALL)
+THE_GRADIENT, *LIBRARIES = BLOCKS.findall(PREPARE)
 MODULES = {"PyTorch": "torch", "cliplab": "cliplab", "TensorFlow": "tensorflow"}
 MODULES |= {"Keras": "keras", "optax": "optax"}
 LINES = [
@@ -47,3 +49,13 @@ def test_every_line_gives_the_stated_gradients_and_cliplabs(rule, library, line)
     for gradient, own, name in zip(got, ours, ("gw", "gb"), strict=True):
         np.testing.assert_allclose(gradient, stated[name], rtol=0, atol=5.1e-4)
         np.testing.assert_allclose(gradient, own, rtol=1e-5)
+
+
+def test_the_blocks_on_attaching_run_one_after_the_other():
+    scope = {}
+    blocks = BLOCKS.findall((RECIPES / "attaching.md").read_text("utf-8"))
+    assert len(blocks) == 6
+    for block in blocks:
+        exec(block, scope)
+    assert scope["scaler"].get_scale() == 1024.0
+    assert len(scope["fresh"].state) == 4

@@ -34,7 +34,7 @@ class Attachment:
         self._skips = "skip" in (engine.mode, engine.nonfinite)
         if self._skips and stepping is not optimizer:
             raise ValueError(
-                f"cannot skip a step of {type(optimizer).__name__}, which does more than the "
+                f"cannot skip a step of {type(optimizer).__name__}, which may do more than the "
                 f"{self._name} that it holds: attach to that one if skipping its step alone will do"
             )
         takes = all(p.dtype is not torch.float64 for p in engine.params)  # the factor is fp32
@@ -90,7 +90,7 @@ class Attachment:
                 "clip() in the closure, after backward()"
             )
         self._holding.follow(optimizer)
-        if not _only_makes_state(optimizer):
+        if not self._only_makes_state(optimizer):
             self._clip(optimizer, kwargs)
 
     def _is_mine(self, optimizer: Any) -> bool:
@@ -99,6 +99,21 @@ class Attachment:
     def _after(self, optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._hidden.restore()
         self._take_back(optimizer)
+
+    def _only_makes_state(self, optimizer: Any) -> bool:
+        """Whether a step is the one that ``torch.distributed.checkpoint`` takes to make the state.
+
+        Then there is none yet, and every learning rate and every gradient is 0. A warm-up from a
+        learning rate of 0 begins so, too, but has gradients: only then is a value looked at.
+        """
+        if optimizer.state:
+            return False
+        for group in optimizer.param_groups:
+            lr = group.get("lr")
+            if lr is None or (isinstance(lr, Tensor) and not may_look(lr)) or float(lr) != 0:
+                return False
+        grads = [grad for grad in self.engine.partition.read() if grad is not None]
+        return float(total_norm(grads)) == 0
 
     def _clip(self, optimizer: Any, kwargs: dict[str, Any]) -> None:
         """Clip what the step is about to take, and see to it that it takes that or nothing."""
@@ -168,19 +183,3 @@ def _is_fused(optimizer: Any) -> bool:
     """Whether the optimizer's kernels take ``grad_scale`` and ``found_inf``."""
     supported = getattr(optimizer, "_step_supports_amp_scaling", False)
     return supported and all(group.get("fused") for group in optimizer.param_groups)
-
-
-def _only_makes_state(optimizer: Any) -> bool:
-    """Whether a step is the one that ``torch.distributed.checkpoint`` takes to make the state.
-
-    Then there is none yet, and every learning rate and every gradient is 0. A warm-up from a
-    learning rate of 0 begins so, too, but has gradients: only then is a value looked at.
-    """
-    if optimizer.state:
-        return False
-    for group in optimizer.param_groups:
-        lr = group.get("lr")
-        if lr is None or (isinstance(lr, Tensor) and not may_look(lr)) or float(lr) != 0:
-            return False
-    grads = [p.grad for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
-    return not grads or float(total_norm(grads)) == 0

@@ -88,7 +88,7 @@ def test_a_wrapper_cannot_be_skipped_and_says_what_can(wrap, settings):
     params = with_gradients([3.0, 4.0])
     inner = torch.optim.SGD(params, lr=1.0)
     clipper = Clipper(params, 1.0, **settings)
-    with pytest.raises(ValueError, match=r"cannot skip a step of .*, which does more than the SGD"):
+    with pytest.raises(ValueError, match=r"cannot skip a step of \w+, which may .* than the SGD"):
         clipper.attach(wrap(inner))
     clipper.attach(inner)
 
