@@ -18,7 +18,7 @@ READY := $(VENV)/.ready
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help env lab reproduce report results check test nightly lint format clean
+.PHONY: help env peers lab reproduce report results check test nightly lint format clean
 
 TESTS = $(BIN)python -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder \
 	--max-worker-restart 0
@@ -27,6 +27,10 @@ help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1: /p' Makefile | awk -F': ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
 
 env: $(READY) ## set up .venv, pinned by requirements.lock
+
+peers: $(READY) ## install also the libraries that the tests compare with
+	$(BIN)python -m pip install --quiet $(PIP_ARGS) -c requirements.lock -e ".[parity]"
+	$(BIN)python -m pip install --quiet $(PIP_ARGS) -c requirements.lock --no-deps timm
 
 lab: $(READY) ## open the notebooks in JupyterLab
 	$(BIN)jupyter lab notebooks

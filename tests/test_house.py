@@ -151,6 +151,17 @@ def rooms_named(text: str) -> set[str]:
     return allowed
 
 
+def test_there_is_one_way_to_skip_for_want_of_a_package():
+    """``tests/needs.py``: what skips in another way would skip unseen where all is installed."""
+    other = re.compile(
+        r"importorskip|skipif\([^)]*find_spec|except (ImportError|ModuleNotFoundError)"
+    )
+    for path in (ROOT / "tests").rglob("*.py"):
+        assert path.name in ("needs.py", "test_house.py") or not other.search(path.read_text()), (
+            path
+        )
+
+
 def test_no_file_is_over_300_lines():
     lengths = {path: len(path.read_text().splitlines()) for path in ROOT.glob("cliplab/**/*.py")}
     assert {name_of(path): n for path, n in lengths.items() if n > 300} == {}

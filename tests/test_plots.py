@@ -9,6 +9,7 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 import pytest
 import torch
+from needs import need
 
 from cliplab import plots
 from cliplab.diagnosis import find_threshold
@@ -86,7 +87,7 @@ def test_a_probe_shows_its_threshold_and_what_it_left_out():
 
 @pytest.mark.slow
 def test_the_live_figure_in_a_notebook(tmp_path, make_notebook):
-    nbclient = pytest.importorskip("nbclient")
+    nbclient = need("nbclient", "lab")
     import nbformat
 
     cell = """

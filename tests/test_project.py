@@ -1,13 +1,17 @@
 """The project's own files: versions in step, notebooks clean, nothing too large."""
 
+import contextlib
 import re
 import subprocess
 import tomllib
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 import nbformat
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import cliplab
 from cliplab.lab.notebook.parameters import read_parameters
@@ -20,41 +24,67 @@ EFFORT |= {"refinements", "tail"}
 CONDA = {"torch": "pytorch", "arch": "arch-py", "gymnasium[box2d]": "gymnasium"}
 
 
-def requirements():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    extras = project["optional-dependencies"]
-    extras.pop("parity")  # peers to compare with: no part of the environment
-    groups = [project["dependencies"], *extras.values()]
-    for requirement in (item for group in groups for item in group):
-        name, _, version = requirement.partition(">=")
-        yield CONDA.get(name, name.lower()), version
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+LOCKED = dict(
+    line.split("==")
+    for line in (ROOT / "requirements.lock").read_text().splitlines()
+    if not line.startswith("#")
+)
 
 
 def test_environment_yml_is_in_step_with_pyproject():
     listed = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
     pip = next(item["pip"] for item in listed if isinstance(item, dict))
     flat = [item for item in [*listed, *pip] if isinstance(item, str)]
-    found = {name: version for name, _, version in (item.partition(">=") for item in flat)}
-    for name, version in requirements():
+    found = {name: least for name, _, least in (item.partition(">=") for item in flat)}
+    ours = [extra for name, extra in EXTRAS.items() if name != "parity"]  # peers are no part of it
+    for requirement in (item for group in [PROJECT["dependencies"], *ours] for item in group):
+        name, _, least = requirement.partition(">=")
+        name = CONDA.get(name, name.lower())
         assert name in found, f"{name} is missing from environment.yml"
-        assert found[name] == version, name
+        assert found[name] == least, name
 
 
 def test_versions_agree():
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    assert cliplab.__version__ == version
-    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == version
+    assert cliplab.__version__ == PROJECT["version"]
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == PROJECT["version"]
 
 
-def test_every_requirement_is_locked():
-    lines = (ROOT / "requirements.lock").read_text().lower().splitlines()
-    locked = dict(line.split("==") for line in lines if "==" in line)
-    assert locked["torch"] == "2.13.0"
-    assert not any("+" in version for version in locked.values())
-    back = {conda: name for name, conda in CONDA.items()}
-    for name, _ in requirements():
-        plain = back.get(name, name).partition("[")[0]
-        assert plain in locked or plain.replace("-", "_") in locked, name
+def test_every_requirement_and_what_it_brings_is_locked():
+    """Followed as far as what is installed here is what the lock says."""
+    assert LOCKED["torch"] == "2.13.0"
+    assert not any("+" in version for version in LOCKED.values())
+    locked = {canonicalize_name(name): version for name, version in LOCKED.items()}
+    groups = [PROJECT["dependencies"], *EXTRAS.values()]
+    todo = {(item, "") for group in groups for item in group}
+    done = {(name, "") for name in ("pip", "setuptools")}
+    while todo:
+        item, extra = todo.pop()
+        requirement = Requirement(item)
+        if requirement.marker and not requirement.marker.evaluate({"extra": extra}):
+            continue
+        name = canonicalize_name(requirement.name)
+        wanted = {(name, extra) for extra in requirement.extras or {""}} - done
+        done |= wanted
+        assert not wanted or name in locked, requirement
+        with contextlib.suppress(PackageNotFoundError):
+            if wanted and name != "torch" and version(name) == locked[name]:
+                brought = requires(name) or []
+                todo |= {(item, extra) for item in brought for _, extra in wanted}
+
+
+def test_ci_requires_every_extra_that_a_test_needs():
+    script = (ROOT / ".ci" / "run").read_text()
+    required = set(
+        re.search(r"^CLIPLAB_REQUIRE=(\S+) make test$", script, re.MULTILINE)[1].split(",")
+    )
+    call = re.compile(r"\bneed\([^)]*?\"(\w+)\"\)")
+    texts = [path.read_text() for path in (ROOT / "tests").rglob("*.py")]
+    named = {extra for text in texts for extra in call.findall(text)}
+    assert {"lab", "parity"} <= named
+    assert required == named <= set(EXTRAS)
+    assert script.index("make peers") < script.index("CLIPLAB_REQUIRE")
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

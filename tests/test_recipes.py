@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from needs import need
 
 RECIPES = Path(__file__).parents[1] / "docs" / "recipes"
 PAGE = (RECIPES / "other_libraries.md").read_text("utf-8")
@@ -41,7 +42,7 @@ def test_the_page_tells_of_every_library_and_rule():
 @pytest.mark.filterwarnings("ignore")  # the libraries' own
 @pytest.mark.parametrize(("rule", "library", "line"), LINES)
 def test_every_line_gives_the_stated_gradients_and_cliplabs(rule, library, line):
-    pytest.importorskip(MODULES[library])
+    need(MODULES[library], "parity")
     stated = {}
     exec("; ".join(re.findall(r"`(g[wb] = .+?)`", rule)[:2]), stated)
     first = next(case.values for case in LINES if case.values[:2] == (rule, "cliplab"))

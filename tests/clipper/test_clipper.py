@@ -6,6 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from making import with_gradients
+from needs import need
 from torch import nn
 
 import cliplab
@@ -302,7 +303,7 @@ def test_a_run_resumed_from_a_distributed_checkpoint_is_bit_identical(method, cu
 
 
 def test_history_to_frame():
-    pytest.importorskip("pandas")
+    need("pandas", "lab")
     params = with_gradients([3.0, 4.0], [0.0])
     clipper = Clipper(params, 1.0, scope="tensor")
     optimizer = torch.optim.SGD(params, lr=0.5)

@@ -6,6 +6,7 @@ import time
 
 import pytest
 import torch
+from needs import need
 from torch import nn
 
 from cliplab.clipper import Clipper
@@ -150,7 +151,7 @@ def test_the_total_norm_does_not_overflow():
 
 
 def test_the_frame_names_the_parts():
-    pytest.importorskip("pandas")
+    need("pandas", "lab")
     frame = filled([[3.0, 0.4]] * 2, ["weight", "bias"]).to_frame()
     assert list(frame["label"]) == ["weight", "bias"] * 2
     assert list(frame["step"]) == [0, 0, 1, 1]
@@ -203,7 +204,7 @@ def test_a_table_of_norms_is_enough(tmp_path):
 
 
 def test_a_table_that_pandas_wrote_is_read(tmp_path):
-    pytest.importorskip("pandas")
+    need("pandas", "lab")
     history = filled([[3.0, math.nan], [0.5, 2.0]], ["a", "b"])
     history.to_frame().to_csv(tmp_path / "frame.csv", index=False)
     equal(history, History.load(tmp_path / "frame.csv"))
@@ -259,7 +260,7 @@ def test_scalars_for_tensorboard():
 
 
 def test_tensorboard_itself(tmp_path):
-    pytest.importorskip("tensorboard")
+    need("tensorboard", "parity")
     from torch.utils.tensorboard import SummaryWriter
 
     with SummaryWriter(str(tmp_path)) as writer:

@@ -2,9 +2,11 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from making import with_gradients
+from needs import need
 from torch import nn
 
 import cliplab
@@ -222,8 +224,7 @@ def test_adaptive_grad_clip_formula():
 
 @pytest.mark.parametrize("c", [0.1, 1.0, 5.0, 100.0])
 def test_optax_itself(c):
-    optax = pytest.importorskip("optax")
-    np = pytest.importorskip("numpy")
+    optax = need("optax", "parity")
 
     def run(transform, grads, weights=None):
         grads = [g.numpy() for g in grads]

@@ -8,17 +8,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from needs import need
 
 from cliplab.lab.data import espeak, festvox
 from cliplab.lab.data.fetch import DataUnavailable
 from cliplab.lab.data.speech import log_mel, mel_filters, speech_corpus
 
-spoken = pytest.mark.skipif(
-    importlib.util.find_spec("espeakng_loader") is None, reason="needs cliplab[speech]"
-)
+spoken = pytest.mark.usefixtures("_synthesiser")
 network = pytest.mark.skipif(
     os.environ.get("CLIPLAB_NETWORK") != "1", reason="set CLIPLAB_NETWORK=1"
 )
+
+
+@pytest.fixture
+def _synthesiser() -> None:
+    need("espeakng_loader", "speech")
 
 
 def test_the_fixture_is_padded_utterances_with_labels_in_order() -> None:

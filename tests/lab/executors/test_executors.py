@@ -12,6 +12,7 @@ from typing import Any
 
 import psutil
 import pytest
+from needs import need
 from recording import LIGHT
 from waiting import LONG, is_gone, wait_until
 
@@ -21,7 +22,7 @@ from cliplab.lab.batch.spec import RunSpec, load_finished
 from cliplab.lab.batch.worker import run_one
 from cliplab.lab.executors.opening import open_executor
 
-pytest.importorskip("distributed")
+need("distributed", "cluster")
 pytestmark = pytest.mark.slow
 
 MEASURE = """
@@ -305,7 +306,7 @@ def jobs(queue: Path) -> list[int]:
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_jobs_of_a_queue_are_replaced(processes, specs, queue, open_, monkeypatch):
-    pytest.importorskip("dask_jobqueue")
+    need("dask_jobqueue", "cluster")
     monkeypatch.setattr("cliplab.lab.executors.clusters.LOST_S", 2)
     monkeypatch.setattr("cliplab.lab.executors.clusters.LOOK_S", 1)
     planned = specs(WAIT, RECORD, runs=2)
@@ -341,7 +342,7 @@ def test_jobs_of_a_queue_are_replaced(processes, specs, queue, open_, monkeypatc
     ],
 )
 def test_a_bad_description_is_refused(text, complaint, queue):
-    pytest.importorskip("dask_jobqueue")
+    need("dask_jobqueue", "cluster")
     (queue / "closed").touch()
     (queue / "cluster.yaml").write_text(text)
     with pytest.raises(ValueError, match="executor ") as caught:

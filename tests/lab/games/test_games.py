@@ -9,6 +9,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from needs import need
 
 from cliplab.lab.games.arena import (
     Player,
@@ -24,7 +25,7 @@ from cliplab.lab.games.boards import BOARDS, board
 from cliplab.lab.games.environments import IDS, BoardEnv, BoardVectorEnv
 from cliplab.lab.games.search import search
 
-pyspiel = pytest.importorskip("pyspiel")
+pyspiel = need("pyspiel", "games")
 
 
 def position(name: str, *actions: int):

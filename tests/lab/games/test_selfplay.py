@@ -6,6 +6,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from needs import need
 
 from cliplab.lab.games.arena import match, random_player
 from cliplab.lab.games.boards import BOARDS, board
@@ -23,7 +24,7 @@ from cliplab.lab.games.search import search
 from cliplab.lab.games.selfplay import Replay, draw_moves, member_evaluator, play, search_moves
 from cliplab.lab.training.ensemble import Ensemble
 
-pyspiel = pytest.importorskip("pyspiel")
+pyspiel = need("pyspiel", "games")
 
 
 @pytest.mark.parametrize("name", BOARDS)

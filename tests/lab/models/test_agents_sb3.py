@@ -1,4 +1,4 @@
-"""Our PPO against Stable-Baselines3's; needs ``pip install 'cliplab[lab,parity]'``, else skipped.
+"""Our PPO against Stable-Baselines3's; needs ``pip install 'cliplab[lab,parity]'``.
 
 The loop under test is the notebook's own: its cells are executed, down to the training loops.
 """
@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from needs import need
 from scipy.stats import t as student
 
 from cliplab.lab.models.agents import ActorCritic
 
-sb3 = pytest.importorskip("stable_baselines3")
+sb3 = need("stable_baselines3", "parity")
 
 NOTEBOOK = Path(__file__).parents[3] / "notebooks" / "12_rl_control.ipynb"
 ROLLOUTS, STEPS, EACH, WIDTH, LR, SEEDS = 100, 64, 8, 64, 1e-3, 8
@@ -97,6 +98,7 @@ def interval(runs):
     return runs.mean() - half, runs.mean() + half
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_our_ppo_reaches_the_return_of_stable_baselines3(notebook):
     torch.set_num_threads(1)
