@@ -1,4 +1,4 @@
-"""optax's clipping transformations on random trees, by optax itself."""
+"""optax's clipping transformations, by optax itself, on random trees."""
 
 import numpy as np
 import pytest
@@ -9,9 +9,9 @@ from making import with_gradients
 from needs import need
 
 import cliplab
-from cliplab import RMS, Clipper
 
 optax = need("optax", "parity")
+jnp = need("jax.numpy", "parity")
 
 # Few shapes: jax compiles for each. Units are those that are a slice in both: optax takes three
 # axes, and axes of length 1, for one vector.
@@ -42,9 +42,9 @@ def agree(ours, theirs):
         torch.testing.assert_close(a, b, rtol=2e-5, atol=1e-30)
 
 
-def clipped(grads, threshold, scope):
-    params = with_gradients(*grads)
-    Clipper(params, threshold, scope=scope).clip()
+def clipped(method, grads, weights=None, **arguments):
+    params = with_gradients(*grads, weights=weights)
+    cliplab.create(method, params, **arguments).clip()
     return [p.grad for p in params]
 
 
@@ -53,7 +53,7 @@ def test_clip_by_global_norm(tree, c):
     grads, _ = tree
     c *= torch.cat([g.reshape(-1) for g in grads]).norm().item()
     theirs = by_optax(optax.clip_by_global_norm(c), grads)
-    agree(clipped(grads, c, "global"), theirs)
+    agree(clipped("norm", grads, threshold=c), theirs)
     cliplab.clip_by_global_norm_(grads, c)
     agree(grads, theirs)
 
@@ -63,7 +63,7 @@ def test_clip(tree, c):
     grads, _ = tree
     c *= max(g.abs().max().item() for g in grads)
     theirs = by_optax(optax.clip(c), grads)
-    agree(clipped(grads, c, "element"), theirs)
+    agree(clipped("value", grads, threshold=c), theirs)
     cliplab.clip_by_value_(grads, -c, c)
     agree(grads, theirs)
 
@@ -72,7 +72,7 @@ def test_clip(tree, c):
 def test_clip_by_block_rms(tree, power, c):
     grads, _ = tree
     theirs = by_optax(optax.clip_by_block_rms(c * power), grads)
-    agree(clipped(grads, RMS(c * power), "tensor"), theirs)
+    agree(clipped("block_rms", grads, threshold=c * power), theirs)
 
 
 def flax(tensors):
@@ -87,6 +87,7 @@ def test_adaptive_grad_clip(tree, c, eps):
     params = with_gradients(*grads, weights=weights)
     cliplab.adaptive_clip_(params, c, eps)
     agree(flax([p.grad for p in params]), theirs)
+    agree(flax(clipped("agc", grads, weights, ratio=c, eps=eps)), theirs)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -95,14 +96,10 @@ def test_adaptive_grad_clip(tree, c, eps):
 def test_half_types(dtype, seed):
     generator = torch.Generator().manual_seed(seed)
     grads = [torch.randn(s, generator=generator).to(dtype) for s in ((5, 3), (7,))]
-    ours = clipped(grads, 1.0, "global")
-    as_jax = [optax_array(g) for g in grads]
+    ours = clipped("norm", grads, threshold=1.0)
+    name = str(dtype).removeprefix("torch.")
+    as_jax = [jnp.asarray(g.float().numpy()).astype(name) for g in grads]
     out, _ = optax.clip_by_global_norm(1.0).update(as_jax, None)
     for a, b in zip(ours, out, strict=True):
         theirs = torch.from_numpy(np.array(b.astype("float32")))
         torch.testing.assert_close(a.float(), theirs, rtol=4 * torch.finfo(dtype).eps, atol=0)
-
-
-def optax_array(tensor):
-    jnp = need("jax.numpy", "parity")
-    return jnp.asarray(tensor.float().numpy()).astype(str(tensor.dtype).removeprefix("torch."))
