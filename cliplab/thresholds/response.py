@@ -37,8 +37,10 @@ AnyStep = Step[Tensor] | Step[float]
 
 
 def as_column(column: Tensor | float) -> Tensor:
-    """A column as a tensor ``[n_parts]``, a number as one of one part."""
-    return column if isinstance(column, Tensor) else torch.tensor([column])
+    """A column as a tensor ``[n_parts]``; a number, of a step in fp32 on a CPU, as one part's."""
+    if isinstance(column, Tensor):
+        return column
+    return torch.tensor([column], dtype=torch.float32, device="cpu")
 
 
 def clip_factor(sizes: Tensor, limits: Tensor | float, within: Tensor) -> Tensor:
@@ -89,12 +91,20 @@ def respond(
         acts = limits.isfinite() & (sizes > 0) if soft else over
         if finite is not None:
             acts = _acting(acts, limits, finite, skip, nonfinite)
-        factor = clip_factor(limits + sizes if soft else sizes, limits, ~acts)
+        factor = _soft_factor(sizes, limits, ~acts) if soft else clip_factor(sizes, limits, ~acts)
         after = sizes * factor
     if finite is not None and nonfinite == "zero":
         factor, after = factor.where(finite, 0.0), after.where(finite, 0.0)
     step = Step(sizes, after, limits, factor, over.to(sizes.dtype), torch.zeros_like(sizes))
     return step if skip is None else left_out(step, skip)
+
+
+def _soft_factor(sizes: Tensor, limits: Tensor, within: Tensor) -> Tensor:
+    """``c / (c + n)``, but 1 within; of the halves where ``c + n`` is above the largest float."""
+    total, half = limits + sizes, limits / 2
+    large = total.isinf()
+    total = torch.where(large, half + sizes / 2, total)
+    return clip_factor(total, torch.where(large, half, limits), within)
 
 
 def left_out(step: Step[Tensor], flag: Tensor) -> Step[Tensor]:

@@ -1,12 +1,14 @@
 """What a size is answered with: the one formula, and what becomes of sizes that are not finite."""
 
 import math
+from fractions import Fraction
 
 import pytest
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from cliplab import Clipper
 from cliplab.thresholds import Step, clip_factor, left_out, respond
 
 NAN, INF = math.nan, math.inf
@@ -96,3 +98,56 @@ def test_the_guard_of_the_factor_decides_not_the_formula():
     factor = clip_factor(torch.tensor([4.0, 0.0, NAN]), 2.0, within)
     assert factor[:2].tolist() == [0.5, 1.0]
     assert factor[2].isnan()
+
+
+def test_soft_near_the_largest_float():
+    sizes, limits = torch.tensor([1e38, 3e38, 3e38]), torch.tensor([3e38, 3e38, 1e38])
+    step = respond(sizes, limits, mode="soft")
+    torch.testing.assert_close(step.factor, torch.tensor([0.75, 0.5, 0.25]))
+    wide = torch.tensor([1e308], dtype=torch.float64)
+    assert respond(wide, wide * 1.7, mode="soft").factor.item() == pytest.approx(1.7 / 2.7)
+
+
+ANY = {
+    torch.float32: st.floats(0, 3.4e38),
+    torch.float64: st.floats(0, 1.79e308),
+}
+
+
+@pytest.mark.parametrize("mode", ["rescale", "soft"])
+@pytest.mark.parametrize("dtype", ANY)
+@given(data=st.data())
+def test_factors_of_any_size_and_limit_are_those_of_exact_arithmetic(mode, dtype, data):
+    size, limit = data.draw(ANY[dtype]), data.draw(ANY[dtype])
+    sizes, limits = torch.tensor([size], dtype=dtype), torch.tensor([limit], dtype=dtype)
+    n, c = Fraction(sizes.item()), Fraction(limits.item())
+    step = respond(sizes, limits, mode=mode)
+    exact = Fraction(1)
+    if mode == "soft" and n:
+        exact = c / (c + n)
+    elif n > c:
+        exact = c / n
+    info = torch.finfo(dtype)
+    near = {"rel": 4 * info.eps, "abs": info.tiny * info.eps}
+    assert step.factor.item() == pytest.approx(float(exact), **near)
+    lost = float(n) * info.tiny * info.eps  # a factor below the normal range is rounded by as much
+    assert step.after.item() == pytest.approx(float(n * exact), rel=8 * info.eps, abs=lost)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("scope", ["global", "tensor"])
+@pytest.mark.parametrize("mode", ["rescale", "soft"])
+@pytest.mark.parametrize(
+    ("size", "limit"),
+    [(1e38, 3e38), (3e38, 1e38), (3e38, 3e38), (3e-45, 1e-45), (1e-40, 3e-40), (1e-38, 1e-40)],
+)
+def test_gradients_at_the_ends_of_the_range_meet_the_right_factor(dtype, scope, mode, size, limit):
+    weight = torch.nn.Parameter(torch.zeros(2, dtype=dtype))
+    weight.grad = torch.tensor([size, 0.0], dtype=dtype)
+    n, c = weight.grad[0].item(), torch.tensor(limit, dtype=dtype).item()
+    clipper = Clipper([weight], limit, scope=scope, mode=mode)
+    report = clipper.clip()
+    exact = 1 / (1 + n / c) if mode == "soft" else min(1.0, c / n)
+    rounding = torch.finfo(dtype).tiny * torch.finfo(dtype).eps
+    assert report.factor.item() == pytest.approx(exact, rel=1e-6)
+    assert weight.grad[0].item() == pytest.approx(n * exact, rel=1e-6, abs=rounding)
