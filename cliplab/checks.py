@@ -104,11 +104,12 @@ def check_positive(name: str, value: object, *, zero: bool = False) -> float:
     return number
 
 
-def check_count(name: str, value: object) -> int:
-    """Return ``value`` if it is an int >= 1; ``ValueError`` otherwise."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-        raise ValueError(f"{name} must be an integer >= 1, got {described(value)}")
-    return int(value)
+def check_count(name: str, value: object, *, zero: bool = False) -> int:
+    """Return ``value`` if it is an int >= 1 (``zero``: >= 0); ``ValueError`` otherwise."""
+    least, whole = 0 if zero else 1, isinstance(value, Integral) and not isinstance(value, bool)
+    if not whole or not least <= int(value) < 2**63:  # type: ignore[call-overload]
+        raise ValueError(f"{name} must be an integer >= {least}, got {described(value)}")
+    return int(value)  # type: ignore[call-overload, no-any-return]
 
 
 def check_norm_type(norm_type: float) -> float:

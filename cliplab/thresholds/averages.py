@@ -7,8 +7,10 @@ import math
 import torch
 from torch import Tensor
 
-from cliplab.checks import check_count, check_positive, may_look
-from cliplab.thresholds.base import Context, State, Threshold
+from cliplab.checks import check_count, described, may_look
+from cliplab.thresholds.base import Context, State, Threshold, check_single
+
+_LARGEST = torch.finfo(torch.float32).max
 
 
 class MovingAverage(Threshold):
@@ -20,16 +22,16 @@ class MovingAverage(Threshold):
 
     def __init__(self, multiplier: float = 2.0, window: int = 100, warmup: int = 10) -> None:
         super().__init__()
-        self.multiplier = check_positive("multiplier", multiplier)
+        self.multiplier = check_single("multiplier", multiplier)
         self.window = check_count("window", window)
         self.warmup = check_count("warmup", warmup)
         if self.warmup > self.window:
-            raise ValueError(f"warmup must be at most window={window}, got {warmup!r}")
+            raise ValueError(f"warmup must be at most window={self.window}, got {self.warmup}")
 
     def start(self, n_parts: int, device: torch.device) -> State:
         """Begin with an empty window."""
         return {
-            "sizes": torch.zeros(n_parts, self.window, device=device),
+            "sizes": torch.zeros(n_parts, self.window, dtype=torch.float32, device=device),
             "count": torch.zeros(n_parts, dtype=torch.long, device=device),
         }
 
@@ -56,15 +58,15 @@ class EMA(Threshold):
         self, ratio: float = 1.05, beta: float = 0.98, warmup: int = 100, initial: float = 1.0
     ) -> None:
         super().__init__()
-        self.ratio = check_positive("ratio", ratio)
+        self.ratio = check_single("ratio", ratio)
         self.beta = _check_decay("beta", beta)
-        self.warmup = check_count("warmup", warmup) if warmup else 0
-        self.initial = check_positive("initial", initial)
+        self.warmup = check_count("warmup", warmup, zero=True)
+        self.initial = check_single("initial", initial)
 
     def start(self, n_parts: int, device: torch.device) -> State:
         """Begin with nothing learnt."""
         return {
-            "gamma": torch.zeros(n_parts, device=device),
+            "gamma": torch.zeros(n_parts, dtype=torch.float32, device=device),
             "count": torch.zeros(n_parts, dtype=torch.long, device=device),
         }
 
@@ -110,20 +112,24 @@ class ZScore(Threshold):
     ) -> None:
         super().__init__()
         self.alpha = _check_decay("alpha", alpha)
-        self.z = check_positive("z", z)
+        self.z = check_single("z", z)
         self.warmup = check_count("warmup", warmup)
         if response not in ("reciprocal", "mean", "level"):
-            raise ValueError(f"response must be reciprocal, mean or level, got {response!r}")
+            got = described(response)
+            raise ValueError(f"response must be reciprocal, mean or level, got {got}")
         self.response = response
-        self.clip_factor = check_positive("clip_factor", clip_factor)
+        self.clip_factor = check_single("clip_factor", clip_factor)
+        if not isinstance(learn_spikes, bool):
+            raise ValueError(f"learn_spikes must be True or False, got {described(learn_spikes)}")
         self.learn_spikes = learn_spikes
-        self.eps = check_positive("eps", eps, zero=True)
+        self.eps = check_single("eps", eps, zero=True)
 
     def start(self, n_parts: int, device: torch.device) -> State:
         """Begin with nothing seen."""
         return {
-            "mean": torch.zeros(n_parts, device=device),
-            "std": torch.zeros(n_parts, device=device),  # its square would overflow
+            "mean": torch.zeros(n_parts, dtype=torch.float32, device=device),
+            # not the variance: its square would overflow
+            "std": torch.zeros(n_parts, dtype=torch.float32, device=device),
             "count": torch.zeros(n_parts, dtype=torch.long, device=device),
         }
 
@@ -139,7 +145,7 @@ class ZScore(Threshold):
         spike = sizes > level
         if self.response == "reciprocal":
             above = std * (scale / (sizes - mean))
-            answer = self.clip_factor * torch.add(mean, above, alpha=self.z**2)
+            answer = self.clip_factor * torch.add(mean, above, alpha=min(self.z**2, _LARGEST))
             limit = torch.where(spike, answer, level)
         elif self.response == "mean":
             limit = torch.where(spike, mean, level)
@@ -147,9 +153,9 @@ class ZScore(Threshold):
         keep: float | Tensor = self.alpha
         gain: float | Tensor = math.sqrt(self.alpha * (1 - self.alpha))
         if warming:
-            share = 1 / (count + 1)
+            share = 1 / (count + 1).to(mean)
             keep, gain = torch.where(warm, 1 - share, keep), torch.where(warm, share.sqrt(), gain)
-        change = torch.where(spike, limit, sizes) - mean
+        change = torch.minimum(sizes, limit) - mean
         after = {
             "mean": mean + (1 - keep) * change,
             "std": keep**0.5 * torch.hypot(std, gain * change),
@@ -175,13 +181,13 @@ class Queue(Threshold):
     ) -> None:
         super().__init__()
         self.length = check_count("length", length)
-        self.multiplier = check_positive("multiplier", multiplier)
-        self.z = check_positive("z", z, zero=True)
-        self.initial = check_positive("initial", initial)
+        self.multiplier = check_single("multiplier", multiplier)
+        self.z = check_single("z", z, zero=True)
+        self.initial = check_single("initial", initial)
 
     def start(self, n_parts: int, device: torch.device) -> State:
         """Begin with one large entry."""
-        sizes = torch.zeros(n_parts, self.length, device=device)
+        sizes = torch.zeros(n_parts, self.length, dtype=torch.float32, device=device)
         sizes[:, 0] = self.initial
         return {"sizes": sizes, "count": torch.ones(n_parts, dtype=torch.long, device=device)}
 
@@ -189,9 +195,9 @@ class Queue(Threshold):
         """Answer from the queue, then put the clipped size into it."""
         queue, count = state["sizes"], state["count"]
         filled = torch.arange(self.length, device=queue.device) < count[:, None]
-        share = filled / count.clamp(max=self.length)[:, None]
+        share = filled.to(queue) / count.clamp(max=self.length)[:, None]
         mean = (queue * share).sum(dim=1)
-        std = ((queue - mean[:, None]) * share.sqrt()).norm(dim=1)
+        std = _length((queue - mean[:, None]) * share.sqrt())
         limit = self.multiplier * mean + self.z * std
         after = _put(queue, count % self.length, torch.minimum(sizes, limit))
         return limit, {"sizes": after, "count": count + 1}
@@ -199,9 +205,18 @@ class Queue(Threshold):
 
 def _check_decay(name: str, value: float) -> float:
     """Return ``value`` if it is a share of the past that is kept: in [0, 1)."""
-    if check_positive(name, value, zero=True) >= 1:
-        raise ValueError(f"{name} must be >= 0 and < 1, got {value!r}")
-    return float(value)
+    share = check_single(name, value, zero=True)
+    if share >= 1:
+        raise ValueError(f"{name} must be >= 0 and < 1, got {described(value)}")
+    return share
+
+
+def _length(rows: Tensor) -> Tensor:
+    """Norms of rows, of which the squares may be out of range: taken at a power of two."""
+    peak = rows.abs().amax(dim=1)
+    power = torch.where(peak > 0, peak / (2 * torch.frexp(peak).mantissa), 1.0)
+    length: Tensor = (rows / power[:, None]).norm(dim=1)
+    return length * power
 
 
 def _put(buffer: Tensor, index: Tensor, values: Tensor) -> Tensor:

@@ -13,7 +13,12 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from cliplab.checks import check_positive, described
+
 State = dict[str, Tensor]
+_SINGLE = torch.finfo(torch.float32)
+_REAL = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+_WHOLE = (torch.int64, torch.int32)
 
 
 class Measured(Protocol):
@@ -84,6 +89,18 @@ def _needed(value: Tensor | None, what: str) -> Tensor:
     return value
 
 
+def check_single(name: str, value: object, *, zero: bool = False) -> float:
+    """Return ``value`` as a float, if single precision, which all states have, can hold it.
+
+    ``ValueError`` for what is no number, below 0, infinite, too large or too small.
+    """
+    number, least = check_positive(name, value, zero=zero), 0.0 if zero else _SINGLE.tiny
+    if not least <= number <= _SINGLE.max:
+        bounds = f"{least:.3g} and {_SINGLE.max:.3g} (fp32)"
+        raise ValueError(f"{name} must be between {bounds}, got {described(value)}")
+    return number
+
+
 class Threshold:
     """Base of the policies: holds the state, and keeps it from what must not enter it.
 
@@ -101,7 +118,8 @@ class Threshold:
 
     def init(self, n_parts: int, device: torch.device | str = "cpu") -> None:
         """Start afresh for ``n_parts`` parts."""
-        state = self.start(n_parts, torch.device(device))  # in fp32, whatever the default dtype
+        with torch.inference_mode(False):  # what is counted up in place must be so anywhere
+            state = self.start(n_parts, torch.device(device))
         self.state = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
 
     def __call__(self, sizes: Tensor, context: Context) -> Tensor:
@@ -132,20 +150,48 @@ class Threshold:
         return {name: tensor.clone() for name, tensor in self.state.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over a saved state; ``ValueError`` if its names or shapes are another policy's."""
+        """Take over a saved state, of tensors or NumPy arrays, whole or not at all.
+
+        ``ValueError`` if names, shapes, or kinds of numbers are not this policy's, or if there is
+        a NaN or a count below 0 in it.
+        """
         self.check_state_dict(state)
-        for name, tensor in state.items():
-            self.state[name] = tensor.to(self.state[name]).clone()
+        with torch.inference_mode(False):
+            for name, own in self.state.items():
+                self.state[name] = _as_tensor(state[name]).to(own)
 
     def check_state_dict(self, state: Mapping[str, Any]) -> None:
         """Raise ``ValueError`` if a saved state is not of this policy and number of parts."""
+        kind = type(self).__name__
         if not isinstance(state, Mapping):
-            raise ValueError(f"{type(self).__name__}: expected a state, got {state!r}")
+            raise ValueError(f"{kind}: expected a state, got {described(state)}")
         have = {name: tuple(tensor.shape) for name, tensor in self.state.items()}
         given = {name: tuple(getattr(entry, "shape", ())) for name, entry in state.items()}
         if have != given:
-            raise ValueError(f"{type(self).__name__}: expected state {have}, got {given}")
+            raise ValueError(f"{kind}: expected state {have}, got {given}")
+        for name, own in self.state.items():
+            _check_entry(f"{kind}: {name}", state[name], own)
 
     def __repr__(self) -> str:
         own = {k: v for k, v in vars(self).items() if k != "state"}
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in own.items())})"
+
+
+def _as_tensor(entry: Any) -> Tensor:
+    """An entry of a state as a tensor of its own, wherever states lie by default."""
+    held = entry.detach() if isinstance(entry, Tensor) else torch.tensor(entry, device="cpu")
+    return held.clone()
+
+
+def _check_entry(name: str, entry: Any, own: Tensor) -> None:
+    """Raise ``ValueError`` unless an entry of a state can take the place of ``own``."""
+    try:
+        new = _as_tensor(entry)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"{name} must be a tensor, got {described(entry)}") from None
+    real = own.is_floating_point()
+    fits = new.dtype in (_REAL if real else _WHOLE) and new.layout is torch.strided
+    if not fits or new.is_meta > own.is_meta:
+        raise ValueError(f"{name} must be like {described(own)}, got {described(new)}")
+    if not new.is_meta and bool((new.isnan() if real else new < 0).any()):
+        raise ValueError(f"{name} must not hold {'NaN' if real else 'counts below 0'}")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from numbers import Number
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from cliplab.checks import check_positive
+from cliplab.checks import check_positive, described
 from cliplab.thresholds.base import Context, State, Threshold
 
 
@@ -55,7 +56,7 @@ class Scheduled(Threshold):
     def __init__(self, fn: Callable[[int, Any], float]) -> None:
         super().__init__()
         if not callable(fn):
-            raise ValueError(f"Scheduled needs a function of step and lr, got {fn!r}")
+            raise ValueError(f"Scheduled needs a function of step and lr, got {described(fn)}")
         self.fn = fn
 
     def step(self, sizes: Tensor, state: State, context: Context) -> tuple[Tensor, State]:
@@ -68,7 +69,16 @@ class Scheduled(Threshold):
 def as_policy(threshold: float | Threshold) -> Threshold:
     """Return a number as ``Fixed``, and a policy as a copy, so that no state is shared.
 
+    ``ValueError`` for anything else.
+
     >>> as_policy(2.0)
     Fixed(value=2.0)
     """
-    return copy.deepcopy(threshold) if isinstance(threshold, Threshold) else Fixed(threshold)
+    if isinstance(threshold, Threshold):
+        return copy.deepcopy(threshold)
+    if not isinstance(threshold, Number | Tensor):
+        raise ValueError(
+            "threshold must be a number or a policy such as EMA(); by name: "
+            f"cliplab.create('autoclip', ...), got {described(threshold)}"
+        )
+    return Fixed(threshold)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from cliplab.checks import check_count, check_positive, may_look
+from cliplab.checks import check_count, check_positive, described, may_look
 from cliplab.thresholds.base import Context, State, Threshold
 
 
@@ -16,12 +17,13 @@ class Percentile(Threshold):
     """A percentile of the sizes seen so far, the current one included (AutoClip).
 
     ``limit = percentile_p(n_1..n_t)``: exact with linear interpolation for a part's first 4,096
-    sizes; beyond that the lower neighbouring size from a log-histogram, within 0.5 %. With
-    ``window`` the last ``window`` sizes only, always exact. The cost of a step does not grow.
-    NaN for a part that is not active. Source: Seetharaman et al. 2020.
+    sizes; beyond that the lower neighbouring size from a log-histogram, within 0.5 % (a size below
+    1e-20 counts as 1e-20). With ``window`` the last ``window`` sizes only, always exact. The cost
+    of a step does not grow. NaN for a part that is not active. A percentile between 0 and 1, which
+    may be meant as a share, is warned of. Source: Seetharaman et al. 2020.
     """
 
-    exact_sizes = 4096
+    exact_sizes = 4096  # up to as many fp32 holds a rank and three digits of what is beyond it
     # Bins of 0.99 % in blocks, so that a rank is found in two short sums; edges reach 1e40.
     _low, _ratio, _blocks, _shift = math.log(1e-20), math.log(1.0099), 110, 7
     _block = 1 << _shift
@@ -30,12 +32,17 @@ class Percentile(Threshold):
         super().__init__()
         self.percentile = check_positive("percentile", percentile, zero=True)
         if self.percentile > 100:
-            raise ValueError(f"percentile must be between 0 and 100, got {percentile!r}")
+            raise ValueError(f"percentile must be between 0 and 100, got {described(percentile)}")
+        if 0 < self.percentile < 1:
+            share = f"for a share of {self.percentile:g} give {100 * self.percentile:g}"
+            text = f"percentile is in percent: {self.percentile:g} is nearly the minimum; {share}"
+            warnings.warn(text, UserWarning, stacklevel=2)
         self.window = None if window is None else check_count("window", window)
 
     def start(self, n_parts: int, device: torch.device) -> State:
         """Begin with nothing seen."""
-        ordered = torch.full((n_parts, self.window or self.exact_sizes), math.inf, device=device)
+        shape = (n_parts, self.window or self.exact_sizes)
+        ordered = torch.full(shape, math.inf, dtype=torch.float32, device=device)
         state = {"ordered": ordered, "count": torch.zeros(n_parts, dtype=torch.long, device=device)}
         if self.window is not None:
             return {**state, "sizes": ordered.clone()}
@@ -75,7 +82,8 @@ class Percentile(Threshold):
         return limit, after
 
     def _exact(self, ordered: Tensor, count: Tensor) -> Tensor:
-        position = ((count - 1) * (self.percentile / 100))[:, None]
+        wide = torch.float64 if ordered.shape[1] > Percentile.exact_sizes else torch.float32
+        position = ((count - 1).to(wide) * (self.percentile / 100))[:, None]
         below, above = position.long(), position.ceil().long()
         low, high = ordered.gather(1, below), ordered.gather(1, above)
         return low.lerp(high, (position - below).to(low))[:, 0]
@@ -88,13 +96,13 @@ class Percentile(Threshold):
         state["blocks"].scatter_add_(1, bins >> self._shift, one)
 
     def _estimate(self, state: State, count: Tensor) -> Tensor:
-        rank = torch.minimum(((count - 1) * (self.percentile / 100)).long(), count - 1)[:, None]
+        rank = ((count - 1).double() * (self.percentile / 100)).long()[:, None]
         passed = state["blocks"].cumsum(dim=1) <= rank
         block = passed.sum(dim=1, keepdim=True).clamp_(max=self._blocks - 1)
         rank = rank - (state["blocks"] * passed).sum(dim=1, keepdim=True)
         own = state["bins"].gather(1, block[:, :, None].expand(-1, 1, self._block))[:, 0]
         index = (block[:, 0] << self._shift) + (own.cumsum(dim=1) <= rank).sum(dim=1)
-        return torch.exp((index + 0.5) * self._ratio + self._low)
+        return torch.exp((index.float() + 0.5) * self._ratio + self._low)
 
 
 def _insert(ordered: Tensor, values: Tensor) -> Tensor:

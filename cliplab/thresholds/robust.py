@@ -1,8 +1,9 @@
 """Policies from robust statistics of the last sizes: one that clips spikes, one that skips them.
 
-Both keep raw sizes and use only their order: the size of a spike never enters a limit, a run of
-spikes shorter than a quarter of the window cannot carry it away, and a new level is followed once
-it fills a quarter of the window, however far off it is.
+Both keep raw sizes and use only their order: no spike enters a limit by its size, and a run of them
+cannot carry it away while it fills at most a quarter of the window. A higher level, however far
+off, is in the upper quartile after ``window // 4 + 1`` sizes and in the median after
+``window // 2 + 1``; each policy says which of them it takes to follow.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ import math
 import torch
 from torch import Tensor
 
-from cliplab.checks import check_count, check_positive
-from cliplab.thresholds.base import Context, State, Threshold
+from cliplab.checks import check_count
+from cliplab.thresholds.base import Context, State, Threshold, check_single
 
 _SIGMAS = 1.349  # between the quartiles of a normal distribution
 _LARGEST = torch.finfo(torch.float32).max  # fills a window: sorted last
@@ -28,8 +29,10 @@ class RobustSpike(Threshold):
     clipped. The current size is not part of its own limit, so a larger spike never gives a smaller
     step. Zeros are not learnt; the very first size meets no limit (``inf``).
 
-    It stops spikes and follows levels. Under a learning rate that is too high norms creep up and
-    this limit goes with them, as every relative one does: ``Bounded`` sets an end to that.
+    It stops spikes and follows levels: one that stays, however far off, is clipped no more after
+    ``window // 4 + 1`` steps if ``deviations * (window - 1) >= 1.35 * (prior + window - 1)``, as by
+    default, else after ``window // 2 + 1``. Under a learning rate that is too high norms creep up
+    and this limit goes with them, as every relative one does: ``Bounded`` sets an end to that.
 
     >>> policy = RobustSpike()
     >>> policy.init(1)
@@ -46,10 +49,10 @@ class RobustSpike(Threshold):
         prior: float = 16.0,
     ) -> None:
         super().__init__()
-        self.deviations = check_positive("deviations", deviations)
+        self.deviations = check_single("deviations", deviations)
         self.window = check_count("window", window)
-        self.spread = check_positive("spread", spread)
-        self.prior = check_positive("prior", prior)
+        self.spread = check_single("spread", spread)
+        self.prior = check_single("prior", prior)
 
     def start(self, n_parts: int, device: torch.device) -> State:
         """Begin with an empty window."""
@@ -61,6 +64,7 @@ class RobustSpike(Threshold):
         n = last.float()
         total = (high / low).log() * n + self.prior * self.spread * _SIGMAS
         limit = middle * (total / (n + self.prior) * (self.deviations / _SIGMAS)).exp()
+        limit = torch.where(middle < _LARGEST, limit, math.inf)
         return limit, _put("sizes", state, sizes, sizes > 0)
 
 
@@ -70,8 +74,9 @@ class SpikeSkip(Threshold):
     ``limit = median + sigmas * max((q75 - q25) / 1.349, floor * |median|)`` of the last ``window``
     sizes, and alike of the last losses where a loss is given: one above its limit, NaN or inf makes
     the limit of the sizes 0. No limit (``inf``) before ``warmup`` sizes (losses). Skipped steps are
-    learnt, so a new level is accepted after at most ``window // 4 + 1`` skipped steps; one whose
-    loss is not finite is not, and neither is a size of 0.
+    learnt, so a level that stays is accepted after at most ``window // 4 + 1`` skipped steps
+    (``sigmas`` below 1.35: ``window // 2 + 1``); one whose loss is not finite is not learnt, and
+    neither is a size of 0.
 
     ``loss`` is a scalar; any other shape is a ``ValueError``. Source: the rule of OLMo-core's
     ``SkipStepOptimizer`` (mean and standard deviation), in order statistics.
@@ -81,12 +86,12 @@ class SpikeSkip(Threshold):
         self, sigmas: float = 6.0, window: int = 128, warmup: int = 64, floor: float = 0.02
     ) -> None:
         super().__init__()
-        self.sigmas = check_positive("sigmas", sigmas)
+        self.sigmas = check_single("sigmas", sigmas)
         self.window = check_count("window", window)
         self.warmup = check_count("warmup", warmup)
         if self.warmup > self.window:
-            raise ValueError(f"warmup must be at most window={window}, got {warmup!r}")
-        self.floor = check_positive("floor", floor)
+            raise ValueError(f"warmup must be at most window={self.window}, got {self.warmup}")
+        self.floor = check_single("floor", floor)
 
     def start(self, n_parts: int, device: torch.device) -> State:
         """Begin with empty windows."""
@@ -107,15 +112,16 @@ class SpikeSkip(Threshold):
         return torch.where(fine, limit, 0.0), after | _put("losses", state, loss, finite)
 
     def _limit(self, name: str, state: State) -> Tensor:
-        low, middle, high, last = _quartiles(name, state)
+        low, middle, high, _ = _quartiles(name, state)
         scale = torch.maximum((high - low) * (1 / _SIGMAS), middle.abs() * self.floor)
-        return torch.where(last + 1 >= self.warmup, middle + scale * self.sigmas, math.inf)
+        warm = state[f"{name}_seen"].squeeze(1) >= self.warmup
+        return torch.where(warm, middle + scale * self.sigmas, math.inf)
 
 
 def _window(name: str, n_parts: int, length: int, device: torch.device) -> State:
     """An empty window: values ``[n_parts, length]``, and how many there were ``[n_parts, 1]``."""
     return {
-        name: torch.full((n_parts, length), _LARGEST, device=device),
+        name: torch.full((n_parts, length), _LARGEST, dtype=torch.float32, device=device),
         f"{name}_seen": torch.zeros(n_parts, 1, dtype=torch.long, device=device),
     }
 
@@ -123,11 +129,13 @@ def _window(name: str, n_parts: int, length: int, device: torch.device) -> State
 def _quartiles(name: str, state: State) -> tuple[Tensor, ...]:
     """Lower quartile, median, upper quartile, and the rank of the largest, all ``[n_parts]``.
 
-    Of two middle values the lower one; ``_LARGEST`` three times for an empty window.
+    Of two middle values the lower one, but at most a quarter of the window is above the upper
+    quartile; ``_LARGEST`` three times for an empty window.
     """
     values, seen = state[name], state[f"{name}_seen"]
     last = seen.clamp(1, values.shape[1]) - 1
     ranks = last * torch.arange(1, 4, device=values.device) // 4
+    ranks[:, 2:].clamp_(min=last - values.shape[1] // 4)
     return (*values.sort(dim=1).values.gather(1, ranks).unbind(1), last.squeeze(1))
 
 

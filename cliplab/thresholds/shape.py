@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from cliplab.checks import check_positive
-from cliplab.thresholds.base import Context, State, Threshold
+from cliplab.thresholds.base import Context, State, Threshold, check_single
+from cliplab.thresholds.fixed import fitting
 
 
 class WeightRatio(Threshold):
@@ -16,8 +17,8 @@ class WeightRatio(Threshold):
 
     def __init__(self, ratio: float = 0.01, eps: float = 1e-3) -> None:
         super().__init__()
-        self.ratio = check_positive("ratio", ratio)
-        self.eps = check_positive("eps", eps, zero=True)
+        self.ratio = check_single("ratio", ratio)
+        self.eps = check_single("eps", eps, zero=True)
 
     def step(self, sizes: Tensor, state: State, context: Context) -> tuple[Tensor, State]:
         """Measure the weights and answer."""
@@ -25,7 +26,7 @@ class WeightRatio(Threshold):
 
 
 class RMS(Threshold):
-    """A limit on the root mean square of a part: ``limit = c * sqrt(entries)``.
+    """A limit on the root mean square of a part: ``limit = c * sqrt(entries)``, at least c.
 
     Source: the update clipping of Shazeer & Stern 2018 (Adafactor), on gradients.
     """
@@ -36,4 +37,4 @@ class RMS(Threshold):
 
     def step(self, sizes: Tensor, state: State, context: Context) -> tuple[Tensor, State]:
         """Count the entries and answer."""
-        return self.value * context.numels.to(sizes).sqrt(), {}
+        return fitting(self.value, sizes) * context.numels.to(sizes).clamp(min=1).sqrt(), {}

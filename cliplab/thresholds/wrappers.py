@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cliplab.checks import check_count, check_positive
+from cliplab.checks import check_count, check_positive, described
 from cliplab.thresholds.base import Context, State, Threshold
 from cliplab.thresholds.fixed import as_policy, fitting
 
@@ -41,19 +41,18 @@ class Wrapper(Threshold):
 
     def check_state_dict(self, state: Mapping[str, Any]) -> None:
         """Raise ``ValueError`` if a state is not of this policy and its inner ones."""
-        given = sorted(state) if isinstance(state, Mapping) else state
-        if not isinstance(state, Mapping) or set(state) != {*self.state, *self.inner}:
-            names = sorted([*self.state, *self.inner])
-            raise ValueError(f"{type(self).__name__}: expected {names}, got {given}")
+        names, kind = [*self.state, *self.inner], type(self).__name__
+        if not isinstance(state, Mapping):
+            raise ValueError(f"{kind}: expected a state, got {described(state)}")
+        if set(state) != set(names):
+            raise ValueError(f"{kind}: expected {sorted(names)}, got {described([*state])}")
         super().check_state_dict({name: state[name] for name in self.state})
         for name, policy in self.inner.items():
             policy.check_state_dict(state[name])
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over all states, or none."""
-        self.check_state_dict(state)
-        for name, tensor in self.state.items():
-            self.state[name] = state[name].to(tensor).clone()
+        super().load_state_dict(state)
         for name, policy in self.inner.items():
             policy.load_state_dict(state[name])
 
@@ -136,11 +135,11 @@ class Switch(Wrapper):
 
     def __init__(self, cases: Sequence[tuple[Sequence[bool] | Tensor, float | Threshold]]) -> None:
         super().__init__()
-        self.cases = [
-            (torch.as_tensor(mask, dtype=torch.bool), as_policy(policy)) for mask, policy in cases
-        ]
-        if not self.cases:
-            raise ValueError("Switch needs at least one (mask, policy)")
+        if not isinstance(cases, Sequence) or not cases or any(not _is_pair(c) for c in cases):
+            raise ValueError(
+                f"Switch needs at least one (mask, policy), in a list, got {described(cases)}"
+            )
+        self.cases = [(_as_mask(mask), as_policy(policy)) for mask, policy in cases]
         lengths = {mask.numel() for mask, _ in self.cases}
         if len(lengths) > 1:
             raise ValueError(
@@ -171,3 +170,22 @@ class Switch(Wrapper):
             own = replace(context, active=context.active & mask, clean=False)
             limits = torch.where(mask, policy(sizes, own).to(limits), limits)
         return limits
+
+    def __repr__(self) -> str:
+        parts = [f"({int(mask.sum())} of {len(mask)} parts, {own!r})" for mask, own in self.cases]
+        return f"Switch([{', '.join(parts)}])"
+
+
+def _is_pair(case: object) -> bool:
+    return isinstance(case, tuple | list) and len(case) == 2
+
+
+def _as_mask(mask: Sequence[bool] | Tensor) -> Tensor:
+    """A mask as a tensor of bools, or ``ValueError``."""
+    try:
+        held = mask if isinstance(mask, Tensor) else torch.tensor(mask, device="cpu")
+    except (TypeError, ValueError, RuntimeError):
+        held = torch.empty(0)
+    if held.dtype is not torch.bool or held.ndim != 1:
+        raise ValueError(f"a mask must be a sequence of bools, one a part, got {described(mask)}")
+    return held

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from policies import POLICIES, context_of, feed, leaves, start
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import cliplab
@@ -21,9 +22,7 @@ from cliplab import (
     MovingAverage,
     Percentile,
     Queue,
-    RobustSpike,
     Scheduled,
-    SpikeSkip,
     Switch,
     TargetRate,
     Threshold,
@@ -31,67 +30,6 @@ from cliplab import (
     ZScore,
     as_policy,
 )
-from cliplab.thresholds import Known
-
-POLICIES = [
-    lambda: Fixed(1.0),
-    lambda: Decay(1.0, alpha=0.5, patience=2, floor=0.1),
-    lambda: TargetRate(0.3, initial=1.0, speed=0.5),
-    lambda: Scheduled(lambda step, lr: 2.0),
-    lambda: RMS(1.0),
-    lambda: MovingAverage(2.0, window=4, warmup=2),
-    lambda: EMA(1.1, beta=0.5, warmup=3),
-    lambda: EMA(1.1, beta=0.5, warmup=0),
-    lambda: ZScore(0.5, 0.7, warmup=3),
-    lambda: ZScore(0.5, 0.7, warmup=3, response="mean", learn_spikes=False),
-    lambda: ZScore(0.5, 0.7, warmup=3, response="level"),
-    lambda: Queue(length=4, initial=5.0),
-    lambda: WeightRatio(0.5),
-    lambda: Percentile(30.0),
-    lambda: Percentile(30.0, window=4),
-    lambda: RobustSpike(window=5),
-    lambda: SpikeSkip(window=5, warmup=3),
-    lambda: Switch([([True, False], Decay()), ([False, True], Percentile(50))]),
-    lambda: Bounded(ZScore(0.5, 0.7, warmup=3), 0.5, 2.0),
-    lambda: AfterWarmup(Bounded(MovingAverage(1.0, 2, 1), high=3.0), steps=3, until=Decay()),
-]
-
-
-def context_of(sizes, active=None, step=0):
-    """A context as a Clipper would make it, with weights of norm 2 and 9 entries a part."""
-    active = torch.ones(len(sizes), dtype=torch.bool) if active is None else active
-    fine = active & sizes.isfinite()
-    return Context(
-        active,
-        step,
-        lr=0.1,
-        measured=Known(
-            total_norm=sizes[fine].float().norm(),
-            weight_norms=torch.full((len(sizes),), 2.0),
-            numels=torch.full((len(sizes),), 9),
-        ),
-    )
-
-
-def feed(policy, stream, active=None, first=0):
-    """Limits of a two-part policy over a stream of sizes; both parts get the same."""
-    out = []
-    for step, size in enumerate(stream):
-        sizes = torch.full((2,), size)
-        out.append(policy(sizes, context_of(sizes, active, first + step)).clone())
-    return torch.stack(out) if out else torch.empty(0, 2)
-
-
-def start(make):
-    policy = make()
-    policy.init(2)
-    return policy
-
-
-def leaves(state):
-    """All tensors of a nested state, in order."""
-    nested = (leaves(v) if isinstance(v, dict) else [v] for v in state.values())
-    return [tensor for tensors in nested for tensor in tensors]
 
 
 def test_every_policy_is_tested_here():
@@ -272,7 +210,7 @@ def test_a_policy_without_a_clipper_says_what_it_needs(make):
         (lambda: AfterWarmup(1.0, 0), "steps must be an integer >= 1, got 0"),
         (lambda: MovingAverage(window=5, warmup=6), "warmup must be at most window=5, got 6"),
         (lambda: EMA(beta=1.0), "beta must be >= 0 and < 1, got 1.0"),
-        (lambda: EMA(warmup=-1), "warmup must be an integer >= 1, got -1"),
+        (lambda: EMA(warmup=-1), "warmup must be an integer >= 0, got -1"),
         (lambda: ZScore(response="clip"), "response must be reciprocal, mean or level, got 'clip'"),
         (lambda: ZScore(alpha=math.nan), "alpha must be a number >= 0, got nan"),
         (lambda: Queue(length=0), "length must be an integer >= 1, got 0"),

@@ -1,0 +1,85 @@
+"""Every policy, and streams of sizes for them."""
+
+import torch
+
+from cliplab import (
+    EMA,
+    RMS,
+    AfterWarmup,
+    Bounded,
+    Context,
+    Decay,
+    Fixed,
+    MovingAverage,
+    Percentile,
+    Queue,
+    RobustSpike,
+    Scheduled,
+    SpikeSkip,
+    Switch,
+    TargetRate,
+    WeightRatio,
+    ZScore,
+)
+from cliplab.thresholds import Known
+
+POLICIES = [
+    lambda: Fixed(1.0),
+    lambda: Decay(1.0, alpha=0.5, patience=2, floor=0.1),
+    lambda: TargetRate(0.3, initial=1.0, speed=0.5),
+    lambda: Scheduled(lambda step, lr: 2.0),
+    lambda: RMS(1.0),
+    lambda: MovingAverage(2.0, window=4, warmup=2),
+    lambda: EMA(1.1, beta=0.5, warmup=3),
+    lambda: EMA(1.1, beta=0.5, warmup=0),
+    lambda: ZScore(0.5, 0.7, warmup=3),
+    lambda: ZScore(0.5, 0.7, warmup=3, response="mean", learn_spikes=False),
+    lambda: ZScore(0.5, 0.7, warmup=3, response="level"),
+    lambda: Queue(length=4, initial=5.0),
+    lambda: WeightRatio(0.5),
+    lambda: Percentile(30.0),
+    lambda: Percentile(30.0, window=4),
+    lambda: RobustSpike(window=5),
+    lambda: SpikeSkip(window=5, warmup=3),
+    lambda: Switch([([True, False], Decay()), ([False, True], Percentile(50))]),
+    lambda: Bounded(ZScore(0.5, 0.7, warmup=3), 0.5, 2.0),
+    lambda: AfterWarmup(Bounded(MovingAverage(1.0, 2, 1), high=3.0), steps=3, until=Decay()),
+]
+
+
+def context_of(sizes, active=None, step=0):
+    """A context as a Clipper would make it, with weights of norm 2 and 9 entries a part."""
+    cpu = {"device": "cpu"}
+    active = torch.ones(len(sizes), dtype=torch.bool, **cpu) if active is None else active
+    fine = active & sizes.isfinite()
+    return Context(
+        active,
+        step,
+        lr=0.1,
+        measured=Known(
+            total_norm=sizes[fine].float().norm(),
+            weight_norms=torch.full((len(sizes),), 2.0, dtype=torch.float32, **cpu),
+            numels=torch.full((len(sizes),), 9, dtype=torch.long, **cpu),
+        ),
+    )
+
+
+def feed(policy, stream, active=None, first=0):
+    """Limits of a two-part policy over a stream of sizes; both parts get the same."""
+    out = []
+    for step, size in enumerate(stream):
+        sizes = torch.full((2,), size, dtype=torch.float32, device="cpu")
+        out.append(policy(sizes, context_of(sizes, active, first + step)).clone())
+    return torch.stack(out) if out else torch.empty(0, 2)
+
+
+def start(make):
+    policy = make()
+    policy.init(2)
+    return policy
+
+
+def leaves(state):
+    """All tensors of a nested state, in order."""
+    nested = (leaves(v) if isinstance(v, dict) else [v] for v in state.values())
+    return [tensor for tensors in nested for tensor in tensors]
