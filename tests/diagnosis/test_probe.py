@@ -2,9 +2,13 @@
 
 import copy
 import math
+import random
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from cliplab.diagnosis import find_threshold
@@ -136,6 +140,14 @@ def test_a_probe_leaves_no_trace(stepped, fails):
         (lambda: find_threshold(lambda step: -1.0), "norms >= 0, got -1"),
         (lambda: find_threshold(lambda step: 0.0), "every norm was 0"),
         (lambda: find_threshold(lambda step: 1, params=nn.Linear(1, 1)), "every norm was 0"),
+        (lambda: find_threshold(3.0), "step_fn must be a function, got 3.0"),
+        (lambda: find_threshold(lambda a, b: 1.0), r"take the step, or nothing; it takes \(a, b\)"),
+        (lambda: find_threshold(lambda *, a: 1.0), r"it takes \(\*, a\)"),
+        (lambda: find_threshold(lambda: "1"), "must return a number, the norm, got '1'"),
+        (lambda: find_threshold(lambda: torch.ones(2)), r"got a tensor of shape \(2,\)"),
+        (lambda: find_threshold(lambda: 1j), "got 1j"),
+        (lambda: find_threshold(lambda: 1.0, model=nn.LazyLinear(3)), "is lazy"),
+        (lambda: find_threshold(lambda: 1.0, params=nn.LazyLinear(3)), "is lazy"),
     ],
 )
 def test_bad_arguments_are_refused(call, complaint):
@@ -169,3 +181,207 @@ def test_a_lazy_model_wants_a_forward_pass_first(layer):
 def test_params_that_hold_none_are_not_taken_for_a_norm_returned(params):
     with pytest.raises(ValueError, match="no parameters to measure: params holds none"):
         find_threshold(lambda step: torch.tensor(0.7), params=params)
+
+
+@pytest.mark.parametrize(("centre", "spread"), [(1.24, 0.005), (104, 1.0), (1e-3, 1e-9), (7e5, 3)])
+def test_a_tenth_of_a_narrow_distribution_is_clipped(centre, spread):
+    draw = random.Random(0)
+    norms = [draw.gauss(centre, spread) for _ in range(400)]
+    probe = find_threshold(lambda step: norms[step], 400)
+    assert probe.threshold in norms
+    used = norms[40:]
+    share = sum(n > probe.threshold for n in used) / len(used)
+    assert share == pytest.approx(0.1, abs=0.005)
+    assert "10% of the norms were larger" in probe.advice
+
+
+@given(
+    st.lists(st.floats(0.1, 10), min_size=1, max_size=8),
+    st.sampled_from([1, 7, 30]),
+    st.sampled_from([1.0, 300.0]),
+)
+def test_the_advice_counts_what_was_larger(values, every, tail):
+    norms = [values[i % len(values)] * (tail if i % every == 0 else 1.0) for i in range(100)]
+    probe = find_threshold(lambda step: norms[step], 100)
+    if probe.found:
+        used = [n for n, stable in zip(norms, probe.stable.tolist(), strict=True) if stable]
+        share = sum(n > probe.threshold for n in used) / len(used)
+        assert f": {share:.0%} of the norms were larger" in probe.advice
+        assert share <= 0.5
+
+
+def test_norms_are_kept_as_they_were_measured():
+    wide = find_threshold(lambda step: 1e300 * (1 + step / 7), 50)
+    assert wide.norms.dtype == torch.float64
+    assert wide.norms.tolist() == [1e300 * (1 + step / 7) for step in range(50)]
+    single = find_threshold(lambda step: torch.tensor(1 + step / 7), 50)
+    assert single.norms.dtype == torch.float32
+    assert single.threshold in single.norms.tolist()
+
+
+@pytest.mark.parametrize("default", [torch.bfloat16, torch.float64, "meta"])
+def test_defaults_of_torch_change_no_norm(default):
+    expected = find_threshold(lambda step: 1 + step % 10 / 7, 60)
+    torch.set_default_device("meta") if default == "meta" else torch.set_default_dtype(default)
+    try:
+        found = find_threshold(lambda step: 1 + step % 10 / 7, 60)
+    finally:
+        torch.set_default_device(None)
+        torch.set_default_dtype(torch.float32)
+    assert found.threshold == expected.threshold
+    assert torch.equal(found.norms, expected.norms)
+
+
+class Step:
+    """A step that is a method."""
+
+    def __init__(self):
+        self.seen = []
+
+    def without(self):
+        self.seen.append(None)
+        return 1.0
+
+    def taking(self, step):
+        self.seen.append(step)
+        return 1.0
+
+    def maybe(self, step=None, verbose=False):
+        self.seen.append(step)
+        return 1.0
+
+
+def test_a_step_takes_its_number_or_nothing():
+    step = Step()
+    find_threshold(step.without, 2)
+    find_threshold(step.taking, 2)
+    find_threshold(step.maybe, 2)
+    find_threshold(lambda *args: step.taking(*args), 2)
+    assert step.seen == [None, None, 0, 1, 0, 1, 0, 1]
+    assert find_threshold(abs, 30).norms.tolist() == list(range(30))
+
+
+def small(**options):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 1))
+    return model, torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, **options)
+
+
+def train(model, optimizer):
+    optimizer.zero_grad()
+    model(torch.randn(6, 4)).square().mean().backward()
+    optimizer.step()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_all_that_was_changed_in_place_is_the_same_object_with_the_same_bits(fails):
+    model, _ = small()
+    rate = torch.tensor(0.1)
+    optimizer = torch.optim.Adam(model.parameters(), lr=rate, capturable=False)
+    train(model, optimizer)
+    extra = nn.Parameter(torch.ones(2))
+    optimizer.param_groups[0]["history"] = [rate.clone()]
+    optimizer.counter = 5
+    weight, buffer = model[0].weight, model[1].running_mean
+    moments = optimizer.state[weight]
+    group, params = optimizer.param_groups[0], optimizer.param_groups[0]["params"]
+    objects = [rate, weight, buffer, weight.grad, group["history"][0], *moments.values()]
+    values = [t.clone() for t in objects]
+    names, states, held = list(group), len(optimizer.state), weight.grad
+
+    def step_fn():
+        optimizer.param_groups[0]["lr"].mul_(0.5)
+        group["history"].append(3)
+        group["history"][0].zero_()
+        group["new"] = 1
+        optimizer.counter += 1
+        if len(optimizer.param_groups) == 1:
+            optimizer.add_param_group({"params": [extra]})
+        extra.grad = torch.ones(2)
+        model.new = 1
+        model[1].running_mean = torch.ones(3)
+        model[0].weight = nn.Parameter(torch.zeros(3, 4))
+        weight.data.zero_()
+        held.zero_()
+        train(model, optimizer)
+        if fails:
+            raise KeyboardInterrupt
+
+    if fails:
+        with pytest.raises(KeyboardInterrupt):
+            find_threshold(step_fn, 3, model=model, optimizer=optimizer)
+    else:
+        find_threshold(step_fn, 3, model=model, optimizer=optimizer)
+    assert model[0].weight is weight
+    assert model[1].running_mean is buffer
+    assert optimizer.param_groups == [group]
+    assert group["params"] is params
+    assert list(group) == names
+    assert group["lr"] is rate
+    assert optimizer.state[weight] is moments
+    assert len(optimizer.state) == states
+    assert optimizer.counter == 5
+    now = [rate, weight, buffer, weight.grad, *group["history"], *moments.values()]
+    assert all(a is b for a, b in zip(now, objects, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(now, values, strict=True))
+    rate.fill_(0.0)  # the owner's tensor still is the optimizer's
+    before = weight.detach().clone()
+    train(model, optimizer)
+    assert torch.equal(weight, before)
+
+
+def test_training_goes_on_as_if_there_had_been_no_probe():
+    runs = []
+    for probe in (False, True):
+        model, optimizer = small()
+        train(model, optimizer)
+        random.seed(3)
+        np.random.seed(3)  # noqa: NPY002
+        if probe:
+
+            def step_fn(step, model=model, optimizer=optimizer):
+                model.eval()
+                random.random()
+                np.random.rand()  # noqa: NPY002
+                train(model.train(), optimizer)
+
+            find_threshold(step_fn, 4, model=model, optimizer=optimizer)
+        drawn = random.random(), np.random.rand()  # noqa: NPY002
+        for _ in range(5):
+            train(model, optimizer)
+        runs.append((drawn, model.state_dict(), optimizer.state_dict()["state"]))
+    (drawn, weights, state), (drawn_too, weights_too, state_too) = runs
+    assert drawn == drawn_too
+    assert same(weights, weights_too)
+    assert same(state, state_too)
+
+
+def test_gradients_of_parameters_are_given_back_without_a_model():
+    weight = nn.Parameter(torch.ones(2))
+    weight.grad = kept = torch.tensor([1.0, 2.0])
+
+    def step_fn(step):
+        (weight * step).sum().backward()
+
+    probe = find_threshold(step_fn, 30, params=[weight])
+    assert probe.norms.tolist() == pytest.approx([step * math.sqrt(2) for step in range(30)])
+    assert weight.grad is kept
+    assert kept.tolist() == [1.0, 2.0]
+
+
+def test_buffers_that_share_their_memory_are_left_alone():
+    model = nn.Linear(2, 1)
+    model.register_buffer("mask", torch.ones(1).expand(5))
+    model.register_buffer("nothing", None)
+    mask = model.mask
+    find_threshold(lambda: model(torch.ones(3, 2)).sum().backward(), 30, model=model)
+    assert model.mask is mask
+
+
+def test_sparse_gradients_are_given_back():
+    model = nn.Embedding(5, 2, sparse=True)
+    model(torch.tensor([1, 3])).sum().backward()
+    grad, values = model.weight.grad, model.weight.grad.to_dense()
+    find_threshold(lambda: model(torch.tensor([0])).sum().backward(), 30, model=model)
+    assert model.weight.grad is grad
+    assert torch.equal(grad.to_dense(), values)
