@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from cliplab.history import show
 from cliplab.thresholds import AnyStep, as_column
 
 
@@ -56,5 +57,11 @@ class ClipReport:
         """Whether the step should be left out."""
         return self._read(self._step.skipped).bool()
 
+    def _columns(self) -> dict[str, Tensor]:
+        return {name: getattr(self, name) for name in self.fields}
+
     def __repr__(self) -> str:
-        return f"ClipReport({', '.join(f'{k}={getattr(self, k)!r}' for k in self.fields)})"
+        return show.report_line(type(self).__name__, self._columns())
+
+    def _repr_html_(self) -> str:
+        return show.report_table(self._columns())

@@ -1,27 +1,25 @@
-"""What leaves a history: numbers, files, other tools' logs, replays, and a live figure."""
+"""What leaves a history and comes back: files, and other tools' logs."""
 
 from __future__ import annotations
 
-import csv
-import math
-import pickle
-from collections.abc import Sequence
+import io
+import zipfile
+from array import array
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from cliplab.history.columns import ClipReport
-from cliplab.history.ring import Ring
-from cliplab.thresholds import Step, respond
+from cliplab.history.ring import COLUMNS, LAST_STEP, Ring
+from cliplab.history.tables import read_csv
 
 FORMAT = "cliplab history 1"
-FLAGS = ("clipped", "skipped")
-WORDS = {"True": 1.0, "False": 0.0, "": math.nan}  # what pandas writes
-
+DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 SomeRing = TypeVar("SomeRing", bound=Ring)
+Value = TypeVar("Value")
 
 
 class Writer(Protocol):
@@ -29,34 +27,6 @@ class Writer(Protocol):
 
     def add_scalar(self, tag: str, scalar_value: float, global_step: int) -> object:
         """Log a number."""
-
-
-def tidy(history: Ring) -> dict[str, Tensor | list[str]]:
-    """Return columns with one entry per step and part, on the CPU."""
-    steps, names = len(history), history.part_names
-    columns: dict[str, Tensor | list[str]] = {
-        "step": torch.arange(steps).repeat_interleave(len(names)) + history.first_step,
-        "part": torch.arange(len(names)).repeat(steps),
-    }
-    if history.labels and not history.scalar:
-        columns["label"] = names * steps
-    for name in (*ClipReport.fields, "effective_lr"):
-        columns[name] = getattr(history, name).cpu().flatten()
-    columns["lr"] = history.lr.repeat_interleave(len(names))
-    return columns
-
-
-def write_csv(history: Ring, path: str | Path) -> None:
-    """Write the tidy columns; flags as 0 and 1."""
-    columns = tidy(history)
-    values = [
-        (c.int() if name in FLAGS else c).tolist() if isinstance(c, Tensor) else c
-        for name, c in columns.items()
-    ]
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(columns)
-        rows.writerows(zip(*values, strict=True))
 
 
 def write_scalars(history: Ring, writer: Writer, tag: str) -> None:
@@ -70,7 +40,7 @@ def write_scalars(history: Ring, writer: Writer, tag: str) -> None:
 
 
 def save(history: Ring, path: str | Path) -> None:
-    """Write tensors, numbers and text only."""
+    """Write tensors, numbers and text only, with the checksums that ``load`` looks at."""
     state = {
         "format": FORMAT,
         "labels": history.labels,
@@ -80,63 +50,102 @@ def save(history: Ring, path: str | Path) -> None:
         "rows": history.rows.cpu(),
         "lr": history.lr,
     }
-    torch.save(state, path)
+    checked = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(True)
+    try:
+        with open(path, "wb") as file:
+            torch.save(state, file)
+    finally:
+        torch.serialization.set_crc32_options(checked)
 
 
 def load(path: str | Path, kind: type[SomeRing]) -> SomeRing:
-    """Read what ``save`` or ``write_csv`` wrote."""
-    if Path(path).suffix == ".csv":
-        return _read_csv(Path(path), kind)
+    """Read what ``save`` or ``write_csv`` wrote: ``OSError`` if it cannot be read at all."""
+    data = Path(path).read_bytes()
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, KeyError, ValueError) as error:
-        raise ValueError(f"{path} is not a saved history: {error}") from None
+        if Path(path).suffix.lower() == ".csv":
+            return read_csv(_decode(data), kind)
+        return _read(_unpickle(data), kind)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _decode(data: bytes) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not a table in UTF-8: {error.reason} at byte {error.start}") from None
+
+
+def _unpickle(data: bytes) -> Any:
+    """The content of a file of ``torch.save``, of which nothing is run."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            damaged = archive.testzip()  # torch itself does not look
+        if damaged is None:
+            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception:  # foreign readers fail in their own ways, and torch's advises to trust it
+        pass
+    raise ValueError("not a saved history: damaged, or no file of History.save")
+
+
+def _read(state: Any, kind: type[SomeRing]) -> SomeRing:
+    """The history of a state of ``save``, every field of which is what it must be."""
     if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise ValueError(f"{path} is not a saved history: expected a file of History.save")
-    history = kind(state["labels"], scalar=state["scalar"], max_bytes=state["max_bytes"])
-    return _fill(history, state["rows"], state["lr"].tolist(), state["first_step"])
-
-
-def _fill(history: SomeRing, rows: Tensor, lrs: Sequence[float], first_step: int) -> SomeRing:
-    history.first_step = first_step
-    for row, lr in zip(rows, lrs, strict=True):
-        history.append(row, lr)
+        raise ValueError("not a saved history: expected a file of History.save")
+    field = _Fields(state)
+    rows, lrs = field.tensor("rows", 3), field.tensor("lr", 1)
+    steps, columns, parts = rows.shape
+    field.must("rows", columns == COLUMNS, f"{COLUMNS} columns")
+    flags = rows[:, -2:]
+    field.must("rows", not bool((rows[:, 0] < 0).any()), "norms >= 0")
+    field.must("rows", bool(((flags == 0) | (flags == 1) | flags.isnan()).all()), "flags 0 or 1")
+    field.must("lr", len(lrs) == steps, f"{steps} numbers, one for each step")
+    labels = field.of("labels", list)
+    field.must("labels", all(type(label) is str for label in labels), "names")
+    field.must("labels", not steps or len(labels) <= parts, f"names of {parts} parts")
+    scalar = field.of("scalar", bool)
+    field.must("scalar", not scalar or parts == 1, f"False for {parts} parts")
+    history = kind(labels, scalar=scalar, max_bytes=field.whole("max_bytes", 1))
+    history.first_step = field.whole("first_step", 0)
+    history.extend(rows, array("d", lrs.tolist()))
     return history
 
 
-def _read_csv(path: Path, kind: type[SomeRing]) -> SomeRing:
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            lines = list(csv.DictReader(file))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path} is not a table: {error}") from None
-    if not lines or "norm_before" not in lines[0]:
-        raise ValueError(f"{path}: expected a table with a column norm_before")
-    parts = len({line.get("part", "") for line in lines})
-    if [line.get("part", "") for line in lines] != [
-        line.get("part", "") for line in lines[:parts]
-    ] * (len(lines) // parts):
-        raise ValueError(f"{path}: expected every step to list the same parts in the same order")
+class _Fields:
+    """The fields of a saved state; ``ValueError`` for one that is not what it must be."""
 
-    def column(name: str, missing: Tensor | float) -> Tensor:
-        if name not in lines[0]:
-            return torch.as_tensor(missing).expand(len(lines) // parts, parts)
-        numbers = [_number(path, i, name, line[name]) for i, line in enumerate(lines, 2)]
-        return torch.tensor(numbers).reshape(-1, parts)
+    def __init__(self, state: dict[str, Any]) -> None:
+        self._state = state
 
-    sizes, limits = column("norm_before", 0), column("threshold", math.inf)
-    step = respond(sizes, limits, sizes.isfinite())  # for what the table does not say
-    factor, clipped = column("factor", step.factor), column("clipped", step.clipped)
-    after = column("norm_after", sizes * factor)
-    columns = Step(sizes, after, limits, factor, clipped, column("skipped", 0.0))
-    labels = [line["label"] for line in lines[:parts]] if "label" in lines[0] else []
-    history = kind(labels, scalar=parts == 1)
-    rows = torch.stack(columns, dim=1)
-    return _fill(history, rows, column("lr", math.nan)[:, 0].tolist(), int(column("step", 0)[0, 0]))
+    def must(self, name: str, fine: bool, expected: str) -> None:
+        """Refuse a field that is not fine."""
+        if not fine:
+            raise ValueError(f"not a saved history: {name} must be {expected}")
 
+    def of(self, name: str, kind: type[Value]) -> Value:
+        """A field of just this type."""
+        value = self._state.get(name)
+        if type(value) is not kind:
+            raise ValueError(f"not a saved history: {name} must be of type {kind.__name__}")
+        return value
 
-def _number(path: Path, line: int, name: str, text: str | None) -> float:
-    try:
-        return WORDS[text] if text in WORDS else float(text or "")
-    except ValueError:
-        raise ValueError(f"{path}, line {line}: {name} is {text!r}, expected a number") from None
+    def whole(self, name: str, least: int) -> int:
+        """A field that is a whole number of at least so much."""
+        number = self.of(name, int)
+        self.must(name, least <= number <= LAST_STEP, f"a whole number >= {least}")
+        return number
+
+    def tensor(self, name: str, axes: int) -> Tensor:
+        """A field that is a tensor of plain numbers, all of which the file held."""
+        value = self.of(name, Tensor)
+        fine = (
+            value.layout is torch.strided
+            and not value.is_nested
+            and value.device.type == "cpu"
+            and value.dtype in DTYPES
+            and value.ndim == axes
+            and value.is_contiguous()
+        )
+        self.must(name, fine, f"numbers on {axes} axes")
+        return value.detach()

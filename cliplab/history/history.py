@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from cliplab.history import files
+from cliplab.history import files, show, tables
 from cliplab.history.live import Live
-from cliplab.history.replay import replay
+from cliplab.history.replay import Clips, replay
 from cliplab.history.ring import Ring
 from cliplab.history.summary import summarise
 
@@ -31,6 +31,12 @@ class History(Ring):
     torch.Size([0])
     """
 
+    def __repr__(self) -> str:
+        return show.history_line(self)
+
+    def _repr_html_(self) -> str:
+        return show.history_table(self)
+
     def summary(self) -> dict[str, Any]:
         """Return what happened in a few plain numbers; NaN where nothing is known.
 
@@ -46,14 +52,19 @@ class History(Ring):
         """
         return summarise(self)
 
-    def replay(self, policy: float | Threshold) -> History:
+    def replay(self, policy: float | Threshold | Clips) -> History:
         """Return the history that ``policy`` would have made of the recorded raw norms.
 
         Open loop: with other limits the weights, and so all later norms, would have been others;
         read it for the first steps, or where clipping is rare. ``factor = min(1, limit / size)``;
-        steps with a non-finite size are not learnt and count as skipped; the recorded learning
-        rates are kept. A policy that needs the weights or the loss cannot be replayed:
-        ``ValueError``. The result is on the CPU.
+        ``SpikeSkip`` skips the steps above its limit; steps with a non-finite size are not learnt
+        and count as skipped; the recorded learning rates are kept. A clipper stands for its policy,
+        from the start, and its mode: so a method is replayed by name,
+        ``history.replay(cliplab.create("autoclip", model))``.
+
+        ``ValueError`` for what is no policy, and for one that needs the weights: they are not
+        recorded, as losses are not (``SpikeSkip`` then goes by the sizes). The result is on the
+        CPU.
         """
         return replay(self, policy)
 
@@ -70,14 +81,14 @@ class History(Ring):
         """Return one tidy row per step (and part) as a pandas data frame."""
         import pandas
 
-        columns = files.tidy(self)
+        columns = tables.tidy(self)
         return pandas.DataFrame(
             {k: c.numpy() if isinstance(c, Tensor) else c for k, c in columns.items()}
         )
 
     def to_csv(self, path: str | Path) -> None:
-        """Write one tidy row per step (and part); ``History.load`` reads it back."""
-        files.write_csv(self, path)
+        """Write one tidy row per step (and part); ``History.load`` reads back the same numbers."""
+        tables.write_csv(self, path)
 
     def to_tensorboard(self, writer: files.Writer, tag: str = "clip") -> None:
         """Hand all recorded steps to a ``SummaryWriter`` (or what has its ``add_scalar``)."""
@@ -91,7 +102,8 @@ class History(Ring):
     def load(path: str | Path) -> History:
         """Read a file of ``save``, or a ``.csv`` with at least a column ``norm_before``.
 
-        In a ``.csv`` other columns are those of ``to_frame``; what is missing was not clipped.
-        ``OSError`` if there is no such file, ``ValueError`` if it holds something else.
+        In a ``.csv`` other columns are those of ``to_frame``; what is missing was not clipped, and
+        steps follow one another. Nothing in a file is ever run. ``OSError`` if it cannot be read,
+        ``ValueError`` if it is damaged, contradicts itself, or holds something else.
         """
         return files.load(path, History)

@@ -123,7 +123,7 @@ def test_data_that_cannot_be_fetched_is_one_line_and_nothing_starts(tmp_path, mo
         ("run 01 -f presets.ini", "expected a .toml, .yaml or .yml file"),
         ("diagnose none.pt", "cannot read none.pt: No such file"),
         ("diagnose notebooks", "cannot read notebooks: Is a directory"),
-        ("diagnose values.yaml", "values.yaml is not a saved history"),
+        ("diagnose values.yaml", "values.yaml: not a saved history"),
         ("diagnose loss.csv", "expected a table with a column norm_before"),
         ("diagnose loss.csv --lr 0", "'0' is not a positive number"),
         ("diagnose", "required: FILE"),
