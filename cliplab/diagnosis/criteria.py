@@ -8,10 +8,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from cliplab.checks import check_positive
-from cliplab.diagnosis.findings import SEVERITIES, Finding, Findings, Record
+from cliplab.diagnosis.findings import SEVERITIES, Finding, Findings, Record, Recorded, read
 from cliplab.history import History, quantiles
-from cliplab.thresholds import Step
 
 MIN_STEPS = 50  # a share of steps is then known to about 0.07
 MIN_SPIKES = 100  # two windows of the running median
@@ -32,30 +30,17 @@ DOMINANT = 0.9  # of the squared norm: without this part the norm would be a thi
 SKIPPED = 0.05  # of the steps: data and time are lost
 
 
-def diagnose(history: History, lr: float | None = None) -> Findings:
+def diagnose(history: History | Recorded, lr: float | None = None) -> Findings:
     """Return what a history shows, the worst first; an empty list if nothing is wrong.
 
-    ``lr`` is used where the history has no learning rates. The criteria are the constants of this
-    module. Clip frequency alone does not tell a good run from a bad one (the best and the worst
-    settings may clip every step), so compare the loss before following an advice.
+    A ``Clipper`` is taken for its history. ``lr`` is used where that has no learning rates. The
+    criteria are the constants of this module. Clip frequency alone does not tell a good run from a
+    bad one (the best and the worst settings may clip every step), so compare the loss before
+    following an advice.
 
-    ``ValueError`` for a learning rate that is not positive.
+    ``ValueError`` for what has no history, and for a learning rate that is not positive.
     """
-    given = math.nan if lr is None else check_positive("lr", lr)
-    columns = Step(*(column.cpu() for column in history.columns))
-    norms = columns.size.double()
-    lrs = history.lr[history.lr.isfinite()]
-    record = Record(
-        norms,
-        columns.limit.double(),
-        columns.clipped.bool(),
-        columns.skipped.bool(),
-        norms.isfinite().all(dim=1),
-        norms.norm(dim=1),
-        [] if history.scalar or norms.shape[1] == 1 else history.part_names,
-        history.first_step,
-        float(lrs.median()) if len(lrs) else given,
-    )
+    record = read(history, lr)
     checks: tuple[Callable[[Record], Iterator[Finding]], ...] = (
         _find_nonfinite, _find_skipped, _find_rates, _find_trend, _find_spikes,
         _find_dominant, _find_too_short,
@@ -142,7 +127,8 @@ def _find_rates(record: Record) -> Iterator[Finding]:
     share = (record.clipped[counts] & ~record.skipped[counts]).double().mean(dim=0)
     limit = quantiles(limits.flatten(), (0.5,))[0]
     if not bool(record.clipped[counts].any()):
-        ratio = float((limits / norms).min())
+        ratios = (limits / norms)[(norms > 0) & ~limits.isnan()]  # of parts with a gradient
+        ratio = float(ratios.min()) if len(ratios) else math.inf
         yield Finding(
             "never clips",
             "info",
@@ -201,7 +187,7 @@ def _find_trend(record: Record) -> Iterator[Finding]:
     if len(logs) < MIN_TREND:
         return
     blocks = logs[len(logs) - BLOCKS * length :].reshape(BLOCKS, length).median(dim=1).values
-    i, j = torch.triu_indices(BLOCKS, BLOCKS, offset=1)
+    i, j = torch.triu_indices(BLOCKS, BLOCKS, offset=1, device="cpu")
     differences = blocks[j] - blocks[i]
     tau = float(differences.sign().mean())
     rise = math.exp(float((differences / (j - i)).median()) * (BLOCKS - 1))

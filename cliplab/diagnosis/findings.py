@@ -5,9 +5,13 @@ from __future__ import annotations
 import html
 import math
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from torch import Tensor
+
+from cliplab.checks import check_positive, described
+from cliplab.history import History
+from cliplab.thresholds import Step
 
 Severity = Literal["critical", "warning", "info"]
 SEVERITIES: tuple[Severity, ...] = ("critical", "warning", "info")
@@ -73,3 +77,31 @@ class Record:
     def steps(self) -> Tensor:
         """The numbers of the finite steps."""
         return self.fine.nonzero()[:, 0] + self.first_step
+
+
+class Recorded(Protocol):
+    """What has a history, as a ``Clipper`` has."""
+
+    history: History
+
+
+def read(source: History | Recorded, lr: float | None) -> Record:
+    """The record of a history, or of what has one; ``lr`` where it has no learning rates."""
+    given = math.nan if lr is None else check_positive("lr", lr)
+    history = source if isinstance(source, History) else getattr(source, "history", None)
+    if not isinstance(history, History):
+        raise ValueError(f"diagnose needs a History or a Clipper, got {described(source)}")
+    columns = Step(*(column.cpu() for column in history.columns))
+    norms = columns.size.double()
+    lrs = history.lr[history.lr.isfinite()]
+    return Record(
+        norms,
+        columns.limit.double(),
+        columns.clipped.bool(),
+        columns.skipped.bool(),
+        norms.isfinite().all(dim=1),
+        norms.norm(dim=1),
+        [] if history.scalar or norms.shape[1] == 1 else history.part_names,
+        history.first_step,
+        float(lrs.median()) if len(lrs) else given,
+    )
