@@ -150,6 +150,7 @@ def test_decay_lowers_after_hits_in_a_row_and_never_rises(stream, initial, alpha
             hits, limit = 0, min(limit, max(alpha * found, floor))
 
 
+@pytest.mark.slow
 @given(
     st.integers(0, 999),
     st.floats(0.001, 0.999),
@@ -316,6 +317,7 @@ def old_sizes(seed, count):
     return (1 + 0.01 * torch.rand(count, generator=draw)).tolist()
 
 
+@pytest.mark.slow
 @given(
     WINDOWS,
     st.floats(0.01, 1.0),
@@ -337,6 +339,7 @@ def test_a_level_is_accepted_after_a_quarter_of_any_window(
     assert until_accepted(policy, old, level) <= window // 4 + 1
 
 
+@pytest.mark.slow
 @given(WINDOWS, st.floats(0.01, 1.35), st.floats(1e-6, 0.1), LEVELS, OLD)
 def test_with_few_sigmas_a_level_is_accepted_after_half_of_the_window(
     window, sigmas, floor, level, seed
@@ -345,6 +348,7 @@ def test_with_few_sigmas_a_level_is_accepted_after_half_of_the_window(
     assert until_accepted(policy, old_sizes(seed, 2 * window), level) <= window // 2 + 1
 
 
+@pytest.mark.slow
 @given(WINDOWS, st.floats(1.35, 20), st.floats(-50, 50), st.floats(0.5, 1e6), OLD)
 def test_a_level_of_the_loss_is_accepted_after_a_quarter_of_any_window(
     window, sigmas, loss, rise, seed
@@ -360,6 +364,7 @@ def test_a_level_of_the_loss_is_accepted_after_a_quarter_of_any_window(
     assert skipped <= window // 4 + 1
 
 
+@pytest.mark.slow
 @given(WINDOWS, st.floats(0.05, 20), st.floats(1e-3, 2), st.floats(0.1, 100), LEVELS, OLD)
 @example(12, 3.0, 0.35, 16.0, 1e6, 0)
 @example(64, 1.5, 0.35, 16.0, 1e6, 0)
@@ -376,6 +381,7 @@ def test_a_level_is_followed_after_a_quarter_or_a_half_of_the_window(
     assert steps <= (window // 4 if soon else window // 2) + 1
 
 
+@pytest.mark.slow
 @given(
     WINDOWS,
     st.sampled_from(["robust", "skip"]),
