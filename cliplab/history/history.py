@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,11 +72,20 @@ class History(Ring):
     def watch(self, every: float = 1.0) -> Live:
         """Draw the history in a notebook, again at most every ``every`` seconds while it grows.
 
-        Drawing waits for the device and takes at most a tenth of the time. ``close()`` the
-        result, or use it as a context manager; then nothing is drawn any more. Outside of a
-        notebook nothing is drawn at all. Needs ``cliplab[lab]``.
+        The last steps are drawn when the cell ends that took them. Drawing waits for the device
+        and takes about a tenth of the time at most (one slow drawing alone does not count, as the
+        first is). ``close()`` the result, or use it as a context manager; then nothing is drawn
+        any more. Outside of a notebook nothing is drawn at all: a ``UserWarning`` says so. Needs
+        ``cliplab[lab]``.
         """
-        return Live(self, every)
+        live = Live(self, every)
+        if not live.is_open:
+            warnings.warn(
+                "watch() draws in a notebook only: here nothing is drawn. print(history) or "
+                "plots.overview(history) show what was recorded",
+                stacklevel=2,
+            )
+        return live
 
     def to_frame(self) -> pandas.DataFrame:
         """Return one tidy row per step (and part) as a pandas data frame."""

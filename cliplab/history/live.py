@@ -11,14 +11,18 @@ from types import TracebackType
 from cliplab.checks import check_positive
 from cliplab.history.ring import Ring
 
+Show = Callable[[bytes], object]  # of a PNG
+
 
 class Live:
     """A figure that follows a history; ``close()`` it, or use it as a context manager."""
 
     def __init__(self, history: Ring, every: float) -> None:
         self._every = check_positive("every", every, zero=True)
-        self._history, self._next = history, 0.0
-        self._show = _find_display()
+        self._history = history
+        self._next = self._cost = 0.0  # when to draw again, what the last drawing took (seconds)
+        self._drawn = 0  # number of steps there had been
+        self._show, self._forget = _find_notebook(self._draw_the_rest)
         if history.follower is not None:
             history.follower.close()
         if self._show is not None:
@@ -37,29 +41,46 @@ class Live:
         try:
             self._draw()
         except Exception as error:
-            self._history.follower = None
+            self._stop()
             warnings.warn(f"watch() stopped: {error!r}", stacklevel=2)
+        self._drawn = self._steps()
         now = time.monotonic()
-        self._next = now + max(self._every, 9 * (now - begun))
+        before, self._cost = self._cost, now - begun
+        # A slow drawing among fast ones, as the first one is, is no reason to wait.
+        self._next = now + max(self._every, 9 * min(before, self._cost))
 
     def close(self) -> None:
-        """Draw a last time and stop."""
+        """Draw what is not drawn yet, and stop."""
+        self._draw_the_rest()
         if self.is_open:
+            self._stop()
+
+    def _draw_the_rest(self, *_: object) -> None:
+        if self.is_open and self._drawn < self._steps():
             self._next = 0.0
             self.update()
-            self._history.follower = None
+
+    def _steps(self) -> int:
+        return self._history.first_step + len(self._history)
+
+    def _stop(self) -> None:
+        self._history.follower = None
+        self._forget()
 
     def _draw(self) -> None:
+        import matplotlib as mpl
         from matplotlib.figure import Figure
 
         from cliplab import plots
 
         if self._show is None or not len(self._history):
             return
-        figure = Figure(figsize=plots.WIDE, layout="constrained")
-        plots.overview(self._history, figure=figure)
-        image = io.BytesIO()
-        figure.savefig(image, format="png", dpi=80)
+        with mpl.rc_context():
+            plots.theme()
+            figure = Figure(figsize=plots.WIDE, layout="constrained")
+            plots.overview(self._history, figure=figure)
+            image = io.BytesIO()
+            figure.savefig(image, format="png", dpi=80)
         self._show(image.getvalue())
 
     def __enter__(self) -> Live:
@@ -73,17 +94,30 @@ class Live:
     ) -> None:
         self.close()
 
+    def __repr__(self) -> str:
+        state = "open until close()" if self.is_open else "closed"
+        return f"Live({self._drawn} steps drawn, {state})"
 
-def _find_display() -> Callable[[bytes], object] | None:
-    """Return what shows a PNG in this notebook, always in the same place; None without one."""
+
+def _find_notebook(at_cell_end: Callable[..., None]) -> tuple[Show | None, Callable[[], None]]:
+    """What shows a PNG in this notebook, always in the same place, and what ends it.
+
+    ``at_cell_end`` is called until then. Outside of a notebook nothing is shown: None.
+    """
     try:
         from IPython import get_ipython
         from IPython.display import HTML, Image, display
     except ImportError:
-        return None
-    if not hasattr(get_ipython(), "kernel"):
-        return None
+        return None, lambda: None
+    shell = get_ipython()
+    if not hasattr(shell, "kernel"):
+        return None, lambda: None
     from cliplab import plots  # noqa: F401  (says now, not in the training loop, what is missing)
 
     handle = display(HTML(""), display_id=True)
-    return lambda png: handle.update(Image(data=png))
+    shell.events.register("post_run_cell", at_cell_end)
+
+    def forget() -> None:
+        shell.events.unregister("post_run_cell", at_cell_end)
+
+    return lambda png: handle.update(Image(data=png)), forget

@@ -1,8 +1,6 @@
 """The ring, the numbers read off it, files, replays and the live figure."""
 
 import math
-import sys
-import time
 
 import pytest
 import torch
@@ -10,7 +8,7 @@ from needs import need
 from torch import nn
 
 from cliplab.clipper import Clipper
-from cliplab.history import ClipReport, History, live
+from cliplab.history import ClipReport, History
 from cliplab.thresholds import Fixed, MovingAverage, Percentile, Step, Threshold
 
 COLUMNS = (*ClipReport.fields, "effective_lr", "lr", "total", "nonfinite", "shares")
@@ -329,90 +327,3 @@ class NeedsWeights(Threshold):
 def test_what_cannot_be_replayed_is_refused(policy, complaint):
     with pytest.raises(ValueError, match=complaint):
         filled([1.0]).replay(policy)
-
-
-# --- the live figure --------------------------------------------------------------------------
-
-
-@pytest.fixture
-def shown(monkeypatch):
-    """What was shown; drawing itself is the business of the notebook's test."""
-    pictures = []
-    monkeypatch.setattr(live, "_find_display", lambda: pictures.append)
-    monkeypatch.setattr(live.Live, "_draw", lambda figure: figure._show(len(figure._history)))
-    return pictures
-
-
-def test_a_live_figure_is_drawn_at_intervals_and_once_more_at_the_end(shown, monkeypatch):
-    now = [100.0]
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    history = History(scalar=True)
-    with history.watch(every=10) as figure:
-        for _ in range(25):
-            history.append(row(2.0), 0.1)
-            now[0] += 1
-        assert len(shown) == 3
-        assert figure.is_open
-    assert len(shown) == 4
-    assert not figure.is_open
-    history.append(row(2.0), 0.1)
-    figure.close()
-    assert shown == [1, 11, 21, 25]
-
-
-def test_drawing_takes_at_most_a_tenth_of_the_time(monkeypatch):
-    now, drawn = [0.0], []
-
-    def draw(figure):
-        now[0] += 5.0  # a slow figure
-        drawn.append(now[0])
-
-    monkeypatch.setattr(live, "_find_display", lambda: print)
-    monkeypatch.setattr(live.Live, "_draw", draw)
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    history = History(scalar=True)
-    history.watch(every=0)
-    for _ in range(100):
-        history.append(row(2.0), 0.1)
-        now[0] += 1
-    assert len(drawn) == 3
-    assert drawn[1] - drawn[0] >= 50
-
-
-def test_a_figure_that_fails_never_ends_a_training(shown, monkeypatch):
-    monkeypatch.setattr(live.Live, "_draw", lambda figure: 1 / 0)
-    history = History(scalar=True)
-    figure = history.watch(0)
-    with pytest.warns(UserWarning, match=r"watch\(\) stopped: ZeroDivisionError"):
-        history.append(row(2.0), 0.1)
-    history.append(row(2.0), 0.1)
-    assert not figure.is_open
-    assert len(history) == 2
-
-
-def test_a_second_watch_takes_over(shown):
-    history = History(scalar=True)
-    first = history.watch()
-    second = history.watch()
-    assert (first.is_open, second.is_open) == (False, True)
-
-
-def test_without_a_notebook_nothing_is_drawn():
-    history = History(scalar=True)
-    with history.watch() as figure:
-        history.append(row(2.0), 0.1)
-        assert not figure.is_open
-    assert len(history) == 1
-
-
-@pytest.mark.parametrize("every", [-1, math.nan, "1", True])
-def test_a_bad_interval_is_refused(every):
-    with pytest.raises(ValueError, match="every must be a number >= 0"):
-        History().watch(every)
-
-
-def test_what_is_missing_for_figures_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "seaborn", None)
-    monkeypatch.delitem(sys.modules, "cliplab.plots", raising=False)
-    with pytest.raises(ImportError, match=r"pip install 'cliplab\[lab\]'"):
-        __import__("cliplab.plots")
