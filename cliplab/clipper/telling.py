@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
-from cliplab.checks import may_look
+from cliplab.checks import described, may_look
 from cliplab.clipper.engine import Engine
 from cliplab.parts import tell
 from cliplab.thresholds import Fixed, Threshold
@@ -37,7 +37,7 @@ def hinting(make: Callable[P, T]) -> Callable[P, T]:
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
         for word in WORDS_FOR_THE_LIMIT & kwargs.keys():
             raise TypeError(
-                f"a Clipper has no argument {word!r}: its limit is threshold={kwargs[word]!r}"
+                f"a Clipper has no argument {word!r}: its limit is threshold={described(kwargs[word])}"
                 ' (of every entry: scope="element")'
             )
         return make(*args, **kwargs)

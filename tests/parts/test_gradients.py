@@ -12,10 +12,10 @@ from cliplab import Clipper, MovingAverage
 
 def test_channels_last_and_transposed_gradients_are_clipped_in_place():
     weight = nn.Parameter(torch.randn(6, 4, 3, 3).to(memory_format=torch.channels_last))
-    weight.grad = torch.randn(6, 4, 3, 3).to(memory_format=torch.channels_last)
     matrix = nn.Parameter(torch.randn(300, 400).t())
-    matrix.grad = torch.randn(300, 400).t()
     for scope, limit in (("global", 1e-2), ("tensor", 1e-4), ("unit", 1e-7)):
+        weight.grad = torch.randn(6, 4, 3, 3).to(memory_format=torch.channels_last)
+        matrix.grad = torch.randn(300, 400).t()
         raw = [p.grad.clone() for p in (weight, matrix)]
         report = Clipper([weight, matrix], limit, scope=scope).clip()
         if scope == "global":
