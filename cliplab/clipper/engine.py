@@ -13,7 +13,7 @@ from cliplab.checks import NonFiniteGradientError, described, may_look
 from cliplab.clipper import fast_step
 from cliplab.clipper.nonfinite import Watch
 from cliplab.history import History
-from cliplab.norms import DOUBLE, combine, total_norm
+from cliplab.norms import DOUBLE, combine, whole
 from cliplab.parts import (
     Gradients,
     Hand,
@@ -112,7 +112,7 @@ class Engine:
         """Show the next step's loss to the policy; for loss-aware policies used with ``attach``."""
         given: object = loss
         if isinstance(given, Tensor):
-            self._loss = given.detach()
+            self._loss = whole(given.detach())
         elif isinstance(given, Real):
             self._loss = torch.tensor(float(given), dtype=torch.float32, device="cpu")
         else:
@@ -214,13 +214,15 @@ class Engine:
 
     def _clamp_(self, grads: Gradients, step: Step[Tensor], scale: Tensor | None) -> Step[Tensor]:
         """Clamp every entry; the factor is the L2 norm after over the one before."""
-        present = [g for g in grads if g is not None]
-        before = total_norm(present)
+        before = self._norm(grads)
         limits = step.limit if scale is None else step.limit * scale.to(step.limit)
         self.partition.clamp_(grads, torch.where(step.skipped.bool(), math.inf, limits))
         usable = (before > 0) & before.isfinite()
-        factor = torch.where(usable, total_norm(present) / before, 1.0).to(step.factor)
+        factor = torch.where(usable, self._norm(grads) / before, 1.0).to(step.factor)
         return step._replace(factor=factor * step.factor)
+
+    def _norm(self, grads: Gradients) -> Tensor:
+        return combine(self.partition.measure(grads, 2.0)[0], 2.0)
 
 
 def _hands_of(policy: Threshold) -> tuple[Hand | None, Hand | None]:

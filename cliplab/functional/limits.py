@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cliplab.checks import check_positive, described, may_look
-from cliplab.norms import scale_
+from cliplab.norms import check_layout, scale_, whole
 from cliplab.parts import Hand, gradients, tell, watched
 
 
@@ -18,7 +18,7 @@ def _limit(name: str, value: float | Tensor) -> float | Tensor:
     """A checked number; a tensor that cannot be looked at is taken as it is, without axes."""
     if not isinstance(value, Tensor):
         return check_positive(name, value, zero=True)
-    held = value.detach()
+    held = whole(value.detach())
     return check_positive(name, held, zero=True) if may_look(held) else held.reshape(())
 
 
@@ -39,6 +39,7 @@ def _parameters(parameters: nn.Module | Tensor | Iterable[Tensor]) -> list[Tenso
     listed = _tensors(given, 'a module or tensors, such as group["params"]')
     if not listed and isinstance(parameters, Generator):
         tell("an empty generator was given: nothing is clipped")
+    check_layout(listed)
     return list({id(p): p for p in listed}.values())
 
 

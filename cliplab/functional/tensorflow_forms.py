@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from cliplab.checks import described
 from cliplab.functional.limits import _limit, _scale_unless_one, _tensors
 from cliplab.functional.torch_forms import get_total_norm
-from cliplab.norms import dense, row_norms
+from cliplab.norms import add_slices, dense, is_partial, local, reduced, row_norms, whole
 from cliplab.thresholds import clip_factor
 
 Tensors = Tensor | Iterable[Tensor | None]
@@ -36,7 +36,10 @@ def clip_by_value_(tensors: Tensors, min: float, max: float) -> None:
             raise ValueError(f"{name} must be a number, got {described(bound)}")
     if min > max:
         raise ValueError(f"min must be at most max={max!r}, got {min!r}")
-    for entries in dense(_listed(tensors)):
+    listed = _listed(tensors)
+    if any(map(is_partial, listed)):
+        raise ValueError("addends of ranks cannot be clamped one by one: redistribute them first")
+    for entries in dense(listed):
         entries.clamp_(min=min, max=max)
 
 
@@ -59,9 +62,10 @@ def clip_by_norm_(
         if dim is None:
             _scale_unless_one([tensor], _factor(get_total_norm([tensor]), limit))
             continue
-        dims = _axes(dim, tensor)
-        kept = [1 if d in dims else size for d, size in enumerate(tensor.shape)]
-        tensor.mul_(_factor(row_norms(tensor, dims), limit).reshape(kept).to(tensor.dtype))
+        dims, summed, own = _axes(dim, tensor), reduced(tensor), local(tensor)
+        norms = add_slices(row_norms(local(summed), dims), summed, dims, 2.0)
+        kept = [1 if d in dims else size for d, size in enumerate(own.shape)]
+        own.mul_(_factor(norms, limit).reshape(kept).to(own.dtype))
 
 
 def clip_by_global_norm_(
@@ -93,7 +97,7 @@ def _factor(norm: Tensor, limit: float | Tensor) -> Tensor:
 def _norm(given: object) -> Tensor:
     """A norm measured before, which may be inf or NaN, as a tensor."""
     if isinstance(given, Tensor):
-        return given.detach()
+        return whole(given.detach())
     if isinstance(given, bool) or not isinstance(given, Real):
         raise ValueError(f"use_norm must be a number or a tensor, got {described(given)}")
     return torch.tensor(float(given), dtype=torch.float32, device="cpu")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from cliplab.checks import NonFiniteGradientError, check_norm_type, check_positive, described
 from cliplab.functional.limits import _gradients, _limit, _scale_unless_one, _tensors, _watched
-from cliplab.norms import clamp_, dense, torch_norm
+from cliplab.norms import clamp_, dense, torch_norm, whole
 from cliplab.parts import Hand, mark, warn_if_clipped
 
 Parameters = nn.Module | Tensor | Iterable[Tensor]
@@ -106,7 +106,7 @@ def clip_grads_with_norm_(
     hand = _watched(_WITH_NORM, limit)
     if hand is not None:
         warn_if_clipped(held, hand)
-    _scale_unless_one(grads, _torchs_factor(limit, total_norm.detach()))
+    _scale_unless_one(grads, _torchs_factor(limit, whole(total_norm.detach())))
     if hand is not None:
         mark(held, hand)
 

@@ -7,14 +7,26 @@ Makes numbers: yes.
 from cliplab.norms.device import combine, wide_norm
 from cliplab.norms.entries import DOUBLE, LARGE, clamp_, dense, scale_
 from cliplab.norms.rows import all_row_norms, member_norms, rough_row_norms, row_norms
-from cliplab.norms.shards import add_shards, is_partial, is_sharded, local, reduced, shard_offset
+from cliplab.norms.shards import (
+    add_shards,
+    add_slices,
+    check_layout,
+    is_partial,
+    is_sharded,
+    local,
+    reduced,
+    shard_rows,
+    whole,
+)
 from cliplab.norms.totals import tensor_norms, torch_norm, total_norm
 
 __all__ = [
     "DOUBLE",
     "LARGE",
     "add_shards",
+    "add_slices",
     "all_row_norms",
+    "check_layout",
     "clamp_",
     "combine",
     "dense",
@@ -26,9 +38,10 @@ __all__ = [
     "rough_row_norms",
     "row_norms",
     "scale_",
-    "shard_offset",
+    "shard_rows",
     "tensor_norms",
     "torch_norm",
     "total_norm",
+    "whole",
     "wide_norm",
 ]

@@ -11,6 +11,7 @@ from cliplab.checks import may_look
 from cliplab.norms import device, host
 from cliplab.norms.device import combine
 from cliplab.norms.entries import HALF, precision
+from cliplab.norms.shards import add_shards, is_sharded, local, reduced, shard_rows
 
 Dims = Sequence[tuple[int, ...]]
 
@@ -37,8 +38,18 @@ def member_norms(tensors: Sequence[Tensor], norm_type: float = 2.0) -> Tensor:
     >>> member_norms([torch.tensor([[3.0], [0.0]]), torch.tensor([[4.0], [2.0]])])
     tensor([5., 2.])
     """
-    rows = [row_norms(t.reshape(len(t), -1), (1,), norm_type) for t in tensors if t.numel()]
+    rows = [_members(t, norm_type) for t in tensors if t.numel()]
     return combine(torch.stack(rows), norm_type)
+
+
+def _members(tensor: Tensor, norm_type: float) -> Tensor:
+    if not is_sharded(tensor):
+        return row_norms(tensor.reshape(len(tensor), -1), (1,), norm_type)
+    summed = reduced(tensor)
+    here = row_norms(local(summed), tuple(range(1, tensor.ndim)), norm_type)
+    norms = here.new_zeros(len(tensor))
+    norms[shard_rows(summed, 0)] = here
+    return add_shards([norms], [summed], norm_type)[0]
 
 
 def all_row_norms(

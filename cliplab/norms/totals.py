@@ -17,7 +17,7 @@ from cliplab.checks import may_look
 from cliplab.norms import device, host
 from cliplab.norms.device import combine
 from cliplab.norms.entries import HALF, dense
-from cliplab.norms.shards import add_shards, is_sharded
+from cliplab.norms.shards import add_shards, is_sharded, reduced
 
 
 def tensor_norms(tensors: Sequence[Tensor], norm_type: float = 2.0) -> Tensor:
@@ -32,6 +32,9 @@ def tensor_norms(tensors: Sequence[Tensor], norm_type: float = 2.0) -> Tensor:
     if not tensors:
         return torch.zeros(0)
     entries = dense(tensors)
+    if entries is not tensors:
+        tensors = [reduced(t) for t in tensors]
+        entries = dense(tensors)
     measure = host.tensor_norms if may_look(entries[0]) else device.tensor_norms
     norms = measure(entries, norm_type)
     if entries is tensors or not any(map(is_sharded, tensors)):

@@ -11,7 +11,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from cliplab.norms import add_shards, is_partial, is_sharded, local, reduced
+from cliplab.norms import (
+    add_shards,
+    check_layout,
+    is_partial,
+    is_sharded,
+    local,
+    reduced,
+)
 
 Gradients = Sequence[Tensor | None]
 
@@ -25,6 +32,8 @@ def gradients(params: Sequence[Tensor], *, rows: bool = False) -> list[Tensor | 
     found = [p.grad for p in params]
     for i, grad in enumerate(found):
         if grad is not None and (type(grad) is not Tensor or grad.layout is not strided):
+            if is_sharded(grad) and not is_sharded(params[i]):
+                raise ValueError("a plain parameter has a DTensor as its gradient: shard both")
             settled = _settle(grad, rows)
             if settled is not grad:
                 params[i].grad = found[i] = settled
@@ -50,6 +59,7 @@ class Partition:
 
     def __init__(self, params: Sequence[Tensor], n_parts: int) -> None:
         self.params, self.n_parts = list(params), n_parts
+        check_layout(self.params)
         self.sharded = any(map(is_sharded, self.params))
         self.device = local(self.params[0]).device
         self._masks: dict[tuple[int, ...], Tensor] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -16,10 +17,13 @@ from cliplab.norms import (
     is_sharded,
     local,
     row_norms,
-    shard_offset,
+    shard_rows,
 )
 from cliplab.parts.partition import Gradients, Partition, gradients
 from cliplab.parts.units import UnitView
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
 
 class RowParts(Partition):
@@ -36,14 +40,17 @@ class RowParts(Partition):
         super().__init__(params, self.counts[0] if members else sum(self.counts))
         self._shapes = [view.kept for view in self.views]
         self._dims = [view.dims for view in self.views]
+        self._rows_here: dict[tuple[object, ...], Tensor] = {}
         seen = zip(params, self.views, strict=True)
         self._regrouped = [i for i, (p, v) in enumerate(seen) if tuple(p.shape) != v.shape]
         self._few_calls = all(p.numel() for p in self.params)
-        for p, view in zip(self.params, self.views, strict=True):
+        for i, (p, view) in enumerate(zip(self.params, self.views, strict=True)):
             if is_sharded(p) and tuple(view.shape) != tuple(p.shape):
                 raise ValueError(
                     f"units of a grouped transposed convolution cannot be sharded, got {p.shape}"
                 )
+            if is_sharded(p):
+                self._on_this_rank(i, p)
 
     def read(self) -> list[Tensor | None]:
         """The gradients as they can be measured: sparse ones by whole rows."""
@@ -79,7 +86,7 @@ class RowParts(Partition):
             elif is_sharded(tensor):
                 rows = row_norms(local(tensor), view.dims, norm_type)
                 norms = rows.new_zeros(count)
-                norms[self._on_this_rank(i, len(rows))] = rows
+                norms[self._on_this_rank(i, tensor)] = rows
             else:
                 norms = row_norms(tensor.reshape(view.shape), view.dims, norm_type)
             cells.append(norms.to(self.device))
@@ -132,14 +139,18 @@ class RowParts(Partition):
             return values, own[tensor.indices()[0]].reshape(-1, *[1] * (values.ndim - 1))
         view, shape = self.views[i], self._shapes[i]
         if is_sharded(tensor):
-            tensor = local(tensor)
+            rows, tensor = self._on_this_rank(i, tensor), local(tensor)
             shape = UnitView(tuple(tensor.shape), view.dims).kept
-            own = own[self._on_this_rank(i, math.prod(shape))]
+            own = own[rows]
         elif len(view.shape) != tensor.ndim:
             tensor = tensor.view(view.shape)
         return tensor, own.reshape(shape)
 
-    def _on_this_rank(self, i: int, count: int) -> slice:
-        axes = [d for d in range(self.params[i].ndim) if d not in self.views[i].dims]
-        start = shard_offset(self.params[i], axes[0]) if axes else 0
-        return slice(start, start + count)
+    def _on_this_rank(self, i: int, tensor: DTensor) -> Tensor:
+        """Numbers of the rows that a shard holds, looked up once for each layout of a tensor."""
+        layout = (i, tensor.device_mesh, tensor.placements, tensor.device)
+        if layout not in self._rows_here:
+            axes = [d for d in range(tensor.ndim) if d not in self.views[i].dims]
+            one = torch.zeros(1, dtype=torch.long, device=tensor.device)
+            self._rows_here[layout] = shard_rows(tensor, axes[0]) if axes else one
+        return self._rows_here[layout]

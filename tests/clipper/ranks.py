@@ -13,10 +13,17 @@ import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 import torch.distributed.checkpoint.state_dict as states
+from layouts import LAYOUT_CASES
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
+from torch.distributed.tensor.parallel import (
+    ColwiseParallel,
+    RowwiseParallel,
+    SequenceParallel,
+    parallelize_module,
+)
 from torch.nn.parallel import DistributedDataParallel
 
 import cliplab
@@ -30,6 +37,32 @@ def make_model():
     return nn.Sequential(
         nn.Embedding(7, 6), nn.Flatten(), nn.Linear(12, 5), nn.Tanh(), nn.Linear(5, 1)
     )
+
+
+def make_wide_model():
+    """Layers that tensor parallelism splits evenly, and data parallelism then unevenly."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Embedding(10, 4),
+        nn.Flatten(),
+        nn.Linear(8, 6),
+        nn.Tanh(),
+        nn.Linear(6, 4),
+        nn.LayerNorm(4),
+        nn.Linear(4, 1),
+    )
+
+
+PLAN = {
+    "0": RowwiseParallel(input_layouts=Replicate()),
+    "2": ColwiseParallel(),
+    "4": RowwiseParallel(),
+}
+SEQUENCE_PLAN = PLAN | {
+    "4": RowwiseParallel(output_layouts=Shard(0)),
+    "5": SequenceParallel(sequence_dim=0, use_local_output=True),
+    "6": RowwiseParallel(input_layouts=Shard(0)),
+}
 
 
 def batch(step):
@@ -57,6 +90,7 @@ def train(model, clipper, optimizer, *, rank=0, world=1, steps=range(STEPS)):
         "norms": clipper.history.norm_before.flatten().tolist(),
         "limits": clipper.history.threshold.nan_to_num(posinf=1e9).flatten().tolist(),
         "skipped": clipper.history.skipped.flatten().tolist(),
+        "state": [float(x) for s in clipper.policy.state.values() for x in s.flatten()],
     }
 
 
@@ -77,10 +111,10 @@ def sgd(model):
     return torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
 
 
-def single():
+def single(make=make_model):
     results = {}
     for name, settings in SETTINGS.items():
-        model = make_model()
+        model = make()
         results[name] = train(model, Clipper(model, **copy.deepcopy(settings)), sgd(model))
     return results
 
@@ -130,6 +164,35 @@ def two_meshes(rank, world):
     return results
 
 
+def tensor_parallel(rank, world):
+    """Tensor parallelism alone: shards, and addends of the LayerNorm's gradients."""
+    mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("data", "tensor"))["tensor"]
+    results = {}
+    for name, settings in SETTINGS.items():
+        model = parallelize_module(make_wide_model(), mesh, SEQUENCE_PLAN)
+        clipper = Clipper(model, **copy.deepcopy(settings))
+        results[name] = train(model, clipper, sgd(model))
+    return results
+
+
+def two_dimensional(rank, world):
+    """``fully_shard`` over tensor parallelism, with replicas beside it or not."""
+    flat = init_device_mesh("cpu", (2, 2), mesh_dim_names=("data", "tensor"))
+    hybrid = init_device_mesh("cpu", (1, 2, 2), mesh_dim_names=("replica", "data", "tensor"))
+    results = {}
+    for name, settings in SETTINGS.items():
+        for mesh, data in ((flat, flat["data"]), (hybrid, hybrid["replica", "data"])):
+            if mesh is hybrid and name != "unit":
+                continue
+            model = parallelize_module(make_wide_model(), mesh["tensor"], PLAN)
+            fully_shard(model[2], mesh=data)
+            fully_shard(model, mesh=data)
+            clipper = Clipper(model, **copy.deepcopy(settings))
+            own = {"rank": mesh.get_coordinate()[-2], "world": 2}
+            results[f"{name} on {mesh.ndim} axes"] = train(model, clipper, sgd(model), **own)
+    return results
+
+
 def drop_ins(rank, world):
     """Stateless forms over DTensors of two meshes, a plain tensor and addends to be summed."""
     mesh = init_device_mesh("cpu", (world,))
@@ -166,6 +229,7 @@ def lonely(rank, world):
         params[1].grad = params[0].grad.clone()
     clipper = Clipper(params, MovingAverage(1.0, window=2, warmup=1), scope="tensor")
     sizes = clipper.clip().norm_before.tolist()
+    clamped = Clipper(params, 0.5, scope="element").clip()
     if rank == world - 1:
         params[0].grad.to_local().fill_(float("nan"))
     try:
@@ -173,7 +237,12 @@ def lonely(rank, world):
         raised = False
     except cliplab.NonFiniteGradientError:
         raised = True
-    return {"sizes": sizes, "raised": raised, "count": clipper.policy.state["count"].tolist()}
+    return {
+        "sizes": sizes,
+        "clamped": [float(clamped.norm_before), float(clamped.factor)],
+        "raised": raised,
+        "count": clipper.policy.state["count"].tolist(),
+    }
 
 
 def save(rank, world, folder):
@@ -218,7 +287,8 @@ def _pickled(state):
     return buffer
 
 
-CASES = {f.__name__: f for f in (ddp, fsdp, mixed, two_meshes, drop_ins, lonely)}
+TRAINED = (ddp, fsdp, mixed, two_meshes, tensor_parallel, two_dimensional)
+CASES = {f.__name__: f for f in (*TRAINED, drop_ins, lonely)} | LAYOUT_CASES
 FOLDER_CASES = {f.__name__: f for f in (save, resume)}
 
 

@@ -14,6 +14,9 @@ from waiting import LONG
 
 HERE = Path(__file__).parent
 
+LAYOUTS, PARALLEL = ("clipped", "stateless"), ("tensor_parallel", "two_dimensional")
+OTHERS = ("extremes", "loss", "refused")
+
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
@@ -28,7 +31,8 @@ def launch(folder, world, *cases):
     own = folder / f"{world}-{cases[0]}"
     own.mkdir()
     place = [str(own / "store"), str(own)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parents[1])}
+    paths = os.pathsep.join(map(str, (HERE.parents[1], HERE.parent)))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
     ranks = [
         subprocess.Popen(
             [
@@ -58,12 +62,24 @@ def launch(folder, world, *cases):
 
 
 @pytest.fixture(scope="module")
-def single():
-    """The same runs in one process."""
+def ranks():
+    """What the processes run, here."""
     specification = importlib.util.spec_from_file_location("ranks", HERE / "ranks.py")
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
-    return module.single()
+    return module
+
+
+@pytest.fixture(scope="module")
+def single(ranks):
+    """The same runs in one process."""
+    return ranks.single()
+
+
+@pytest.fixture(scope="module")
+def wide(ranks):
+    """The runs of the model for tensor parallelism in one process."""
+    return ranks.single(ranks.make_wide_model)
 
 
 @pytest.fixture(scope="module")
@@ -79,8 +95,13 @@ def four(two):
     return launch(folder, 4, "fsdp", "two_meshes", "drop_ins", "lonely", "resume")
 
 
+@pytest.fixture(scope="module")
+def layouts(tmp_path_factory):
+    return launch(tmp_path_factory.mktemp("layouts"), 4, *LAYOUTS, *PARALLEL, *OTHERS)
+
+
 def same_as(run, expected):
-    for key in ("weights", "norms", "limits"):
+    for key in ("weights", "norms", "limits", "state"):
         assert run[key] == pytest.approx(expected[key], rel=2e-4, abs=2e-5, nan_ok=True), key
     assert run["skipped"] == expected["skipped"]
 
@@ -90,6 +111,60 @@ def test_ranks_agree_bit_for_bit(two, four):
         for rank in ranks[1:]:
             for case in ("ddp", "fsdp", "mixed", "two_meshes", "drop_ins"):
                 assert rank.get(case) == ranks[0].get(case), case
+
+
+@pytest.mark.parametrize("case", LAYOUTS)
+def test_a_gradient_in_any_layout_is_measured_and_clipped_as_the_whole_one(layouts, case):
+    found = {
+        (name, rank): run["differ"][:5]
+        for rank, results in enumerate(layouts)
+        for name, run in results[case].items()
+        if run["differ"] or run["numbers"] != layouts[0][case][name]["numbers"]
+    }
+    assert found == {}
+
+
+def test_all_layouts_were_tried(layouts):
+    """The test above compares something."""
+    assert len(layouts[0]["clipped"]["tensor"]["numbers"]) > 2 * 100
+
+
+@pytest.mark.parametrize("case", PARALLEL)
+def test_tensor_parallel_training_gives_what_one_process_gives(layouts, wide, case):
+    for name, run in layouts[0][case].items():
+        same_as(run, wide[name.split(" on ")[0]])
+    assert all(results[case] == layouts[0][case] for results in layouts)
+
+
+def test_norms_over_ranks_keep_what_fp64_powers_lose(layouts):
+    for results in layouts:
+        for name, ratio in results["extremes"]["ratios"].items():
+            assert ratio == pytest.approx(1.0, rel=1e-6), name
+
+
+def test_a_nan_on_any_one_rank_is_known_to_all(layouts):
+    assert [results["extremes"]["bad"] for results in layouts] == [["nan"] * 8] * 4
+
+
+def test_a_loss_in_addends_is_shown_whole(layouts):
+    assert [results["loss"] for results in layouts] == [1.0] * 4
+
+
+def test_layouts_that_no_rank_can_measure_are_refused(layouts):
+    expected = {
+        "maximum": "summed or averaged, got placement P(max)",
+        "maximum, a tensor": "summed or averaged, got placement P(max)",
+        "ragged": "rows where",
+        "plain": "a plain parameter has a DTensor as its gradient",
+        "values of addends": "cannot be clamped one by one",
+        "flat": "use fully_shard",
+        "flat, a function": "use fully_shard",
+    }
+    outside = dict.fromkeys(("outside", "outside, a tensor"), "not in the mesh")
+    for rank, results in enumerate(layouts):
+        said = results["refused"]
+        wanted = expected | (outside if rank > 1 else {})
+        assert {name for name, part in wanted.items() if part not in said[name]} == set(), said
 
 
 @pytest.mark.parametrize("case", ["ddp", "fsdp", "mixed"])
@@ -127,6 +202,7 @@ def test_no_rank_hangs_and_all_agree_when_one_has_no_gradient_or_a_bad_one(two, 
         for rank in ranks:
             case = rank["lonely"]
             assert case["sizes"] == pytest.approx([math.sqrt(2 * world), math.sqrt(2)])
+            assert case["clamped"] == [1.0, 0.5]
             assert case["raised"]
             assert case["count"] == [1, 1]
 
