@@ -37,8 +37,8 @@ def hinting(make: Callable[P, T]) -> Callable[P, T]:
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
         for word in WORDS_FOR_THE_LIMIT & kwargs.keys():
             raise TypeError(
-                f"a Clipper has no argument {word!r}: its limit is threshold={described(kwargs[word])}"
-                ' (of every entry: scope="element")'
+                f"a Clipper has no argument {word!r}: its limit is "
+                f'threshold={described(kwargs[word])} (of every entry: scope="element")'
             )
         return make(*args, **kwargs)
 
