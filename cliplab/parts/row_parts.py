@@ -61,7 +61,8 @@ class RowParts(Partition):
         each = [p.numel() // max(k, 1) for p, k in zip(self.params, self.counts, strict=True)]
         if self.members:
             return torch.full((self.n_parts,), sum(each), device=self.device)
-        return torch.tensor(each).repeat_interleave(torch.tensor(self.counts)).to(self.device)
+        sizes, counts = (torch.tensor(given, device="cpu") for given in (each, self.counts))
+        return sizes.repeat_interleave(counts).to(self.device)
 
     def sizes(self, tensors: Gradients, norm_type: float) -> Tensor:
         """Sizes ``[n_parts]`` of tensors that are not sharded: in few calls where all are plain."""

@@ -91,7 +91,8 @@ def scale_units_(tensors: Sequence[Tensor], views: Sequence[UnitView], factor: T
         other = factor != 1
         if not bool(other.any()):
             return
-        owner = torch.arange(len(views)).repeat_interleave(torch.tensor(counts))
+        numbers = torch.arange(len(views), device="cpu")
+        owner = numbers.repeat_interleave(torch.tensor(counts, device="cpu"))
         changed = torch.unique_consecutive(owner[other]).tolist()
     own = torch.split(factor, counts)
     rows = _rows([tensors[i] for i in changed], [views[i] for i in changed])
