@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cliplab.checks import check_positive
-from cliplab.functional.limits import _are_plain, _parameters
+from cliplab.functional.limits import _are_plain, _unique
 from cliplab.parts import (
     Hand,
     RowParts,
@@ -44,7 +44,7 @@ def adaptive_clip_(
             [0.0000, 0.0010]])
     """
     ratio, floor = check_positive("clip_factor", clip_factor), check_positive("eps", eps)
-    params = [p for p in _parameters(parameters) if p.grad is not None]
+    params = [p for p in _unique(parameters) if p.grad is not None]
     if not params:
         return
     views, weights = unit_views(parameters, params), [p.detach() for p in params]

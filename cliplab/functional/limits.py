@@ -33,7 +33,7 @@ def _are_plain(tensors: list[Tensor]) -> bool:
     return all(type(t) is Tensor and t.layout is strided and t.device == first for t in tensors)
 
 
-def _parameters(parameters: nn.Module | Tensor | Iterable[Tensor]) -> list[Tensor]:
+def _unique(parameters: nn.Module | Tensor | Iterable[Tensor]) -> list[Tensor]:
     """Those of a module, or the tensors, each once."""
     given = parameters.parameters() if isinstance(parameters, nn.Module) else parameters
     listed = _tensors(given, 'a module or tensors, such as group["params"]')
@@ -62,7 +62,7 @@ def _gradients(
     parameters: nn.Module | Tensor | Iterable[Tensor],
 ) -> tuple[list[Tensor], list[Tensor]]:
     """All gradients that there are: themselves, and as they can be written to."""
-    params = [p for p in _parameters(parameters) if p.grad is not None]
+    params = [p for p in _unique(parameters) if p.grad is not None]
     with torch.no_grad():
         held = cast("list[Tensor]", gradients(params))
     return held, [grad.detach() for grad in held]

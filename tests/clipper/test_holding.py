@@ -7,6 +7,7 @@ import weakref
 import pytest
 import torch
 from making import with_gradients
+from needs import need
 from torch import nn
 from torch.distributed.fsdp import fully_shard
 
@@ -94,7 +95,7 @@ def test_a_wrapper_cannot_be_skipped_and_says_what_can(wrap, settings):
 
 
 def test_schedulefrees_wrapper_is_attached_to_by_its_base():
-    schedulefree = pytest.importorskip("schedulefree")
+    schedulefree = need("schedulefree", "parity")
     params = with_gradients([3.0, 4.0])
     optimizer = schedulefree.ScheduleFreeWrapper(torch.optim.SGD(params, lr=1.0), momentum=0.9)
     optimizer.train()

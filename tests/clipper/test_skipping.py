@@ -9,6 +9,7 @@ import warnings
 import pytest
 import torch
 from making import with_gradients
+from needs import need
 from torch import nn
 
 from cliplab import Clipper
@@ -121,7 +122,7 @@ def test_a_skipped_step_of_an_optimizer_of_torch_is_none(kind, settings):
 @pytest.mark.parametrize("settings", SKIPPING, ids=SPIKES.keys())
 @pytest.mark.parametrize("name", ["SGDScheduleFree", "AdamWScheduleFree", "RAdamScheduleFree"])
 def test_a_skipped_step_of_schedulefree_is_none(name, settings):
-    schedulefree = pytest.importorskip("schedulefree")
+    schedulefree = need("schedulefree", "parity")
 
     def make(params):
         optimizer = getattr(schedulefree, name)(params, lr=0.1)
@@ -138,7 +139,7 @@ def test_a_skipped_step_of_schedulefree_is_none(name, settings):
     ["AdaBelief", "Adan", "CAME", "DAdaptAdam", "Lamb", "Lion", "SOAP", "StableAdamW", "Lookahead"],
 )
 def test_a_skipped_step_of_pytorch_optimizer_is_none(name, settings):
-    library = pytest.importorskip("pytorch_optimizer")
+    library = need("pytorch_optimizer", "parity")
 
     def make(params):
         if name == "Lookahead":
@@ -150,7 +151,7 @@ def test_a_skipped_step_of_pytorch_optimizer_is_none(name, settings):
 
 @pytest.mark.filterwarnings("ignore")  # the library's own
 def test_ranger21_is_not_called_without_gradients():
-    library = pytest.importorskip("pytorch_optimizer")
+    library = need("pytorch_optimizer", "parity")
     assert_a_spike_is_no_step(
         lambda params: library.Ranger21(params, num_iterations=9, num_warm_up_iterations=1),
         {"mode": "skip"},

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from needs import need
 from torch import nn
 
 from cliplab.cli.main import main
@@ -107,7 +108,7 @@ def test_a_table_keeps_the_precision(folder, dtype):
     again = History.load(folder / "precise.csv")
     assert again.rows.dtype is dtype
     same(history, again)
-    pytest.importorskip("pandas")
+    need("pandas", "lab")
     history.to_frame().to_csv(folder / "frame.csv", index=False)
     same(history, History.load(folder / "frame.csv"))
 

@@ -6,6 +6,7 @@ import time
 
 import pytest
 import torch
+from needs import need
 
 from cliplab.history import History, live
 from cliplab.thresholds import Step
@@ -145,7 +146,7 @@ def test_what_is_missing_for_figures_is_named(monkeypatch):
 
 
 def test_a_drawing_leaves_the_style_of_other_figures_alone(monkeypatch):
-    mpl = pytest.importorskip("matplotlib")
+    mpl = need("matplotlib", "lab")
     pictures = []
     monkeypatch.setattr(live, "_find_notebook", lambda end: (pictures.append, lambda: None))
     before = dict(mpl.rcParams)

@@ -13,6 +13,9 @@ import cliplab
 from cliplab import Clipper
 from cliplab.parts import unit_views
 
+# One gradient is looked at by many clippers, one after the other.
+pytestmark = pytest.mark.filterwarnings("ignore:the same gradient is clipped twice")
+
 
 class Doubled(nn.Module):
     def forward(self, x):
