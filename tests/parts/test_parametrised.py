@@ -125,6 +125,7 @@ def per_group(layer):
     return (groups, getattr(layer, "out_channels", 1) // groups)
 
 
+@pytest.mark.filterwarnings("ignore:the same gradient is clipped twice")
 @pytest.mark.parametrize("how", COMPUTED)
 @pytest.mark.parametrize("layer", LAYERS)
 def test_looking_at_a_model_changes_nothing_in_it(layer, how):
@@ -158,6 +159,7 @@ def test_only_the_unit_that_made_an_output_is_clipped(how):
             assert p.grad.norm() == pytest.approx(1e-3, rel=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore:the same gradient is clipped twice")
 @pytest.mark.parametrize("how", ["plain", "spectral norm", "old spectral norm", "weight norm"])
 @pytest.mark.parametrize("layer", ["transposed conv2d", "grouped transposed conv"])
 def test_a_clipped_run_takes_the_power_iterations_of_the_forward_passes_only(layer, how):
