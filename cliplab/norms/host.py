@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from cliplab.norms import device
+from cliplab.norms.blocks import LONG, block_norms, is_long, pieces
 from cliplab.norms.entries import HALF, LARGE
 
 SHORT = 1 << 12  # entries up to which copying a tensor costs less than a call
@@ -22,10 +22,10 @@ def total_norm(entries: Sequence[Tensor], norm_type: float) -> Tensor:
     norms = plain_norms(entries, norm_type)
     if norm_type != 2:
         return device.combine(_again(norms, entries, norm_type), norm_type)
-    total = math.hypot(*norms.tolist())
+    total = _hypot(norms)
     if not is_safe(total, norms.dtype, norm_type):
-        total = math.hypot(*_again(norms, entries, norm_type).tolist())
-    return torch.tensor(total, dtype=norms.dtype)
+        total = _hypot(_again(norms, entries, norm_type))
+    return torch.tensor(total, dtype=norms.dtype, device=norms.device)
 
 
 def tensor_norms(entries: Sequence[Tensor], norm_type: float) -> Tensor:
@@ -43,17 +43,28 @@ def row_norms(tensor: Tensor, dims: tuple[int, ...], norm_type: float) -> Tensor
     rows = tensor.permute((*kept, *dims)).reshape(len(norms), -1)[bad]
     largest = plain_row_norms(rows, (1,), math.inf)
     usable = (largest > 0) & largest.isfinite()
-    divisor = torch.where(usable, largest, 1.0)
-    scaled = torch.linalg.vector_norm(rows / divisor[:, None], norm_type, dim=1) * divisor
-    return norms.masked_scatter(bad, torch.where(usable, scaled, norms[bad]))
+    divisor = largest[usable]
+    scaled = plain_row_norms(rows[usable] / divisor[:, None], (1,), norm_type) * divisor
+    return norms.masked_scatter(bad, norms[bad].masked_scatter(usable, scaled))
 
 
 def plain_norms(entries: Sequence[Tensor], norm_type: float) -> Tensor:
     """``tensor_norms`` without a look."""
     single = torch.float32
-    if norm_type == 2 and not [t for t in entries if t.dtype is not single or not t.is_cpu]:
-        return _blas_norms(entries)
-    return device.norms_summed_in(_own, entries, norm_type)
+    blas = norm_type == 2 and not [t for t in entries if t.dtype is not single or not t.is_cpu]
+    large = [i for i, t in enumerate(entries) if t.numel() >= LARGE]
+    if not large:
+        return _in_few_calls(entries, norm_type, blas)
+    long = [i for i in large if is_long(entries[i], entries[i].numel())]
+    norms = {i: block_norms(entries[i], tuple(range(entries[i].ndim)), norm_type) for i in long}
+    if blas and (dotted := [i for i in large if i not in norms and entries[i].is_contiguous()]):
+        flat = [entries[i].view(-1) for i in dotted]  # in one read each, at the speed of BLAS
+        squares = torch.stack([torch.dot(t, t) for t in flat])
+        norms |= zip(dotted, squares.sqrt().unbind(), strict=True)
+    if others := [i for i in range(len(entries)) if i not in norms]:
+        rest = _in_few_calls([entries[i] for i in others], norm_type, blas)
+        norms |= zip(others, rest.to(entries[0].device).unbind(), strict=True)
+    return torch.stack([norms[i] for i in range(len(entries))])
 
 
 def plain_row_norms(tensor: Tensor, dims: tuple[int, ...], norm_type: float) -> Tensor:
@@ -62,6 +73,9 @@ def plain_row_norms(tensor: Tensor, dims: tuple[int, ...], norm_type: float) -> 
         return device.row_norms(tensor, dims, norm_type)
     if not dims:  # rows of one entry; vector_norm would take no dims for all
         tensor, dims = tensor.unsqueeze(-1), (tensor.ndim,)
+    length = math.prod([tensor.shape[d] for d in dims]) if tensor.numel() > LONG else 0
+    if is_long(tensor, length):
+        return block_norms(tensor, dims, norm_type).flatten()
     norms: Tensor = torch.linalg.vector_norm(tensor, norm_type, dims, dtype=_own(tensor))
     return norms.flatten()
 
@@ -84,9 +98,10 @@ def _again(norms: Tensor, entries: Sequence[Tensor], norm_type: float) -> Tensor
         tensor = entries[i]
         largest = float(torch.linalg.vector_norm(tensor, math.inf)) if tensor.numel() else 0.0
         if 0 < largest < math.inf:
-            wide = tensor.to(device.wide(tensor))
-            values[i] = float(torch.linalg.vector_norm(wide / largest, norm_type)) * largest
-    return torch.tensor(values, dtype=norms.dtype) if bad else norms
+            kind, norm = device.wide(tensor), torch.linalg.vector_norm
+            each = [norm(piece.to(kind) / largest, norm_type) for piece in pieces(tensor)]
+            values[i] = float(norm(torch.stack(each), norm_type)) * largest
+    return torch.tensor(values, dtype=norms.dtype, device=norms.device) if bad else norms
 
 
 def is_safe(norm: float, dtype: torch.dtype, norm_type: float) -> bool:
@@ -99,6 +114,13 @@ def _smallest(dtype: torch.dtype, norm_type: float) -> float:
     """Norms below this may have lost entries whose powers are too small."""
     info = torch.finfo(dtype)
     return (info.tiny / info.eps**2) ** (1 / norm_type)  # type: ignore[no-any-return]
+
+
+def _hypot(norms: Tensor) -> float:
+    """L2 norm of norms in fp64; NaN where one is, which ``math.hypot`` forgets beside inf."""
+    values = norms.tolist()
+    total = math.hypot(*values)
+    return sum(values) if total == math.inf else total
 
 
 def _own(tensor: Tensor) -> torch.dtype | None:
@@ -119,21 +141,7 @@ def _join_vectors(entries: Sequence[Tensor]) -> Sequence[Tensor]:
     return [torch.cat(vectors), *others]
 
 
-def _blas_norms(entries: Sequence[Tensor]) -> Tensor:
-    """L2 norms of fp32 tensors on a CPU: large ones in one read each, at the speed of BLAS."""
-    large = [i for i, t in enumerate(entries) if t.numel() >= LARGE and t.is_contiguous()]
-    if not large:
+def _in_few_calls(entries: Sequence[Tensor], norm_type: float, blas: bool) -> Tensor:
+    if blas:
         return torch.stack(torch._foreach_norm(list(entries)))
-    flat = [entries[i].view(-1) for i in large]
-    roots = torch.stack([torch.dot(t, t) for t in flat]).sqrt()
-    if len(large) == len(entries):
-        return roots
-    norms: list[Any] = list(entries)
-    for i, root in zip(large, roots.unbind(), strict=True):
-        norms[i] = root
-    chosen = set(large)
-    small = [i for i in range(len(entries)) if i not in chosen]
-    values = torch._foreach_norm([entries[i] for i in small])
-    for i, value in zip(small, values, strict=True):
-        norms[i] = value
-    return torch.stack(norms)
+    return device.norms_summed_in(_own, entries, norm_type)

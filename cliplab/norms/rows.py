@@ -10,7 +10,7 @@ from torch import Tensor
 from cliplab.checks import may_look
 from cliplab.norms import device, host
 from cliplab.norms.device import combine
-from cliplab.norms.entries import HALF, precision
+from cliplab.norms.entries import precision
 from cliplab.norms.shards import add_shards, is_sharded, local, reduced, shard_rows
 
 Dims = Sequence[tuple[int, ...]]
@@ -95,12 +95,8 @@ def rough_row_norms(tensors: Sequence[Tensor], dims: Dims) -> Tensor:
     tensor([5.0000e+00, 1.0000e+25, 2.0000e+00])
     """
     if may_look(tensors[0]):
-        single, norm = torch.float32, torch.linalg.vector_norm
-        cells = [
-            norm(t, 2.0, own, dtype=single if t.dtype in HALF else None).view(-1)
-            for t, own in zip(tensors, dims, strict=True)
-        ]
-        norms = torch.cat(cells)
+        each = zip(tensors, dims, strict=True)
+        norms = torch.cat([host.plain_row_norms(t, own, 2.0) for t, own in each])
         if not bool(norms.isinf().any()):  # none overflowed
             return norms
     return torch.cat([row_norms(t, own) for t, own in zip(tensors, dims, strict=True)])

@@ -1,4 +1,4 @@
-"""The door for tensors: sizes of gradients, overflow-safe and accumulated in at least fp32.
+"""The door for tensors: sizes of gradients, overflow-safe, summed in fp32 blocks or wider.
 
 Here and in ``rows`` it is decided how: on the host side a plain sum is looked at, and taken again
 where it over- or underflowed; on the device side, where a look would wait for the device or break a
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from cliplab.checks import may_look
 from cliplab.norms import device, host
+from cliplab.norms.blocks import LONG, is_long
 from cliplab.norms.device import combine
 from cliplab.norms.entries import HALF, dense
 from cliplab.norms.shards import add_shards, is_sharded, reduced
@@ -60,11 +61,13 @@ def total_norm(tensors: Sequence[Tensor], norm_type: float = 2.0) -> Tensor:
 def torch_norm(tensors: Sequence[Tensor], norm_type: float) -> Tensor:
     """``total_norm`` by the operations of ``torch.nn.utils``, bit for bit, where these are right.
 
-    They are not for half-precision, mixed, sparse or sharded tensors, overflow and underflow.
+    They are not for half-precision, mixed, sparse or sharded tensors, overflow and underflow, and
+    on a CPU for fp32 tensors of more than ``LONG`` entries.
     """
     full = [t for t in tensors if t.numel()] if norm_type == math.inf else list(tensors)
     kinds = {(t.device, t.dtype, t.layout) for t in full}
     single = len(kinds) == 1 and full[0].dtype not in HALF and full[0].layout is torch.strided
+    single = single and not [t for t in full if t.numel() > LONG and is_long(t, t.numel())]
     if single and not any(type(t) is not Tensor and is_sharded(t) for t in full):
         norms = torch._foreach_norm(full, norm_type)
         norm: Tensor = torch.linalg.vector_norm(torch.stack(norms), norm_type)
