@@ -193,6 +193,18 @@ def two_dimensional(rank, world):
     return results
 
 
+def too_early(rank, world):
+    """What is said of a clipper that was built before ``fully_shard``."""
+    model = make_model()
+    clipper = Clipper(model, 1.0)
+    fully_shard(model)
+    try:
+        clipper.attach(sgd(model))
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
 def drop_ins(rank, world):
     """Stateless forms over DTensors of two meshes, a plain tensor and addends to be summed."""
     mesh = init_device_mesh("cpu", (world,))
@@ -288,7 +300,7 @@ def _pickled(state):
 
 
 TRAINED = (ddp, fsdp, mixed, two_meshes, tensor_parallel, two_dimensional)
-CASES = {f.__name__: f for f in (*TRAINED, drop_ins, lonely)} | LAYOUT_CASES
+CASES = {f.__name__: f for f in (*TRAINED, drop_ins, lonely, too_early)} | LAYOUT_CASES
 FOLDER_CASES = {f.__name__: f for f in (save, resume)}
 
 

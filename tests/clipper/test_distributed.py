@@ -85,7 +85,7 @@ def wide(ranks):
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
-    results = launch(folder, 2, "ddp", "fsdp", "mixed", "drop_ins", "lonely", "save")
+    results = launch(folder, 2, "ddp", "fsdp", "mixed", "drop_ins", "lonely", "too_early", "save")
     return folder, results
 
 
@@ -205,6 +205,11 @@ def test_no_rank_hangs_and_all_agree_when_one_has_no_gradient_or_a_bad_one(two, 
             assert case["clamped"] == [1.0, 0.5]
             assert case["raised"]
             assert case["count"] == [1, 1]
+
+
+def test_a_clipper_from_before_fully_shard_is_told_so(two):
+    for rank in two[1]:
+        assert "after fully_shard" in rank["too_early"]
 
 
 def test_state_survives_from_two_to_four_ranks(two, four, single):
