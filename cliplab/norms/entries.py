@@ -61,10 +61,19 @@ def clamp_(entries: Tensor, limit: float | Tensor) -> None:
     tensor([-1.0000,  0.5000])
     """
     if entries.is_complex():
-        size = entries.abs()
-        entries.mul_(torch.where(size > limit, limit / size, 1.0))
+        _clamp_magnitudes_(entries, limit)
     else:
         entries.clamp_(min=-limit, max=limit)  # type: ignore[arg-type]
+
+
+def _clamp_magnitudes_(entries: Tensor, limit: float | Tensor) -> None:
+    """An infinite part of an entry counts as the largest float, so that its direction stays."""
+    largest = torch.finfo(entries.dtype).max
+    parts = torch.view_as_real(entries.resolve_conj()).clamp(-largest, largest)
+    half = torch.view_as_complex(parts.mul_(0.5))
+    size = half.abs()  # finite, where the magnitude of the entry itself may overflow
+    over = size > limit * 0.5
+    entries.copy_(torch.where(over, half / size * limit, entries))
 
 
 def kinds(tensors: Sequence[Tensor]) -> dict[tuple[torch.device, torch.dtype], list[int]]:
