@@ -16,9 +16,10 @@ def clip_activation_grad_(
     """Clip the derivative of the loss with respect to an activation, inside backpropagation.
 
     ``dL/da <- clamp(dL/da, -limit, limit)``; with ``norm_type`` each vector along the last axis is
-    scaled to at most ``limit`` in that norm. Returns the activation, so that in a recurrent cell
-    ``a = clip_activation_grad_(W x + U h, 1.0)`` clips at every step of BPTT. Nothing happens to
-    an activation that needs no gradient. Raises ``ValueError``. Source: Graves 2013.
+    scaled to at most ``limit`` in that norm, and becomes NaN if it holds one. Returns the
+    activation, so that in a recurrent cell ``a = clip_activation_grad_(W x + U h, 1.0)`` clips at
+    every step of BPTT. Nothing happens to an activation that needs no gradient. Raises
+    ``ValueError``. Source: Graves 2013.
 
     >>> x = torch.tensor([1.0, 2.0], requires_grad=True)
     >>> (clip_activation_grad_(x * 1.0, 0.5) * torch.tensor([0.1, 9.0])).sum().backward()
@@ -34,7 +35,7 @@ def clip_activation_grad_(
         if order is None:
             return gradient.clamp(min=-bound, max=bound)
         size = wide_norm(gradient, (-1,), order)
-        over = size > bound
+        over = ~(size <= bound)  # NaN too: all of its vector becomes NaN
         factor = clip_factor(torch.where(over, size, 1.0), bound, ~over)  # 0 has no derivative
         return gradient * factor.to(gradient.dtype)
 
