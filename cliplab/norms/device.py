@@ -42,7 +42,7 @@ def norms_summed_in(
     norms: dict[int, Tensor] = {}
     for (device, dtype), bucket in kinds(entries).items():
         full = [i for i in bucket if entries[i].numel()]  # p=inf is undefined for no entries
-        norms |= {i: torch.zeros((), device=device) for i in bucket}
+        norms |= {i: torch.zeros((), dtype=precision(dtype), device=device) for i in bucket}
         if full:
             tensors = [entries[i] for i in full]
             roots = torch._foreach_norm(tensors, norm_type, dtype=kind(tensors[0]))

@@ -31,7 +31,7 @@ def tensor_norms(tensors: Sequence[Tensor], norm_type: float = 2.0) -> Tensor:
     tensor([5.0000e+00, 1.0000e+25])
     """
     if not tensors:
-        return torch.zeros(0)
+        return torch.zeros(0, dtype=torch.float32, device="cpu")
     entries = dense(tensors)
     if entries is not tensors:
         tensors = [reduced(t) for t in tensors]
@@ -50,7 +50,7 @@ def total_norm(tensors: Sequence[Tensor], norm_type: float = 2.0) -> Tensor:
     tensor(13.)
     """
     if not tensors:
-        return torch.zeros(())
+        return torch.zeros((), dtype=torch.float32, device="cpu")
     entries = dense(tensors)
     whole = entries is tensors or not any(map(is_sharded, tensors))
     if whole and may_look(entries[0]):

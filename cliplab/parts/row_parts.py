@@ -80,7 +80,7 @@ class RowParts(Partition):
             zip(tensors, self.views, self.counts, strict=True)
         ):
             if tensor is None:
-                norms = torch.zeros(count, device=self.device)
+                norms = torch.zeros(count, dtype=torch.float32, device=self.device)
             elif tensor.layout is torch.sparse_coo:
                 rows = row_norms(tensor.values().flatten(1), (1,), norm_type)
                 norms = rows.new_zeros(count).index_copy(0, tensor.indices()[0], rows)

@@ -31,7 +31,7 @@ class TensorParts(Partition):
             return super().sizes(tensors, norm_type)
         present = [t for t in tensors if t is not None]
         if not present:
-            return torch.zeros(1, device=self.device)
+            return torch.zeros(1, dtype=torch.float32, device=self.device)
         total = total_norm(present, norm_type).view(1)
         return total if tensors[0] is not None else total.to(self.device)
 
@@ -39,7 +39,8 @@ class TensorParts(Partition):
         """Norm of every tensor, ``[1]`` each."""
         present = dense([t for t in tensors if t is not None])
         if not present:
-            return [torch.zeros(1, device=self.device) for _ in tensors]
+            nothing = torch.zeros(1, dtype=torch.float32, device=self.device)
+            return [nothing for _ in tensors]
         norms = tensor_norms(present, norm_type).to(self.device).reshape(-1, 1)
         nothing, each = norms.new_zeros(1), iter(norms.unbind())
         return [nothing if t is None else next(each) for t in tensors]
