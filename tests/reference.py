@@ -197,7 +197,7 @@ class RMS(Policy):
         self.value = value
 
     def limit(self, size: float, know: dict[str, float]) -> float:
-        return self.value * math.sqrt(know["entries"])
+        return self.value * math.sqrt(max(know["entries"], 1))
 
 
 class Quartiles(Policy):
