@@ -3,6 +3,7 @@
 import math
 
 import pytest
+import reference
 import torch
 from making import with_gradients
 from torch import nn
@@ -105,24 +106,16 @@ def test_zclip_survives_what_poisons_the_original(stream):
 
 def test_autoclip(stream):
     """AutoClip, Seetharaman et al. 2020: numpy's percentile of all norms, this one included."""
-    expected = []
-    for t, n in enumerate(stream):
-        seen = sorted(stream[: t + 1])
-        rank = 0.1 * t
-        low, high = seen[math.floor(rank)], seen[math.ceil(rank)]
-        expected.append(min(n, low + (rank - math.floor(rank)) * (high - low)))
+    rule = reference.Percentile(10.0)
+    expected = [min(n, rule.limit(n, {})) for n in stream]
     assert clipped_by("autoclip", stream) == pytest.approx(expected, rel=1e-5)
 
 
 def test_edm_queue(stream):
     """EDM, Hoogeboom et al. 2022: a list of 50 that begins as [3000]."""
     scaled = [n * 1000 for n in stream]
-    expected, queue = [], [3000.0]
-    for n in scaled:
-        mean = sum(queue) / len(queue)
-        std = math.sqrt(sum((x - mean) ** 2 for x in queue) / len(queue))
-        expected.append(min(n, 1.5 * mean + 2 * std))
-        queue = [*queue, expected[-1]][-50:]
+    rule = reference.Queue(50, 1.5, 2.0, 3000.0)
+    expected = [min(n, rule.limit(n, {})) for n in scaled]
     assert any(a < n for a, n in zip(expected, scaled, strict=True))
     assert clipped_by("edm_queue", scaled) == pytest.approx(expected, rel=1e-4)
 

@@ -3,6 +3,7 @@
 import math
 
 import pytest
+import reference
 import torch
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
@@ -57,10 +58,9 @@ def near(value):
 def test_a_moving_average_is_the_mean_of_the_last_raw_sizes(stream, multiplier, window, warmup):
     assume(warmup <= window)
     limits = limits_of(MovingAverage(multiplier, window, warmup), stream)
-    for t, limit in enumerate(limits):
-        last = stream[max(t - window, 0) : t]
-        expected = multiplier * sum(last) / len(last) if t >= warmup else math.inf
-        assert limit == near(expected)
+    rule = reference.MovingAverage(multiplier, window, warmup)
+    for n, limit in zip(stream, limits, strict=True):
+        assert limit == near(rule.limit(n, {}))
 
 
 @given(SIZES, st.floats(0.5, 5), SHARES, st.integers(0, 9), SCALES)
