@@ -8,6 +8,7 @@ import pytest
 
 from cliplab.lab.batch.batch import run_batch
 from cliplab.lab.batch.plan import plan
+from cliplab.lab.batch.spec import How
 from cliplab.lab.executors.local import LocalExecutor
 from cliplab.lab.notebook.cells import load_cells
 from cliplab.lab.runs.record import MIME
@@ -38,7 +39,7 @@ def test_forked_and_stock_kernels_and_any_number_of_jobs_give_the_same_outputs(
 ):
     one, two = workers
     first = run_batch(plan(paths, "smoke", smoke), one)
-    second = run_batch(plan(paths, "smoke", tmp_path, kernel="stock"), two)
+    second = run_batch(plan(paths, "smoke", tmp_path, how=How(kernel="stock")), two)
     assert first.failures == second.failures == []
     for path, forked, stock in zip(paths, first.records, second.records, strict=True):
         assert forked.notebook == stock.notebook == path.stem

@@ -42,6 +42,7 @@ def run(options: argparse.Namespace) -> int:
     """``cliplab run``: carry out what is missing, then judge and report."""
     from cliplab.lab import session
     from cliplab.lab.batch.progress import Progress
+    from cliplab.lab.batch.spec import How
 
     specs = session.plan(
         options.notebook,
@@ -54,9 +55,7 @@ def run(options: argparse.Namespace) -> int:
         split_seeds=options.split_seeds,
         wanted=options.filter,
         part=options.shard,
-        budget_s=60 * options.budget,
-        memory_gb=options.memory,
-        kernel=options.kernel,
+        how=How(budget_s=60 * options.budget, memory_gb=options.memory, kernel=options.kernel),
         force=options.force,
     )
     if options.dry_run:

@@ -25,7 +25,7 @@ from typing import Any
 from cliplab.lab.batch import plan as planning
 from cliplab.lab.batch.batch import BatchResult, run_batch
 from cliplab.lab.batch.progress import Silent
-from cliplab.lab.batch.spec import Failure, RunSpec, find_done
+from cliplab.lab.batch.spec import Failure, How, RunSpec, find_done
 from cliplab.lab.claims import Verdict
 from cliplab.lab.executors.opening import open_executor
 from cliplab.lab.notebook.presets import find_notebooks
@@ -61,9 +61,7 @@ def plan(
     split_seeds: int | None = None,
     wanted: Mapping[str, Sequence[Any]] | None = None,
     part: tuple[int, int] | None = None,
-    budget_s: float = planning.DEFAULT_BUDGET_S,
-    memory_gb: float | None = None,
-    kernel: str = "fork",
+    how: How | None = None,
     force: bool = False,
 ) -> list[RunSpec]:
     """The runs of the notebooks named (stem, unique prefix or path; all of the folder if none).
@@ -82,9 +80,8 @@ def plan(
         grid=grid,
         seeds=seeds,
         split_seeds=split_seeds,
-        budget_s=budget_s,
-        memory_gb=memory_gb,
-        kernel=kernel,
+        folder=notebooks,
+        how=how,
         force=force,
     )
     if wanted:

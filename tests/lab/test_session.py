@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from cliplab.lab.batch.progress import Silent
-from cliplab.lab.batch.spec import RunSpec
+from cliplab.lab.batch.spec import How, RunSpec
 from cliplab.lab.session import plan, run
 
 CELL = """
@@ -30,7 +30,9 @@ def folder(tmp_path, make_notebook):
 
 
 def planned(folder, **options):
-    return plan(notebooks=folder, results=folder.parent / "results", kernel="stock", **options)
+    return plan(
+        notebooks=folder, results=folder.parent / "results", how=How(kernel="stock"), **options
+    )
 
 
 class Lines(Silent):
@@ -105,9 +107,11 @@ def test_a_finished_session_imports_nothing_heavy(folder):
     code = (
         "import sys\nfrom pathlib import Path\nfrom cliplab.lab.runs import device\n"
         "device._accelerator_possible = lambda: False\n"  # else torch is asked, as it must be
+        "from cliplab.lab.batch.spec import How\n"
         "from cliplab.lab.session import plan, run\n"
         f"folder = Path({str(folder)!r})\n"
-        "specs = plan(notebooks=folder, results=folder.parent / 'results', kernel='stock')\n"
+        "results, how = folder.parent / 'results', How(kernel='stock')\n"
+        "specs = plan(notebooks=folder, results=results, how=how)\n"
         "out = run(specs, notebooks=folder, reports=folder.parent / 'reports')\n"
         f"print(len(out.records), out.index is not None, sorted({heavy} & set(sys.modules)))"
     )

@@ -63,13 +63,16 @@ def _literal(path: Path) -> str:
 
 
 def payload_of(notebook: Any) -> dict[str, Any]:
-    """What the notebook gave to ``record``; it must have done so exactly once."""
-    payloads = outputs_of(notebook, MIME)
-    if len(payloads) != 1:
-        raise RunError(
-            f"record(...) must be called once in the notebook, not {len(payloads)} times"
-        )
-    return payloads[0]
+    """What the notebook gave to ``record``: rows at most once, and values, the last of a name."""
+    payload: dict[str, Any] = {"rows": [], "curves": [], "choices": {}, "provenance": {}}
+    values: dict[str, Any] = {}
+    given = outputs_of(notebook, MIME)
+    if (tables := sum("rows" in one for one in given)) > 1:
+        raise RunError(f"record(rows) must be called once in the notebook, not {tables} times")
+    for one in given:
+        values |= one.get("values", {})
+        payload |= one
+    return payload | {"values": values}
 
 
 def outputs_of(notebook: Any, mime: str) -> list[dict[str, Any]]:

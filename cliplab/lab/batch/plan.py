@@ -8,12 +8,10 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from cliplab.lab.batch.spec import RunSpec, utc
+from cliplab.lab.batch.spec import How, RunSpec, utc
 from cliplab.lab.notebook.parameters import Parameter, read_parameters
-from cliplab.lab.notebook.presets import preset_params, typed
+from cliplab.lab.notebook.presets import notebook_name, preset_params, typed
 from cliplab.lab.runs.keys import closure, environment, run_key
-
-DEFAULT_BUDGET_S = 3600.0
 
 
 def plan(
@@ -25,21 +23,21 @@ def plan(
     grid: Mapping[str, Sequence[Any]] | None = None,
     seeds: range | None = None,
     split_seeds: int | None = None,
-    budget_s: float = DEFAULT_BUDGET_S,
-    memory_gb: float | None = None,
-    kernel: str = "fork",
+    folder: Path | None = None,
+    how: How | None = None,
     force: bool = False,
 ) -> list[RunSpec]:
     """Every run asked for: notebooks x grid x chunks of at most ``split_seeds`` seeds.
 
     Parameters are the notebook's defaults, overlaid by the preset, ``params``, one point of the
-    grid, and ``seeds``. ``ValueError`` if anything is unknown or ill-typed; touches no file. With
+    grid, and ``seeds``; ``folder``, if not their own, is what notebooks are
+    named from. ``ValueError`` if anything is unknown or ill-typed; touches no file. With
     ``force``, records written before now do not count as done.
     """
     not_before = utc(time.time()) if force else ""
     specs: list[RunSpec] = []
     for notebook in notebooks:
-        notebook = notebook.resolve()
+        notebook, name = notebook.absolute(), notebook_name(notebook, folder or notebook.parent)
         declared, code = read_parameters(notebook), closure(notebook)
         try:
             base = preset_params(notebook, preset) | typed(declared, params or {})
@@ -51,22 +49,19 @@ def plan(
                     specs.append(
                         RunSpec(
                             notebook=notebook,
+                            name=name,
                             preset=preset,
                             params=values,
                             key=key,
                             code_key=code.key,
-                            directory=results.resolve() / notebook.stem / preset / key[:16],
-                            budget_s=budget_s,
-                            label=" ".join(
-                                [notebook.stem, *(f"{n}={v}" for n, v in varied.items())]
-                            ),
-                            memory_gb=memory_gb,
-                            kernel=kernel,
+                            results=results.resolve(),
+                            label=" ".join([name, *(f"{n}={v}" for n, v in varied.items())]),
+                            how=how or How(),
                             not_before=not_before,
                         )
                     )
         except ValueError as error:
-            raise ValueError(f"{notebook.stem}: {error}") from None
+            raise ValueError(f"{name}: {error}") from None
     return specs
 
 

@@ -21,25 +21,53 @@ WORKER_DIED = "the worker process died: killed, or out of memory"
 
 
 @dataclass(frozen=True)
+class How:
+    """How a run is carried out; of all this, its numbers depend on ``cwd`` and ``kernel_name``.
+
+    ``retries``: None is 1 for the death of a process and 0 for an exception, a number is for both.
+    ``cwd``: where the notebook runs, else its own folder. ``kernel_name``: a kernel that Jupyter
+    knows, else the notebook's own. ``output``: a copy of the executed notebook.
+    """
+
+    budget_s: float = 3600.0
+    memory_gb: float | None = None
+    kernel: str = "fork"  # or stock
+    retries: int | None = None
+    cwd: Path | None = None
+    kernel_name: str | None = None
+    start_timeout_s: float = 120.0
+    cell_timeout_s: float | None = None
+    autosave_s: float = 30.0
+    log_output: bool = False
+    stdout_file: Path | None = None
+    stderr_file: Path | None = None
+    report_mode: bool = False
+    output: Path | None = None
+    prepare_only: bool = False
+
+
+@dataclass(frozen=True)
 class RunSpec:
-    """One run to do: everything it depends on, and where its files go."""
+    """One run to do: everything it depends on, and where its files go.
+
+    They are in ``results/name/preset/key``; ``results`` is the folder of all results.
+    """
 
     notebook: Path
+    name: str
     preset: str
     params: dict[str, Any]
     key: str
     code_key: str
-    directory: Path
-    budget_s: float
+    results: Path
     label: str
-    memory_gb: float | None = None
-    kernel: str = "fork"
+    how: How = How()
     not_before: str = ""  # a record that is older does not count (UTC)
 
     @property
-    def results(self) -> Path:
-        """The folder of all results: this run's files are in ``results/notebook/preset/key``."""
-        return self.directory.parents[2]
+    def directory(self) -> Path:
+        """The folder of this run alone."""
+        return self.results / self.name / self.preset / self.key[:16]
 
     @property
     def record_path(self) -> Path:
@@ -75,11 +103,16 @@ class RunSpec:
 
 
 class RunError(RuntimeError):
-    """A run that failed, in which cell; no ``retry`` where it would fail again."""
+    """A run that failed, in which cell; no ``retry`` where it would fail again.
 
-    def __init__(self, message: str, retry: bool = True, cell: str = "") -> None:
+    ``died``: not the notebook raised an exception, but one of the run's processes ended.
+    """
+
+    def __init__(
+        self, message: str, retry: bool = True, cell: str = "", died: bool = False
+    ) -> None:
         super().__init__(message)
-        self.retry, self.cell = retry, cell
+        self.retry, self.cell, self.died = retry, cell, died
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from cliplab.lab.batch.execute import execute, failure_of, payload_of
 from cliplab.lab.batch.folder import claimed, leave_done, leave_failed
 from cliplab.lab.batch.spec import KERNEL_ENV, RunError, RunSpec, load_finished, utc
 from cliplab.lab.kernels.forkserver import fork_server
+from cliplab.lab.notebook.presets import SEEDS
 from cliplab.lab.runs.closure import Closure
 from cliplab.lab.runs.keys import KIND, closure, made_of, run_key
 from cliplab.lab.runs.record import RunRecord
@@ -33,11 +34,11 @@ def run_one(spec: RunSpec) -> RunRecord:
 def _run(spec: RunSpec) -> RunRecord:
     spec.error_path.unlink(missing_ok=True)
     os.environ.update(KERNEL_ENV)
-    server = fork_server(spec.notebook.parent) if spec.kernel == "fork" else None
+    server = fork_server(spec.notebook.parent) if spec.how.kernel == "fork" else None
     if server:
         server.kernels.clear()
     started, wall, cpu = time.time(), time.perf_counter(), _children_cpu_s()
-    with Budget(spec.budget_s, spec.memory_gb) as budget:
+    with Budget(spec.how.budget_s, spec.how.memory_gb) as budget:
         try:
             code = closure(spec.notebook)
             ask_for(versions(code.outside))
@@ -53,14 +54,14 @@ def _run(spec: RunSpec) -> RunRecord:
     forked = server.kernels if server else []
     payload["provenance"] |= {
         "kernel": "forked" if forked else "stock",
-        "seeds": [spec.params["first_seed"], spec.params["n_seeds"]],
+        "seeds": [spec.params.get(name) for name in SEEDS],
         "started": utc(started),
         "finished": utc(time.time()),
         "wall_s": round(time.perf_counter() - wall, 3),
         "cpu_s": round(_children_cpu_s() - cpu + sum(kernel.cpu_s for kernel in forked), 3),
     }
     record = RunRecord(
-        spec.notebook.stem,
+        spec.name,
         spec.preset,
         spec.params,
         spec.key,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import tomllib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,25 @@ def find_notebooks(names: Sequence[str], folder: Path) -> list[Path]:
     if not names and not known:
         raise ValueError(f"no notebooks in {folder}")
     found = [_find_notebook(name, known) for name in names] if names else known
-    return list(dict.fromkeys(path.resolve() for path in found))
+    return list(dict.fromkeys(path.absolute() for path in found))
+
+
+def notebook_name(path: Path, folder: Path) -> str:
+    """What a notebook is called: its path from ``folder``, else from the working directory.
+
+    One that lies below neither is told from its namesakes by a hash of where it lies.
+
+    >>> notebook_name(Path("notebooks/01_a.ipynb"), Path("notebooks"))
+    '01_a'
+    >>> notebook_name(Path("mine/sub/b.ipynb"), Path("notebooks"))
+    'mine/sub/b'
+    """
+    whole = Path(os.path.abspath(path)).with_suffix("")
+    for root in (folder, Path()):
+        with suppress(ValueError):
+            return whole.relative_to(os.path.abspath(root)).as_posix()
+    where = hashlib.sha256(str(whole.parent).encode()).hexdigest()
+    return f"outside/{whole.name}-{where[:8]}"
 
 
 def _find_notebook(name: str, known: Sequence[Path]) -> Path:

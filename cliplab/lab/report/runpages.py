@@ -42,7 +42,7 @@ class RunPages:
     def failed(self, failure: Failure) -> str:
         """The notebook as far as it got, if any, and the error in full."""
         spec, log = failure.spec, failure.spec.directory / "error.txt"
-        name = spec.notebook.stem
+        name = spec.name
         path = self._claim(f"failed-{name}-{spec.preset}-{spec.key[:8]}.html")
         self._write(
             path,
@@ -61,6 +61,7 @@ class RunPages:
                 path.unlink(missing_ok=True)  # another batch may do the same
 
     def _claim(self, name: str) -> Path:
+        name = name.replace("/", "-")
         self._names.add(name)
         return self.folder / name
 

@@ -16,7 +16,11 @@ MIME = "application/vnd.cliplab.record+json"
 
 @dataclass(frozen=True)
 class RunRecord:
-    """One finished run; ``directory`` is where it was read from and is not stored."""
+    """One finished run of the notebook of that name (see ``notebook_name``).
+
+    ``directory`` is where it was read from and is not stored. ``rows`` is empty where the notebook
+    recorded no table.
+    """
 
     notebook: str
     preset: str
@@ -29,6 +33,7 @@ class RunRecord:
     provenance: dict[str, Any]
     directory: Path = field(compare=False)
     made_of: dict[str, Any] = field(default_factory=dict)  # the parts of the code key
+    values: dict[str, Any] = field(default_factory=dict)  # what was recorded by name
 
     def write(self, path: Path) -> None:
         """Put the record in place atomically, with a hash of its content."""

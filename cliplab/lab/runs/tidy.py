@@ -14,31 +14,40 @@ from cliplab.lab.runs.provenance import provenance
 from cliplab.lab.runs.record import MIME
 
 
-def record(rows: Any, *, curves: Any = None, choices: Mapping[str, Any] | None = None) -> None:
-    """Publish a notebook's measurements, once, as an output of its cell.
+def record(
+    rows: Any = None, *, curves: Any = None, choices: Mapping[str, Any] | None = None, **values: Any
+) -> None:
+    """Publish a notebook's measurements as an output of its cell: a table once, values at any time.
 
     ``rows``: dicts (or a DataFrame), one a trained model, with ``arm: str``, ``seed: int`` and
     columns of finite numbers, text, booleans or None. ``curves``: dicts with ``arm, seed, name, x,
-    y``, where ``y`` may hold None. ``choices``: configurations frozen on the tuning seeds. Anything
-    else is a ``ValueError`` naming arm, seed, column and value.
+    y``, where ``y`` may hold None. ``choices``: configurations frozen on the tuning seeds.
+    ``values``: whatever JSON can hold, as ``record(val_loss=0.3)``; the last of a name counts.
+    Anything else is a ``ValueError`` naming arm, seed, column and value.
     """
     from IPython.display import display
 
-    payload = {
-        "rows": tidy_rows(rows),
-        "curves": tidy_curves(curves if curves is not None else []),
-        "choices": _json_able(choices or {}),
-        "provenance": provenance(),
-    }
-    text = f"recorded {len(payload['rows'])} rows"
-    display({MIME: payload, "text/plain": text}, raw=True)
+    if rows is None and (curves is not None or choices is not None or not values):
+        raise ValueError("record: expected rows, or values as in record(val_loss=0.3)")
+    said = {name: _json_able(name, value) for name, value in values.items()}
+    payload: dict[str, Any] = {"values": said}
+    text = [f"{name} = {value!r:.60}" for name, value in said.items()]
+    if rows is not None:
+        payload |= {
+            "rows": tidy_rows(rows),
+            "curves": tidy_curves(curves if curves is not None else []),
+            "choices": _json_able("choices", choices or {}),
+        }
+        text.append(f"{len(payload['rows'])} rows")
+    payload["provenance"] = provenance()
+    display({MIME: payload, "text/plain": f"recorded {', '.join(text)}"}, raw=True)
 
 
-def _json_able(choices: Mapping[str, Any]) -> Any:
+def _json_able(name: str, value: Any) -> Any:
     try:
-        return json.loads(json.dumps(choices, allow_nan=False, default=_plain))
+        return json.loads(json.dumps(value, allow_nan=False, default=_plain))
     except (TypeError, ValueError) as error:
-        raise ValueError(f"record: choices cannot be stored as JSON: {error}") from None
+        raise ValueError(f"record: {name} cannot be stored as JSON: {error}") from None
 
 
 def tidy_rows(rows: Any) -> list[dict[str, Any]]:

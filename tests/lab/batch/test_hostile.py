@@ -12,6 +12,7 @@ from waiting import is_gone, wait_until
 from cliplab.cli.main import main
 from cliplab.lab.batch.batch import BatchResult, run_batch
 from cliplab.lab.batch.plan import plan
+from cliplab.lab.batch.spec import How
 from cliplab.lab.executors.local import LocalExecutor
 from cliplab.lab.report.outcome import failure_table
 from cliplab.lab.report.site import write_report
@@ -72,9 +73,11 @@ def test_each_fails_alone_and_leaves_no_process(kernel, tmp_path, make_notebook,
             [notebook],
             "quick",
             tmp_path / "results",
-            budget_s=20 * patience if notebook.stem == "03_forever" else 3600,
-            memory_gb=1.0,
-            kernel=kernel,
+            how=How(
+                budget_s=20 * patience if notebook.stem == "03_forever" else 3600,
+                memory_gb=1.0,
+                kernel=kernel,
+            ),
         )
     ]
     with LocalExecutor(2) as executor:
@@ -115,7 +118,7 @@ def test_a_folder_that_cannot_be_written_fails_its_run_only(tmp_path, make_noteb
     results = tmp_path / "results"
     results.mkdir()
     (results / "01").write_text("in the way")
-    specs = plan([one, two], "quick", results, kernel="stock")
+    specs = plan([one, two], "quick", results, how=How(kernel="stock"))
     with LocalExecutor(2) as executor:
         result = run_batch(specs, executor)
     assert [record.notebook for record in result.records] == ["02"]

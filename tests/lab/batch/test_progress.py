@@ -12,9 +12,9 @@ from cliplab.lab.batch.spec import RunSpec
 
 
 def run_spec(folder: Path, label: str) -> RunSpec:
-    directory = folder / label
-    directory.mkdir()
-    return RunSpec(folder / "01.ipynb", "quick", {}, label, "", directory, 1.0, label)
+    spec = RunSpec(folder / "01.ipynb", "01", "quick", {}, label, "", folder, label)
+    spec.directory.mkdir(parents=True)
+    return spec
 
 
 def test_the_last_line_written_stands_beside_the_cell(tmp_path):

@@ -18,7 +18,7 @@ from waiting import LONG, is_gone, wait_until
 
 from cliplab.lab.batch.batch import run_batch
 from cliplab.lab.batch.plan import plan
-from cliplab.lab.batch.spec import RunSpec, load_finished
+from cliplab.lab.batch.spec import How, RunSpec, load_finished
 from cliplab.lab.batch.worker import run_one
 from cliplab.lab.executors.opening import open_executor
 
@@ -48,7 +48,7 @@ from cliplab.lab.batch.plan import plan
 if __name__ == "__main__":
     notebook, results, name = sys.argv[1:]
     grid = {"lr": [1, 2]}
-    specs = plan([Path(notebook)], "quick", Path(results), grid=grid, kernel="stock")
+    specs = plan([Path(notebook)], "quick", Path(results), grid=grid, how=How(kernel="stock"))
     with open_executor(name, 1) as executor:
         print(len(run_batch(specs, executor).records))
 """
@@ -60,7 +60,7 @@ def specs(tmp_path, make_notebook) -> Callable[..., list[RunSpec]]:
         path = tmp_path / "nb" / "01_runs.ipynb"
         make_notebook(path, LIGHT, *cells, parameters="lr: float = 0.1  # step")
         grid = {"lr": list(range(1, runs + 1))}
-        return plan([path], "quick", tmp_path / "results", grid=grid, kernel="stock")
+        return plan([path], "quick", tmp_path / "results", grid=grid, how=How(kernel="stock"))
 
     return make
 
@@ -211,7 +211,7 @@ def test_a_scheduler_may_end_and_come_back(specs, cluster, open_):
 def test_nothing_is_left_of_a_driver_that_was_killed(specs, tmp_path):
     planned = specs(WAIT, RECORD, runs=2)
     (tmp_path / "driver.py").write_text(DRIVER)
-    notebook, results = planned[0].notebook, planned[0].directory.parents[2]
+    notebook, results = planned[0].notebook, planned[0].results
     command = [sys.executable, str(tmp_path / "driver.py"), str(notebook), str(results), "dask"]
     driver = subprocess.Popen(command)
     try:

@@ -13,6 +13,7 @@ from waiting import is_gone, wait_until
 
 from cliplab.lab.batch.batch import run_batch
 from cliplab.lab.batch.plan import plan
+from cliplab.lab.batch.spec import How
 from cliplab.lab.executors.local import LocalExecutor
 from cliplab.lab.kernels import forkserver
 from cliplab.lab.kernels.forkserver import ForkError, ForkServer
@@ -55,7 +56,11 @@ def test_a_forked_kernel_is_like_a_stock_one(notebook, tmp_path):
     with LocalExecutor(1) as executor:
         for kernel in ("fork", "stock"):
             specs = plan(
-                [notebook], "quick", tmp_path / kernel, grid={"tag": ["a", "b"]}, kernel=kernel
+                [notebook],
+                "quick",
+                tmp_path / kernel,
+                grid={"tag": ["a", "b"]},
+                how=How(kernel=kernel),
             )
             result = run_batch(specs, executor)
             assert result.failures == []
@@ -165,7 +170,7 @@ def test_a_stock_kernel_that_is_starting_ends_with_its_worker(notebook, tmp_path
     code = (
         "from cliplab.lab.batch.plan import *; from cliplab.lab.batch.worker import run_one\n"
         f"paths = Path({str(notebook)!r}), Path({str(tmp_path / 'results')!r})\n"
-        "(spec,) = plan(paths[:1], 'quick', paths[1], kernel='stock')\n"
+        "(spec,) = plan(paths[:1], 'quick', paths[1], how=How(kernel='stock'))\n"
         "run_one(spec)"
     )
     worker = psutil.Popen([sys.executable, "-c", code])

@@ -184,17 +184,17 @@ def run_record(folder: Path, preset: str = "verdict", first_seed: int = 2000, n:
 def site(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("site")
     records = [run_record(folder / "results")]
-    failed = folder / "results" / "failed"
-    failed.mkdir()
+    failed = folder / "results" / "02_other" / "verdict" / ("f" * 16)
+    failed.mkdir(parents=True)
     (failed / "error.txt").write_text("line 1\nZeroDivisionError: 1 < 2")
     spec = RunSpec(
         notebook=Path("notebooks/02_other.ipynb"),
+        name="02_other",
         preset="verdict",
         params={"lr": 5.0},
         key="f" * 64,
         code_key="",
-        directory=failed,
-        budget_s=1.0,
+        results=folder / "results",
         label="02_other lr=5.0",
     )
     failures = [Failure(spec, "ZeroDivisionError: 1 < 2")]
@@ -282,12 +282,15 @@ def test_a_failed_run_has_a_page_with_its_traceback(site: Path) -> None:
     assert "line 1\nZeroDivisionError: 1 < 2" in page.text
 
 
+def failed_spec(results: Path) -> RunSpec:
+    spec = RunSpec(Path("02.ipynb"), "02", "quick", {}, "f" * 64, "", results, "02")
+    spec.directory.mkdir(parents=True)
+    return spec
+
+
 def test_a_damaged_notebook_does_not_cost_the_report(tmp_path: Path) -> None:
-    directory = tmp_path / "run"
-    directory.mkdir()
-    (directory / "notebook.ipynb").write_text('{"cells": [')
-    params: dict[str, object] = {}
-    spec = RunSpec(Path("02.ipynb"), "quick", params, "f" * 64, "", directory, 1.0, "02")
+    spec = failed_spec(tmp_path)
+    (spec.directory / "notebook.ipynb").write_text('{"cells": [')
     index = write_report([], [], {}, tmp_path / "reports", [Failure(spec, "disk full", "3/9")])
     assert "disk full" in index.read_text()
     assert "3/9" in index.read_text()
@@ -296,10 +299,10 @@ def test_a_damaged_notebook_does_not_cost_the_report(tmp_path: Path) -> None:
 
 
 def test_a_failed_run_shows_the_attempt_that_failed_not_an_older_result(tmp_path: Path) -> None:
+    spec = failed_spec(tmp_path)
     for name in ("notebook", "failed"):
         cells = [new_markdown_cell(f"This is the {name} one.")]
-        nbformat.write(new_notebook(cells=cells), tmp_path / f"{name}.ipynb")
-    spec = RunSpec(Path("02.ipynb"), "quick", {}, "f" * 64, "", tmp_path, 1.0, "02")
+        nbformat.write(new_notebook(cells=cells), spec.directory / f"{name}.ipynb")
     write_report([], [], {}, tmp_path / "reports", [Failure(spec, "disk full")])
     (page,) = (tmp_path / "reports" / "pages").iterdir()
     assert "This is the failed one." in page.read_text()

@@ -3,6 +3,7 @@ import math
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,8 +14,8 @@ from hypothesis import strategies as st
 
 from cliplab.lab.runs.files import write_atomic
 from cliplab.lab.runs.provenance import provenance
-from cliplab.lab.runs.record import RunRecord, union_rows
-from cliplab.lab.runs.tidy import tidy_curves, tidy_rows
+from cliplab.lab.runs.record import MIME, RunRecord, union_rows
+from cliplab.lab.runs.tidy import record, tidy_curves, tidy_rows
 
 SCALARS = (
     st.none()
@@ -135,3 +136,29 @@ def test_provenance_can_be_stored():
     assert found["threads"]["torch"] == torch.get_num_threads()
     assert found["peak_memory_mb"] > 10
     assert found["hardware"]["device"] == "cpu" or torch.cuda.is_available()
+
+
+def test_values_are_recorded_by_name_with_or_without_rows(monkeypatch):
+    shown: list[dict[str, Any]] = []
+    monkeypatch.setattr("IPython.display.display", lambda data, raw: shown.append(data))
+    record(val_loss=np.float32(0.5), config={"widths": (1, 2), "name": None})
+    record([{"arm": "a", "seed": 0}], epochs=3)
+    first, second = (data[MIME] for data in shown)
+    assert first["values"] == {"val_loss": 0.5, "config": {"widths": [1, 2], "name": None}}
+    assert "rows" not in first
+    assert (second["values"], len(second["rows"])) == ({"epochs": 3}, 1)
+    assert shown[0]["text/plain"].startswith("recorded val_loss = 0.5, config = {'widths'")
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({}, r"expected rows, or values as in record\(val_loss=0.3\)"),
+        ({"choices": {"lr": 1}}, "expected rows"),
+        ({"loss": float("nan")}, "loss cannot be stored as JSON: Out of range"),
+        ({"model": object()}, "model cannot be stored as JSON"),
+    ],
+)
+def test_what_cannot_be_recorded_is_refused_by_name(said, message):
+    with pytest.raises(ValueError, match=message):
+        record(**said)
