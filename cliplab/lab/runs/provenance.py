@@ -21,12 +21,16 @@ def provenance() -> dict[str, Any]:
 
     from cliplab import __version__
 
-    sha = _git("rev-parse", "HEAD")
-    status = _git("status", "--porcelain")
+    package, tracked = Path(__file__).parent, ["ls-files", "--error-unmatch"]
+    ours = _git(package, *tracked, Path(__file__).name) is not None
+    sha, dirty = _commit(package) if ours else (None, None)
+    notebook_sha, notebook_dirty = _commit(Path.cwd())
     cuda = torch.cuda.is_available()
     return {
         "git_sha": sha,
-        "git_dirty": None if status is None else bool(status),
+        "git_dirty": dirty,
+        "notebook_git_sha": notebook_sha,
+        "notebook_git_dirty": notebook_dirty,
         "versions": {
             "cliplab": __version__,
             "python": platform.python_version(),
@@ -46,8 +50,15 @@ def provenance() -> dict[str, Any]:
     }
 
 
-def _git(*arguments: str) -> str | None:
-    command = ["git", "-C", str(Path(__file__).parent), *arguments]
+def _commit(folder: Path) -> tuple[str | None, bool | None]:
+    """The commit that is checked out in a folder, and whether anything there differs from it."""
+    sha = _git(folder, "rev-parse", "HEAD")
+    status = _git(folder, "status", "--porcelain") if sha else None
+    return sha, None if status is None else bool(status)
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    command = ["git", "-C", str(folder), *arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
