@@ -25,7 +25,8 @@ from cliplab.lab.notebook.parameters import read_parameters
 from cliplab.lab.notebook.presets import preset_params
 from cliplab.lab.runs.closure import Closure
 from cliplab.lab.runs.files import write_atomic
-from cliplab.lab.runs.keys import KIND, closure, device_type, digest, python_minor
+from cliplab.lab.runs.interpreter import python_minor
+from cliplab.lab.runs.keys import KIND, closure, device_type, digest
 from cliplab.lab.runs.versions import ask_for, versions
 
 PRESET = "fingerprint"

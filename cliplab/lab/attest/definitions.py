@@ -9,7 +9,7 @@ from typing import Any
 
 from cliplab.lab.runs.canonical import Definition
 from cliplab.lab.runs.closure import Closure
-from cliplab.lab.runs.faces import Package, Unit, dotted
+from cliplab.lab.runs.faces import Package, Unit
 
 CELLS = "cells"  # stands for the module of what a notebook's cells define
 
@@ -20,7 +20,7 @@ class Change:
 
     name: str
     definition: Definition
-    path: str  # below the tree; "" in a cell
+    path: str  # below the tree, or whole; "" in a cell
 
     def entered(self, trace: Mapping[str, Any]) -> bool:
         """Whether a run called the function, or imported the module of a statement or class."""
@@ -57,9 +57,11 @@ def _reached(code: Closure) -> Iterator[Change]:
     for definition in code.root.definitions:
         yield Change(f"{CELLS}:{definition.name}", definition, "")
     for unit, form in code.units.items():
-        path = unit.path.relative_to(code.folder.parent).as_posix()
+        tree = code.folder.parent
+        path = unit.path.relative_to(tree) if unit.path.is_relative_to(tree) else unit.path
         for definition in form.definitions:
-            yield Change(f"{dotted(unit.path, code.folder)}:{definition.name}", definition, path)
+            name = f"{code.names[unit.path]}:{definition.name}"
+            yield Change(name, definition, path.as_posix())
 
 
 def _everywhere(code: Closure) -> Iterator[tuple[Path | None, Definition]]:
@@ -67,5 +69,8 @@ def _everywhere(code: Closure) -> Iterator[tuple[Path | None, Definition]]:
     for path in sorted(code.folder.rglob("*.py")):
         for definition in package.form(Unit(path)).definitions:
             yield path, definition
+    for unit, form in code.units.items():
+        if not unit.path.is_relative_to(code.folder):
+            yield from ((None, definition) for definition in form.definitions)
     for definition in code.root.definitions:
         yield None, definition

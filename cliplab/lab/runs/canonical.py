@@ -26,6 +26,7 @@ from cliplab.lab.runs.syntax import (
     last_name,
     merged,
     named,
+    parse,
 )
 
 # What only type checkers need of an import: it counts where the code without types uses it.
@@ -35,7 +36,7 @@ BLIND = (
     *("abstractmethod", "cache", "cached_property", "classmethod", "contextmanager", "deleter"),
     *("inference_mode", "lru_cache", "no_grad", "override", "property", "setter", "staticmethod"),
 )
-LOADERS = ("find_spec", "import_module")  # of a module whose name is a string
+LOADERS = ("__import__", "find_spec", "import_module")  # of a module whose name is a string
 TEXT = '"'  # the local name of what a string names
 Chains = dict[str, set[tuple[str, ...]]]
 
@@ -73,7 +74,7 @@ class Form:
 @cache
 def form(source: str, package: str, top: str = "cliplab") -> Form:
     """The form of a module whose package is ``package``; ``SyntaxError`` if it is not Python."""
-    return form_of([ast.parse(source)], package, top)
+    return form_of([parse(source)], package, top)
 
 
 def form_of(trees: Sequence[ast.Module], package: str, top: str = "cliplab") -> Form:

@@ -1,12 +1,13 @@
-"""What the names of the package mean: followed through faces to the file that defines them.
+"""What the names of modules mean: followed through faces to the file that defines them.
 
 A face is an ``__init__``, or a module by an old path, that only hands names on: ``from cliplab
 import Clipper`` depends on the file that defines Clipper, not on all that the face imports. The
 names of a lazy face (one with a ``__getattr__``) are the imports under its ``if TYPE_CHECKING``. A
-name that cannot be followed stands for the whole face.
+name that cannot be followed stands for the whole face. Only the package's own faces are followed:
+what a user's ``__init__`` imports may have effects.
 
-A module whose header, or the nearest one upward, says ``Makes numbers: no.`` only tells: no name
-leads to it.
+A module of the package whose header, or the nearest one upward, says ``Makes numbers: no.`` only
+tells: no name leads to it.
 """
 
 from __future__ import annotations
@@ -15,14 +16,17 @@ import ast
 import re
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
+from os.path import isdir, isfile
 from pathlib import Path
 from typing import NamedTuple
 
 import cliplab
 from cliplab.lab.runs.canonical import TEXT, Form, form, form_of
-from cliplab.lab.runs.syntax import Import, imports_of
+from cliplab.lab.runs.places import Places, file_of
+from cliplab.lab.runs.sources import form_of_file, offered
+from cliplab.lab.runs.syntax import RUN, Import, imports_of
 
 PACKAGE = Path(cliplab.__file__).resolve().parent
 Use = tuple[str, ...]  # the attributes that are read of a module, one of the other
@@ -78,52 +82,83 @@ def _header(source: str) -> str | None:
 
 @dataclass(frozen=True, eq=False)
 class Module:
-    """A module's file as it was read; ``parts`` are its name below the package."""
+    """A module's file as it was read; ``parts`` are its dotted name."""
 
     path: Path
     parts: tuple[str, ...]
-    name: str
-    source: str
-    face: Face | None
+    source: str = ""  # of the package's own
+    face: Face | None = None
+
+    @property
+    def name(self) -> str:
+        """Its dotted name."""
+        return ".".join(self.parts)
+
+    @property
+    def package(self) -> str:
+        """What its relative imports are relative to."""
+        return ".".join(self.parts if self.path.stem == "__init__" else self.parts[:-1])
 
 
 @dataclass
 class Package:
-    """The modules below a folder, each read once, and what their names mean."""
+    """The modules below a folder and in some places, each read once, and what their names mean."""
 
     folder: Path
     telling: bool = False
+    places: Places = field(default_factory=Places)
     modules: dict[tuple[str, ...], Module | None] = field(default_factory=dict)
+    files: dict[Path, Module] = field(default_factory=dict)
+    bases: dict[str, Path | None] = field(default_factory=dict)
 
     def module(self, parts: tuple[str, ...]) -> Module | None:
-        """The module of that name below the package, if there is one."""
+        """The module of that name, if there is one that counts by its content."""
         if parts not in self.modules:
-            self.modules[parts] = self._read(parts)
+            self.modules[parts] = module = self._read(parts)
+            if module:
+                self.files[module.path] = module
         return self.modules[parts]
 
+    def base(self, top: str) -> Path | None:
+        """The path, without a suffix, of a top-level module that counts by its content."""
+        if top not in self.bases:
+            self.bases[top] = self.folder if top == self.folder.name else self.places.base(top)
+        return self.bases[top]
+
     def _read(self, parts: tuple[str, ...]) -> Module | None:
-        base, name = self.folder.joinpath(*parts), ".".join((self.folder.name, *parts))
-        for path in (base / "__init__.py", *([base.with_suffix(".py")] if parts else [])):
-            if path.is_file():
-                source = path.read_text(encoding="utf-8")
-                is_room = path.name == "__init__.py"
-                package = name if is_room else name.rpartition(".")[0]
-                face = _face(source, package, self.folder.name)
-                if face and not is_room and (face.own or not face.table):
-                    face = None  # a module of its own names
-                return Module(path, parts, name, source, face)
-        return None
+        top = self.base(parts[0])
+        if top is None:
+            return None
+        base = top.joinpath(*parts[1:])
+        path = file_of(base)
+        if path is None:  # a folder is a package all the same
+            empty = Module(base / "__init__.py", parts, face=Face({}, {}))
+            return empty if isdir(base) else None
+        if top != self.folder:
+            return Module(path, parts)
+        module = Module(path, parts, path.read_text(encoding="utf-8"))
+        face = _face(module.source, module.package, self.folder.name)
+        if face and path.name != "__init__.py" and (face.own or not face.table):
+            face = None  # a module of its own names
+        return replace(module, face=face)
 
     def of(self, path: Path) -> Module:
-        """The module in a file."""
-        module = self.module(tuple(dotted(path, self.folder).split(".")[1:]))
-        assert module is not None, path
-        return module
+        """The module in a file that was read, or that lies below the folder."""
+        if path not in self.files:
+            self.module(tuple(dotted(path, self.folder).split(".")))
+        return self.files[path]
+
+    def script(self, name: str) -> frozenset[Reference]:
+        """The unit of a file that is run."""
+        paths = [path for path in (folder / name for folder in self.places.folders) if isfile(path)]
+        for path in paths[:1]:
+            self.files.setdefault(path, Module(path, (name,)))
+        return frozenset(Reference((), (), Unit(path)) for path in paths[:1])
 
     def makes_numbers(self, path: Path) -> bool:
         """See the function of that name."""
-        parts = self.of(path).parts
-        for depth in range(len(parts), -1, -1):
+        parts = self.of(path).parts if path.is_relative_to(self.folder) else ()
+        for depth in range(len(parts), 0, -1):
             module = self.module(parts[:depth])
             if module and (said := _header(module.source)):
                 return said == "yes"
@@ -135,9 +170,9 @@ class Package:
         if unit.name:
             assert module.face is not None
             return module.face.own[unit.name]
-        is_room = unit.path.name == "__init__.py"
-        package = module.name if is_room else module.name.rpartition(".")[0]
-        return form(module.source, package, self.folder.name)
+        if unit.path.is_relative_to(self.folder):
+            return form(module.source, module.package, self.folder.name)
+        return form_of_file(unit.path, module.package, self.folder.name)
 
     def references(self, found: Form) -> References:
         """What each import of a form means."""
@@ -145,7 +180,9 @@ class Package:
 
     def reference(self, one: Import, chains: Mapping[str, set[Use]]) -> frozenset[Reference]:
         """The units that an import means, by the attributes that are read of what it binds."""
-        if one.module.split(".")[0] != self.folder.name:
+        if one.module.startswith(RUN):
+            return self.script(one.module.removeprefix(RUN))
+        if self.base(one.module.split(".")[0]) is None:
             return frozenset()
         uses: set[Use] = set(chains.get(one.local, ()))
         if one.local == TEXT or one.name == "*":
@@ -160,21 +197,24 @@ class Package:
         self, module: str, uses: Iterable[Use], found: set[Reference], seen: Seen = frozenset()
     ) -> None:
         """Add the units of a module, of its parents that are no faces, and of names in faces."""
-        parts = tuple(module.split(".")[1:])
+        parts = tuple(module.split("."))
         while (target := self.module(parts)) is None:  # what follows a module: an attribute
             uses, parts = {(parts[-1], *use) for use in uses}, parts[:-1]
-        for depth in range(len(parts)):
+        for depth in range(1, len(parts)):
             parent = self.module(parts[:depth])
             if parent and not parent.face:
                 self.add(Reference((), (), Unit(parent.path)), found)
-        is_room = target.path.name == "__init__.py"  # reading nothing of it: nothing
+        is_room = target.path.stem == "__init__"  # reading nothing of it: nothing
         for use in set(uses) or (() if target.face and is_room else {()}):
             if target.face and (target.name, use) not in seen:
                 self.follow_face(target, target.face, use, found, seen | {(target.name, use)})
             elif target.face is None:
                 self.add(Reference(use[:1], use[:1], Unit(target.path)), found)
-                if use and self.module((*parts, use[0])):
-                    self.follow(f"{target.name}.{use[0]}", {use[1:]}, found, seen)
+                late = offered(target.path) if is_room and not target.source else set()
+                for name in {*use[:1], *late}:
+                    if self.module((*parts, name)):
+                        inner = use[1:] if (name,) == use[:1] else ()
+                        self.follow(f"{target.name}.{name}", {inner}, found, seen)
 
     def follow_face(
         self, module: Module, face: Face, use: Use, found: set[Reference], seen: Seen

@@ -1,26 +1,26 @@
 """What a result depends on, as hashes: a notebook's code, its parameters, the environment.
 
-Markdown, outputs and the parameters cell's source are not part of it, nor is prose in the code (see
-canonical.py). Data files enter through the sha256 pinned in the modules that fetch them.
+Code is that of the cells and of the modules that they reach: cliplab's, those beside the notebook,
+and others on the path that are not installed. Markdown, outputs and a parameters cell of literals
+are not part of it, nor is prose in the code (see canonical.py). Data files enter through the sha256
+pinned in the modules that fetch them, or as the notebook declares them (see reads.py).
 """
 
 from __future__ import annotations
 
-import ast
-import platform
-import re
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cliplab.lab.notebook.cells import is_parameters_cell, load_cells
-from cliplab.lab.runs.canonical import digest, form_of
+from cliplab.lab.notebook.cells import read_notebook
+from cliplab.lab.runs.canonical import digest
 from cliplab.lab.runs.closure import Closure, closure_of
 from cliplab.lab.runs.device import device_type
 from cliplab.lab.runs.faces import PACKAGE
-from cliplab.lab.runs.syntax import effective
-from cliplab.lab.runs.versions import versions
+from cliplab.lab.runs.interpreter import DEFAULT, interpreter
+from cliplab.lab.runs.reads import declared
+from cliplab.lab.runs.sources import form_of_notebook
 
 __all__ = [
     "KIND",
@@ -37,23 +37,24 @@ KIND = 2  # which kind of code_key this module computes; 1 hashed the bytes of a
 
 
 def code_key(notebook: Path, package: Path = PACKAGE) -> str:
-    """Hash of the notebook's cells and of the cliplab code that they reach."""
+    """Hash of the notebook's cells, and of the code and files that they reach."""
     return closure(notebook, package).key
 
 
-def closure(notebook: Path, package: Path = PACKAGE) -> Closure:
-    """The notebook's code and all that it reaches; ``ValueError`` if a cell is not Python."""
-    trees = []
-    for cell in load_cells(notebook):
-        if cell["cell_type"] == "code" and not is_parameters_cell(cell):
-            try:
-                tree = _parsed(cell["source"])
-            except SyntaxError as error:
-                line = (error.text or "").strip()
-                raise ValueError(f"{notebook}: {error.msg}: {line!r}") from None
-            if any(effective(tree.body)):
-                trees.append(tree)
-    return closure_of(form_of(trees, "", package.name), package)
+def closure(notebook: Path, package: Path = PACKAGE, beside: Path | None = None) -> Closure:
+    """The notebook's code and all that it reaches; ``beside``: where it runs, if not in its folder.
+
+    ``ValueError`` if it is no notebook, or declares files that are not there; ``ImportError`` if
+    IPython is needed to read a cell, and is not installed.
+    """
+    document, home = read_notebook(notebook), notebook.absolute().parent
+    return closure_of(
+        form_of_notebook(document, package.name, injected=True),
+        package,
+        beside=(beside or home).absolute(),
+        home=home,
+        reads=declared(document, home / notebook.name),
+    )
 
 
 def run_key(code_key: str, params: Mapping[str, Any], environment: Mapping[str, Any]) -> str:
@@ -61,14 +62,9 @@ def run_key(code_key: str, params: Mapping[str, Any], environment: Mapping[str, 
     return digest([code_key, dict(params), dict(environment)])
 
 
-def environment(code: Closure) -> dict[str, Any]:
+def environment(code: Closure, kernel_name: str = DEFAULT) -> dict[str, Any]:
     """Device type, Python minor version, versions of the distributions that the code imports."""
-    return {"device": device_type(), "python": python_minor(), **versions(code.outside)}
-
-
-def python_minor() -> str:
-    """The Python version that numbers depend on, as "3.12"."""
-    return ".".join(platform.python_version_tuple()[:2])
+    return {"device": device_type(), **interpreter(kernel_name, code.outside)}
 
 
 def made_of(code: Closure) -> dict[str, Any]:
@@ -79,25 +75,5 @@ def made_of(code: Closure) -> dict[str, Any]:
     return {
         "cells": [part[:12] for part in code.root.parts],
         "definitions": {name: digest(found)[:12] for name, found in hashes.items() if found},
+        **({"reads": {name: sha[:12] for name, sha in code.reads.items()}} if code.reads else {}),
     }
-
-
-def _parsed(source: str) -> ast.Module:
-    """A cell's syntax, with IPython's ``%magic``, ``!shell`` and ``help?`` lines as calls.
-
-    >>> ast.unparse(_parsed("if x:\\n    !ls"))
-    "if x:\\n    get_ipython('!ls')"
-    """
-    try:
-        return ast.parse(source)
-    except SyntaxError:
-        pass
-    if source.lstrip().startswith("%%"):
-        return ast.parse(f"get_ipython({source!r})")
-    lines = (
-        re.sub(r"\S.*", lambda found: f"get_ipython({found[0]!r})", line)
-        if re.match(r"\s*[%!]", line) or line.rstrip().endswith("?")
-        else line
-        for line in source.splitlines()
-    )
-    return ast.parse("\n".join(lines))

@@ -6,24 +6,30 @@ from collections.abc import Mapping
 from typing import Any
 
 from cliplab.lab.runs.closure import Closure
-from cliplab.lab.runs.keys import KIND, made_of, python_minor
-from cliplab.lab.runs.versions import versions
+from cliplab.lab.runs.interpreter import DEFAULT, interpreter
+from cliplab.lab.runs.keys import KIND, made_of
 
 DATA = "cliplab.lab.data."
 
 
 def why_stale(
-    code: Closure, made: Mapping[str, Any], provenance: Mapping[str, Any], code_key: str
+    code: Closure,
+    made: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+    code_key: str,
+    kernel_name: str = DEFAULT,
 ) -> list[str]:
     """What changed since a record was made of ``made``, one reason each; none: it is current."""
-    reasons = _versions(code, provenance.get("versions") or {})
+    now = interpreter(kernel_name, code.outside)
+    reasons = _versions(now, provenance.get("versions") or {})
     if code_key == code.key:
         return reasons
     if made.get("key") != KIND:
         return [f"measured by code before key {KIND}", *reasons]
-    now = made_of(code)
-    code_reasons = _cells(made["cells"], now["cells"])
-    code_reasons += _definitions(made["definitions"], now["definitions"])
+    parts = made_of(code)
+    code_reasons = _cells(made["cells"], parts["cells"])
+    code_reasons += _definitions(made["definitions"], parts["definitions"])
+    code_reasons += _reads(made.get("reads") or {}, parts.get("reads") or {})
     return (code_reasons or ["an import or the order of statements"]) + reasons
 
 
@@ -63,18 +69,24 @@ def _definitions(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]
     return reasons
 
 
+def _reads(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    return [
+        f"data {name} {'gone' if name not in now else 'changed' if name in before else 'new'}"
+        for name in sorted({**before, **now})
+        if before.get(name) != now.get(name)
+    ]
+
+
 def _kind(name: str) -> str:
     return "data" if name.startswith(DATA) else "definition"
 
 
-def _versions(code: Closure, recorded: Mapping[str, str | None]) -> list[str]:
-    now = versions(code.outside)
-    reasons = [
-        f"version {name}: {recorded[name]}, now {version}"
-        for name, version in now.items()
-        if name in recorded and recorded[name] != version
+def _versions(now: Mapping[str, Any], recorded: Mapping[str, str | None]) -> list[str]:
+    before = dict(recorded)
+    if "python" in before:
+        before["python"] = ".".join(str(before["python"]).split(".")[:2])
+    return [
+        f"version {name}: {before[name]}, now {version}"
+        for name, version in sorted(now.items(), key=lambda item: item[0] == "python")
+        if name in before and before[name] != version
     ]
-    python = ".".join(str(recorded.get("python", "")).split(".")[:2])
-    if python and python != python_minor():
-        reasons.append(f"version python: {python}, now {python_minor()}")
-    return reasons

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
+RUN = "./"  # begins the name of what has a path: a file that is run, a folder where modules are
 
 
 class Import(NamedTuple):
@@ -15,6 +17,16 @@ class Import(NamedTuple):
     local: str
     name: str
     module: str
+
+
+def parse(source: str) -> ast.Module:
+    """The syntax of source code that may be anybody's; ``SyntaxError`` if it is not Python."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of escapes like "\\d": Python says so when it runs
+        try:
+            return ast.parse(source)
+        except (ValueError, RecursionError, MemoryError) as error:  # null bytes, far too nested
+            raise SyntaxError(str(error)) from None
 
 
 def chain(node: ast.Name | ast.Attribute) -> tuple[str, ...]:
@@ -78,6 +90,14 @@ def imports_of(node: ast.Import | ast.ImportFrom, package: str) -> Iterator[Impo
             yield Import(top, "", top)
             if top != alias.name:
                 yield Import("", "", alias.name)
+
+
+def texts(nodes: Iterable[ast.AST]) -> Iterator[str]:
+    """The texts in some expressions, in order."""
+    for node in nodes:
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+        yield from texts(ast.iter_child_nodes(node))
 
 
 def named(statement: ast.stmt) -> str:

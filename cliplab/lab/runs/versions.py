@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Iterable
 from functools import cache
-from importlib.metadata import PackageNotFoundError, distributions, version
+from importlib.metadata import distributions
 
 # Imported by code that makes numbers, and yet no number depends on their versions. They draw,
 # display or show progress; psutil measures memory; what pooch and requests fetch has a pinned
@@ -20,15 +20,15 @@ _ASKED = "CLIPLAB_VERSIONS"
 _MODULE = r"(?!__pycache__)[A-Za-z_]\w*(\.py,|\.([\w.-]+\.)?(so|pyd),|$)"
 
 
-def versions(modules: Iterable[str]) -> dict[str, str | None]:
+def versions(modules: Iterable[str], folder: str | None = None) -> dict[str, str | None]:
     """Versions of the distributions that provide some top-level modules, by distribution.
 
     Without the standard library and what only tells; all of several that share a module; a module
-    that nothing provides stands for itself, with None.
+    that nothing provides stands for itself, with None. ``folder``: another site-packages folder.
     """
     wanted = {name for name in modules if name not in sys.stdlib_module_names | ONLY_TELL}
-    providers = {name: _providers().get(name, (name,)) for name in wanted}
-    return {name: installed(name) for name in sorted({d for ds in providers.values() for d in ds})}
+    found = {one for name in wanted for one in _providers(folder).get(name, (name,))}
+    return {name: installed(name, folder) for name in sorted(found)}
 
 
 def ask_for(names: Iterable[str]) -> None:
@@ -42,22 +42,20 @@ def asked_for() -> dict[str, str | None]:
 
 
 @cache
-def installed(distribution: str) -> str | None:
+def installed(distribution: str, folder: str | None = None) -> str | None:
     """The installed version of a distribution, None without it."""
-    try:
-        return version(distribution)
-    except PackageNotFoundError:
-        return None
+    path = sys.path if folder is None else [folder]
+    return next((one.version for one in distributions(name=distribution, path=path)), None)
 
 
 @cache
-def _providers() -> dict[str, tuple[str, ...]]:
+def _providers(folder: str | None = None) -> dict[str, tuple[str, ...]]:
     """Distributions by the top-level modules that they install.
 
     What ``importlib.metadata.packages_distributions`` says, in a fifth of its time.
     """
     found: dict[str, set[str]] = {}
-    for one in distributions():
+    for one in distributions(path=sys.path if folder is None else [folder]):
         tops = (one.read_text("top_level.txt") or "").split()
         if not tops:
             lines = (one.read_text("RECORD") or "").splitlines()

@@ -216,9 +216,8 @@ def test_an_operator_at_the_start_of_a_line_is_no_magic(key):
     assert key("from cliplab import norms\nx = ('%d'\n    % 3)")
 
 
-def test_a_syntax_error_is_one_line_that_names_the_notebook(key):
-    with pytest.raises(ValueError, match=r"a.ipynb: .*'x = \('"):
-        key("x = (")
+def test_a_cell_that_is_not_python_counts_by_its_text(key):
+    assert key("x = (") == key("x = (") != key("x = ((")
 
 
 def test_the_key_does_not_depend_on_where_the_project_lies(tmp_path, package, make_notebook):
@@ -244,7 +243,7 @@ def test_versions_are_of_what_cells_and_closure_import(tmp_path, package, make_n
 
 
 def test_every_distribution_of_a_module_counts_and_the_standard_library_does_not(monkeypatch):
-    monkeypatch.setattr("cliplab.lab.runs.versions._providers", lambda: {"cv": ("cv-a", "cv-b")})
+    monkeypatch.setattr("cliplab.lab.runs.versions._providers", lambda *_: {"cv": ("cv-a", "cv-b")})
     assert versions(["cv", "json"]) == {"cv-a": None, "cv-b": None}
 
 
