@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,11 @@ class LeashedProvisioner(LocalProvisioner):  # type: ignore[misc]
             leash = Path(__file__).with_name("leash.py")
             cmd = [sys.executable, "-I", "-S", str(leash), str(os.getpid()), *cmd]
         return await super().launch_kernel(cmd, **kwargs)
+
+    async def send_signal(self, signum: int) -> None:
+        """Send it; not the interrupt before the end, which a kernel may still print an error of."""
+        if not (signum == signal.SIGINT and self.parent.shutting_down):
+            await super().send_signal(signum)
 
 
 class ForkProvisioner(LeashedProvisioner):

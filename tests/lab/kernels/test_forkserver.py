@@ -212,3 +212,25 @@ def test_on_any_doubt_the_stock_kernel_runs(trouble, notebook, tmp_path, monkeyp
     (spec,) = plan([notebook], "quick", tmp_path / "results")
     assert run_one(spec).provenance["kernel"] == "stock"
     assert forkserver.fork_server(notebook.parent) is None
+
+
+SLOW_TO_ANSWER = """
+import time
+kernel = get_ipython().kernel
+info = kernel.shell_handlers["kernel_info_request"]
+async def slow(*arguments):
+    await info(*arguments)
+    time.sleep(1)
+kernel.shell_handlers["kernel_info_request"] = slow
+"""
+
+
+def test_a_kernel_that_still_works_at_the_end_says_nothing_of_being_ended(
+    notebook, make_notebook, tmp_path, capfd
+):
+    from cliplab.lab.batch.worker import run_one
+
+    make_notebook(notebook, SLOW_TO_ANSWER)
+    (spec,) = plan([notebook], "quick", tmp_path / "results", how=How(kernel="stock"))
+    run_one(spec)
+    assert capfd.readouterr() == ("", "")
