@@ -12,6 +12,7 @@ from cliplab.lab.batch.lastline import LastLine
 from cliplab.lab.batch.spec import RunError, RunSpec
 from cliplab.lab.kernels.forkserver import PROVISIONER, ForkServer
 from cliplab.lab.kernels.quick_imports import papermill
+from cliplab.lab.kernels.scratch import scratch
 from cliplab.lab.notebook.cells import load_cells
 from cliplab.lab.runs.record import MIME
 
@@ -34,7 +35,7 @@ def execute(spec: RunSpec, server: ForkServer | None) -> Any:
     def show(cell: object, cell_index: int) -> None:
         bar.begin(f"cell {cell_index + 1}/{cells}")
 
-    with tempfile.TemporaryDirectory() as sockets:
+    with tempfile.TemporaryDirectory(dir=scratch().folder) as sockets:
         return papermill().execute_notebook(
             _literal(spec.notebook),
             _literal(spec.scratch_path),

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
-import tempfile
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
 from multiprocessing import get_context
-from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
-from uuid import uuid4
 
 from cliplab.lab.batch.spec import KERNEL_ENV, WORKER_DIED, RunError
 from cliplab.lab.kernels.processes import end_with
+from cliplab.lab.kernels.scratch import remove_forsaken, scratch
 
 
 class LocalExecutor(ThreadPoolExecutor):
@@ -38,7 +34,6 @@ class LocalExecutor(ThreadPoolExecutor):
             ]
             self._context.set_forkserver_preload(preload)
         self._reader, self._leash = self._context.Pipe(duplex=False)
-        self._scratch = Path(tempfile.gettempdir(), f"cliplab-{uuid4().hex[:12]}")
         self._idle: SimpleQueue[ProcessPoolExecutor] = SimpleQueue()
         for _ in range(jobs):
             self._idle.put(self._new_pool())
@@ -48,7 +43,7 @@ class LocalExecutor(ThreadPoolExecutor):
             1,
             mp_context=self._context,
             initializer=_begin,
-            initargs=(self._reader, self._scratch, dict(os.environ)),
+            initargs=(self._reader, dict(os.environ)),
         )
 
     def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
@@ -62,7 +57,7 @@ class LocalExecutor(ThreadPoolExecutor):
         except BrokenProcessPool:
             pool.shutdown(wait=False)
             pool = self._new_pool()
-            raise RunError(WORKER_DIED) from None
+            raise RunError(WORKER_DIED, died=True) from None
         finally:
             self._idle.put(pool)
 
@@ -80,25 +75,15 @@ class LocalExecutor(ThreadPoolExecutor):
 
     def _end(self) -> None:
         self._leash.close()
-        shutil.rmtree(self._scratch, ignore_errors=True)
+        remove_forsaken()
 
 
-def _begin(reader: Any, scratch: Path, env: dict[str, str]) -> None:
+def _begin(reader: Any, env: dict[str, str]) -> None:
     """In a worker: leave the terminal's process group (Ctrl-C), and end when the leash does.
 
     The environment is this process's at the time, not that of the server it was forked from.
     """
     os.environ.clear()
     os.environ.update(env)
-    own = scratch / str(os.getpid())
     os.setsid()
-    scratch.mkdir(mode=0o700, exist_ok=True)
-    own.mkdir(mode=0o700)
-    tempfile.tempdir = str(own)
-
-    def clean_up() -> None:
-        shutil.rmtree(own, ignore_errors=True)
-        with suppress(OSError):  # other workers are still there
-            scratch.rmdir()
-
-    end_with(reader, clean_up)
+    end_with(reader, scratch().remove)
