@@ -17,7 +17,7 @@ from cliplab.lab.batch.oneline import one_line
 from cliplab.lab.batch.spec import KERNEL_ENV
 
 LOOK_S = 10.0  # between looks at the jobs
-LOST_S = 30.0  # a job whose workers have been gone for so long has ended
+LOST_S = 60.0  # a job whose workers have been gone for so long has ended
 ANSWER_S = 60.0  # the queue takes a job within
 
 
@@ -26,8 +26,10 @@ def local_cluster(jobs: int) -> Any:
     import dask
     from distributed import LocalCluster
 
-    # The threads that start workers, and so the workers, keep it blocked: Ctrl-C is for us.
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    _let_workers_restart()
+    # The threads that start workers, and so the workers, keep them blocked: what the terminal sends
+    # is for us.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
     try:
         with dask.config.set({"distributed.nanny.pre-spawn-environ": KERNEL_ENV}):
             return LocalCluster(
@@ -36,10 +38,18 @@ def local_cluster(jobs: int) -> Any:
                 memory_limit=None,  # it would not count the kernels
                 dashboard_address="127.0.0.1:0",
                 silence_logs=logging.CRITICAL,
-                scheduler_kwargs={"allowed_failures": 1},  # as a failed run is retried once
             )
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _let_workers_restart() -> None:
+    """However long it takes them to be back."""
+    import dask
+
+    # After 15 s, Dask would end what restarts a worker, and so the new one as soon as it is there:
+    # on a busy machine, in the very run that the first one had.
+    dask.config.set({"distributed.deploy.lost-worker-timeout": "1000 days"})
 
 
 class JobQueue:
@@ -53,6 +63,7 @@ class JobQueue:
         options = _read_yaml(path)
         import dask_jobqueue
 
+        _let_workers_restart()
         kinds = [n for n in dir(dask_jobqueue) if re.fullmatch(r"(?!JobQueue)\w+Cluster", n)]
         kind, jobs = options.pop("cluster", None), options.pop("jobs", jobs)
         if kind not in kinds:

@@ -6,6 +6,7 @@ record there, so a run that is submitted again, because its scheduler was lost, 
 
 from __future__ import annotations
 
+import pickle
 import sys
 import threading
 import time
@@ -29,10 +30,11 @@ PATIENCE_S = 60.0  # without any worker, before that is said
 class DaskExecutor(Executor):
     """Runs on the workers of a Dask cluster: an address, or a cluster that ends with this executor.
 
-    No more is submitted than there are worker threads: what waits at a worker that dies would be
-    blamed with what killed it. What a lost connection or a new scheduler forgets is submitted again
-    until it is done. One thread does it all, so that ``submit`` returns at once; it calls ``tend``
-    now and then.
+    A call is begun once: where its worker dies it fails with :class:`RunError`, however many deaths
+    the scheduler allows. What a lost connection or a new scheduler forgets is submitted again until
+    it is done. No more is submitted than there are worker threads: a scheduler blames what waits at
+    a worker that dies with what killed it. One thread does it all, so that ``submit`` returns at
+    once; it calls ``tend`` now and then.
     """
 
     def __init__(self, cluster: Any, tend: Callable[[], None] = lambda: None) -> None:
@@ -110,19 +112,27 @@ class DaskExecutor(Executor):
         """Hand over what is done; what was forgotten waits again."""
         for theirs in [future for future in self._flying if future.done()]:
             call = self._flying.pop(theirs)
-            if not _hand_over(theirs, call[0]):
+            if _hand_over(theirs, call[0]):
+                with suppress(Exception):
+                    self._forget(theirs)
+            else:
                 self._waiting.appendleft(call)
+
+    def _forget(self, theirs: Any) -> None:
+        """Let the scheduler forget that a call was begun."""
+        clear = self._client.scheduler.event_clear
+        self._client.sync(clear, name=theirs.key, callback_timeout=ANSWER_S)
 
     def _launch(self) -> None:
         """Submit as many calls as there are free workers."""
-        threads = self._threads() if self._waiting else 0
+        threads = self._threads() if self._waiting or self._flying else 0
         self._say_if_alone(threads)
         free = threads - len(self._flying)
         while free > 0 and (call := self._next()):
             ours, run = call
             key = f"{run.func.__name__}-{uuid4().hex}"
             try:
-                theirs = self._client.submit(run, key=key, pure=False)
+                theirs = self._client.submit(_begin, key, pickle.dumps(run), key=key, pure=False)
                 theirs.add_done_callback(lambda _: self._wake.set())
                 self._flying[theirs] = call
             except Exception as error:
@@ -134,7 +144,7 @@ class DaskExecutor(Executor):
 
     def _say_if_alone(self, threads: int) -> None:
         """Once for each time that runs wait for workers and none comes."""
-        if threads or not self._waiting:
+        if threads or not (self._waiting or self._flying):
             self._alone_since = time.monotonic()
             self._said = False
         elif not self._said and time.monotonic() > self._alone_since + PATIENCE_S:
@@ -170,6 +180,8 @@ class DaskExecutor(Executor):
             if self._flying:
                 self._client.run(_end, {f.key for f in self._flying}, on_error="ignore")
                 self._client.cancel(list(self._flying), force=True)
+                for theirs in self._flying:
+                    self._forget(theirs)
         for close in (self._client.close, getattr(self._cluster, "close", None)):
             with suppress(Exception):
                 close and close(timeout=ANSWER_S)
@@ -182,13 +194,24 @@ def _hand_over(theirs: Any, ours: Future[Any]) -> bool:
     try:
         if theirs.status == "error":
             error = theirs.exception(timeout=ANSWER_S)
-            died = RunError(WORKER_DIED, retry=False)
+            died = RunError(WORKER_DIED, died=True)
             ours.set_exception(died if isinstance(error, KilledWorker) else error)
         elif theirs.status == "finished":
             ours.set_result(theirs.result(timeout=ANSWER_S))
     except (Exception, CancelledError):
         return False
     return ours.done()
+
+
+def _begin(key: str, call: bytes) -> Any:
+    """On a worker: carry out a call, unless another one has begun it, and so has died."""
+    from distributed import Event
+
+    begun = Event(key)
+    if begun.is_set():
+        raise RunError(WORKER_DIED, died=True)
+    begun.set()
+    return pickle.loads(call)()
 
 
 def _end(keys: set[str], dask_worker: Any) -> None:

@@ -16,4 +16,5 @@ if __name__ == "__main__":
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != int(parent):
         sys.exit(1)
+    signal.pthread_sigmask(signal.SIG_SETMASK, set())
     os.execvp(command[0], command)

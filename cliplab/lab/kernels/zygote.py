@@ -127,7 +127,7 @@ def become_kernel(parent: int, argv: list[str], env: dict[str, str], cwd: str) -
         os._exit(1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    signal.pthread_sigmask(signal.SIG_SETMASK, set())
     from ipykernel.kernelapp import IPKernelApp
 
     sys.argv = [str(find_spec("ipykernel_launcher").origin), *argv]  # type: ignore[union-attr]

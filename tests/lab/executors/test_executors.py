@@ -1,12 +1,14 @@
 import gc
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,10 @@ from needs import need
 from recording import LIGHT
 from waiting import LONG, is_gone, wait_until
 
-from cliplab.lab.batch.batch import run_batch
+from cliplab.lab.batch.batch import BatchResult, run_batch
 from cliplab.lab.batch.plan import plan
-from cliplab.lab.batch.spec import How, RunSpec, load_finished
+from cliplab.lab.batch.progress import Silent
+from cliplab.lab.batch.spec import WORKER_DIED, How, RunSpec, load_finished
 from cliplab.lab.batch.worker import run_one
 from cliplab.lab.executors.opening import open_executor
 
@@ -26,10 +29,12 @@ need("distributed", "cluster")
 pytestmark = pytest.mark.slow
 
 MEASURE = """
-import random
+import random, signal
 seeds = range(first_seed, first_seed + n_seeds)
 losses = [random.Random(seed).random() * lr for seed in seeds]
-record([{"arm": f"lr={lr}", "seed": s, "loss": x} for s, x in zip(seeds, losses)])
+blocked = str(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+rows = [{"arm": f"lr={lr}", "seed": s, "loss": x} for s, x in zip(seeds, losses)]
+record([row | {"blocked": blocked} for row in rows])
 """
 # Says where it runs, and ends when it may.
 WAIT = """
@@ -38,29 +43,26 @@ open(f"started-{lr}-{os.getpid()}", "w").close()
 while not os.path.exists("go"):
     time.sleep(0.05)
 """
-RECORD = "record([dict(arm=str(lr), seed=0)])"
-DRIVER = """
-import sys
-from pathlib import Path
-from cliplab.lab.batch.batch import run_batch
-from cliplab.lab.executors.opening import open_executor
-from cliplab.lab.batch.plan import plan
-if __name__ == "__main__":
-    notebook, results, name = sys.argv[1:]
-    grid = {"lr": [1, 2]}
-    specs = plan([Path(notebook)], "quick", Path(results), grid=grid, how=How(kernel="stock"))
-    with open_executor(name, 1) as executor:
-        print(len(run_batch(specs, executor).records))
+WAIT_FOR_OWN = WAIT.replace('"go"', 'f"go-{lr}"')
+# Kills its worker: for lr = 1 the first time, for lr = 2 always.
+DIE = """
+import glob, os, time
+begun = len(glob.glob(f"begun-{lr}-*"))
+open(f"begun-{lr}-{os.getpid()}", "w").close()
+if begun < {1: 1, 2: 3, 3: 0}[lr]:
+    os.kill(int(os.environ["JPY_PARENT_PID"]), 9)
+    time.sleep(3600)
 """
+RECORD = "record([dict(arm=str(lr), seed=0)])"
 
 
 @pytest.fixture
 def specs(tmp_path, make_notebook) -> Callable[..., list[RunSpec]]:
-    def make(*cells: str, runs: int) -> list[RunSpec]:
+    def make(*cells: str, runs: int, kernel: str = "stock") -> list[RunSpec]:
         path = tmp_path / "nb" / "01_runs.ipynb"
         make_notebook(path, LIGHT, *cells, parameters="lr: float = 0.1  # step")
         grid = {"lr": list(range(1, runs + 1))}
-        return plan([path], "quick", tmp_path / "results", grid=grid, how=How(kernel="stock"))
+        return plan([path], "quick", tmp_path / "results", grid=grid, how=How(kernel=kernel))
 
     return make
 
@@ -74,21 +76,25 @@ class Cluster:
         self.folder = folder
         self.processes: list[subprocess.Popen[bytes]] = []
 
-    def start(self, kind: str, *arguments: str) -> subprocess.Popen[bytes]:
+    def start(self, kind: str, *arguments: str, deaths_allowed: int = 3) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", f"distributed.cli.dask_{kind}", *arguments]
         with open(self.folder / "cluster.log", "ab") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder)
+            env = os.environ | {
+                "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": str(deaths_allowed)
+            }
+            process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder, env=env)
         self.processes.append(process)
         return process
 
-    def start_scheduler(self) -> subprocess.Popen[bytes]:
+    def start_scheduler(self, deaths_allowed: int = 3) -> subprocess.Popen[bytes]:
         host, port = self.address.split(":")
-        process = self.start("scheduler", "--host", host, "--port", port, "--no-dashboard")
+        arguments = ["--host", host, "--port", port, "--no-dashboard"]
+        process = self.start("scheduler", *arguments, deaths_allowed=deaths_allowed)
         wait_until(lambda: answers(host, int(port)))
         return process
 
-    def start_worker(self) -> subprocess.Popen[bytes]:
-        return self.start("worker", f"tcp://{self.address}", "--nthreads", "1", "--no-nanny")
+    def start_worker(self, nanny: str = "--no-nanny") -> subprocess.Popen[bytes]:
+        return self.start("worker", f"tcp://{self.address}", "--nthreads", "1", nanny)
 
     def close(self) -> None:
         for process in self.processes:
@@ -170,24 +176,76 @@ def test_what_is_in_flight_is_ended_and_the_rest_cancelled(specs, open_):
         executor.submit(os.getpid)
 
 
-def test_runs_survive_a_worker_and_failures_are_their_own(specs, cluster, open_):
+@pytest.fixture
+def batch() -> Iterator[Callable[..., Future[BatchResult]]]:
+    """Batches in threads of their own, to be watched."""
+    thread = ThreadPoolExecutor(1)
+    yield partial(thread.submit, run_batch)
+    thread.shutdown(wait=False)  # it ends with the batch's executor
+
+
+@pytest.mark.parametrize("deaths_allowed", [pytest.param(0, marks=pytest.mark.nightly), 3])
+def test_a_run_survives_one_nanny_whatever_the_scheduler_allows(
+    deaths_allowed, specs, cluster, open_, batch
+):
     planned = specs(WAIT, RECORD, runs=3)
-    cluster.start_scheduler()
-    workers = [cluster.start_worker() for _ in range(2)]
+    cluster.start_scheduler(deaths_allowed)
+    workers = [cluster.start_worker("--nanny") for _ in range(2)]
     executor = open_(f"dask://{cluster.address}", 2)
     error = executor.submit(os.listdir, "/nowhere").exception(timeout=LONG)
     assert isinstance(error, FileNotFoundError)
-    futures = [executor.submit(run_one, spec) for spec in planned]
+    result = batch(planned, executor)
     wait_until(lambda: len(started(planned)) == 2)
     victim = started(planned)[0]
     parents = {process.pid for process in psutil.Process(victim).parents()}
-    (worker,) = (worker for worker in workers if worker.pid in parents)
-    worker.kill()
+    (nanny,) = (worker for worker in workers if worker.pid in parents)
+    nanny.kill()
     wait_until(lambda: is_gone(victim))
     go(planned)
-    assert [f.result(timeout=LONG).params["lr"] for f in futures] == [1, 2, 3]
+    assert [r.params["lr"] for r in result.result(timeout=LONG).records] == [1, 2, 3]
     assert len(started(planned)) == 4
     assert all(load_finished(spec) for spec in planned)
+
+
+class Retries(Silent):
+    """A display that remembers whose worker died, and who came to an end."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def retried(self, spec: RunSpec, error: str) -> None:
+        self.told.append(f"{spec.params['lr']:g}: {error}")
+
+
+def test_a_worker_that_is_slow_to_be_back_is_no_second_death(specs, open_):
+    """Dask itself would end it after a while, as soon as it is back: the run's second death."""
+    import dask
+
+    planned, told = specs(DIE, RECORD, runs=3), Retries()
+    with dask.config.set({"distributed.deploy.lost-worker-timeout": "100ms"}):
+        result = run_batch(planned, open_("dask", 1), told)
+    assert [record.params["lr"] for record in result.records] == [1, 3]
+    assert [(f.spec.params["lr"], f.error) for f in result.failures] == [(2, WORKER_DIED)]
+    assert sorted(told.told) == [f"1: {WORKER_DIED}", f"2: {WORKER_DIED}"]
+    folder = planned[0].notebook.parent
+    assert [len([*folder.glob(f"begun-{lr}.0-*")]) for lr in (1, 2, 3)] == [2, 2, 1]
+
+
+@pytest.mark.nightly
+def test_a_worker_killed_at_any_moment_of_a_run_is_one_retry(specs, open_, batch):
+    planned = specs(WAIT_FOR_OWN, RECORD, runs=20, kernel="fork")
+    (executor, told), rng = (open_("dask", 1), Retries()), random.Random()
+    result = batch(planned, executor, told)
+    for spec in planned:
+        wait_until((spec.directory / ".lock").exists)
+        time.sleep(rng.uniform(0, 3))
+        for child in psutil.Process().children():
+            if "spawn_main" in " ".join(child.cmdline()):
+                child.kill()
+        (spec.notebook.parent / f"go-{spec.params['lr']}").touch()
+    found = result.result(timeout=LONG)
+    assert len(found.records) == len(planned), found.failures
+    assert sorted(told.told) == sorted(f"{spec.params['lr']:g}: {WORKER_DIED}" for spec in planned)
 
 
 def test_a_scheduler_may_end_and_come_back(specs, cluster, open_):
@@ -208,23 +266,35 @@ def test_a_scheduler_may_end_and_come_back(specs, cluster, open_):
     assert [f.result(timeout=LONG).params["lr"] for f in futures] == [1, 2]
 
 
-def test_nothing_is_left_of_a_driver_that_was_killed(specs, tmp_path):
-    planned = specs(WAIT, RECORD, runs=2)
-    (tmp_path / "driver.py").write_text(DRIVER)
+def test_nothing_is_left_of_a_driver_that_was_stopped(specs, tmp_path, monkeypatch):
+    """Killed, and at the end of its terminal; the same command then does only what is missing."""
+    planned = specs(WAIT_FOR_OWN, RECORD, runs=2)
     notebook, results = planned[0].notebook, planned[0].results
-    command = [sys.executable, str(tmp_path / "driver.py"), str(notebook), str(results), "dask"]
-    driver = subprocess.Popen(command)
-    try:
-        wait_until(lambda: started(planned))
-        family = psutil.Process(driver.pid).children(recursive=True)
+    scratch = tmp_path / "tmp"
+    scratch.mkdir()
+    monkeypatch.setenv("TMPDIR", str(scratch))
+    command = [sys.executable, "-m", "cliplab.cli", "run", notebook, "--notebooks", notebook.parent]
+    command += ["--results", results, "--reports", tmp_path / "html", "--grid", "lr=1,2"]
+    command += ["--executor", "dask", "--jobs", "1", "--kernel", "stock"]
+    (notebook.parent / "go-1.0").touch()
+
+    def stop(send: Callable[[int, int], None], number: int, kernels: int) -> None:
+        driver = psutil.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
+        wait_until(lambda: len(started(planned)) == kernels or driver.poll() is not None)
+        family = driver.children(recursive=True)
         assert len(family) > 2
-    finally:
-        driver.kill()
+        send(driver.pid, number)
         driver.wait()
-    wait_until(lambda: all(is_gone(process.pid) for process in family))
-    go(planned)
+        wait_until(lambda: all(map(is_gone, family)))
+
+    stop(os.kill, signal.SIGKILL, kernels=2)
+    stop(os.killpg, signal.SIGHUP, kernels=3)
+    (notebook.parent / "go-2.0").touch()
     again = subprocess.run(command, capture_output=True, text=True, timeout=LONG)
-    assert again.stdout == "2\n", again.stderr
+    assert again.returncode == 0, again.stderr
+    assert "1 done, 1 to run" in again.stderr
+    assert len(started(planned)) == 4
+    assert not [*scratch.glob("cliplab-*"), *scratch.glob("tmp*")]
 
 
 @pytest.mark.parametrize(
@@ -305,7 +375,7 @@ def jobs(queue: Path) -> list[int]:
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_jobs_of_a_queue_are_replaced(processes, specs, queue, open_, monkeypatch):
+def test_jobs_of_a_queue_are_replaced(processes, specs, queue, open_, batch, monkeypatch):
     need("dask_jobqueue", "cluster")
     monkeypatch.setattr("cliplab.lab.executors.clusters.LOST_S", 2)
     monkeypatch.setattr("cliplab.lab.executors.clusters.LOOK_S", 1)
@@ -317,12 +387,12 @@ def test_jobs_of_a_queue_are_replaced(processes, specs, queue, open_, monkeypatc
         "worker_extra_args: [--lifetime, 55m, --lifetime-stagger, 4m]\n"
     )
     executor = open_(f"dask:{described}", 1)
-    futures = [executor.submit(run_one, spec) for spec in planned]
+    result = batch(planned, executor)
     wait_until(lambda: started(planned))
     os.killpg(jobs(queue)[0], signal.SIGKILL)  # its time is over
     wait_until(lambda: len(jobs(queue)) > 1)
     go(planned)
-    assert [f.result(timeout=LONG).params["lr"] for f in futures] == [1, 2]
+    assert [r.params["lr"] for r in result.result(timeout=LONG).records] == [1, 2]
     executor.shutdown()
     wait_until(lambda: all(is_gone(job) for job in jobs(queue)))
     assert len(jobs(queue)) == 2
