@@ -24,7 +24,6 @@ ANSWER_S = 60.0  # the queue takes a job within
 def local_cluster(jobs: int) -> Any:
     """Worker processes of our own, which end when this process does."""
     import dask
-    from distributed import LocalCluster
 
     _let_workers_restart()
     # The threads that start workers, and so the workers, keep them blocked: what the terminal sends
@@ -32,15 +31,24 @@ def local_cluster(jobs: int) -> Any:
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
     try:
         with dask.config.set({"distributed.nanny.pre-spawn-environ": KERNEL_ENV}):
-            return LocalCluster(
-                n_workers=jobs,
-                threads_per_worker=1,
-                memory_limit=None,  # it would not count the kernels
-                dashboard_address="127.0.0.1:0",
-                silence_logs=logging.CRITICAL,
-            )
+            try:
+                return _started(jobs)
+            except RuntimeError:  # a worker died while it started
+                return _started(jobs)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _started(jobs: int) -> Any:
+    from distributed import LocalCluster
+
+    return LocalCluster(
+        n_workers=jobs,
+        threads_per_worker=1,
+        memory_limit=None,  # it would not count the kernels
+        dashboard_address="127.0.0.1:0",
+        silence_logs=logging.CRITICAL,
+    )
 
 
 def _let_workers_restart() -> None:

@@ -231,6 +231,23 @@ def test_a_worker_that_is_slow_to_be_back_is_no_second_death(specs, open_):
     assert [len([*folder.glob(f"begun-{lr}.0-*")]) for lr in (1, 2, 3)] == [2, 2, 1]
 
 
+def workers() -> list[psutil.Process]:
+    """The processes of this one's cluster."""
+    return [p for p in psutil.Process().children() if "spawn_main" in " ".join(p.cmdline())]
+
+
+def test_a_worker_that_is_killed_while_it_starts_is_replaced(open_):
+    def kill() -> None:
+        wait_until(workers)
+        workers()[0].kill()
+
+    with ThreadPoolExecutor(1) as thread:
+        killed = thread.submit(kill)
+        executor = open_("dask", 1)
+        assert killed.done()
+    assert executor.submit(os.getppid).result(timeout=LONG) == os.getpid()
+
+
 @pytest.mark.nightly
 def test_a_worker_killed_at_any_moment_of_a_run_is_one_retry(specs, open_, batch):
     planned = specs(WAIT_FOR_OWN, RECORD, runs=20, kernel="fork")
@@ -239,9 +256,7 @@ def test_a_worker_killed_at_any_moment_of_a_run_is_one_retry(specs, open_, batch
     for spec in planned:
         wait_until((spec.directory / ".lock").exists)
         time.sleep(rng.uniform(0, 3))
-        for child in psutil.Process().children():
-            if "spawn_main" in " ".join(child.cmdline()):
-                child.kill()
+        workers()[0].kill()
         (spec.notebook.parent / f"go-{spec.params['lr']}").touch()
     found = result.result(timeout=LONG)
     assert len(found.records) == len(planned), found.failures
