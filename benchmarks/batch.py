@@ -4,8 +4,10 @@
 
 `run`: what one more run of a trivial notebook costs, as the slope between two grids, against one
 `papermill` command. `grid`: LSTM runs on two workers, start-up and report included, against `xargs
--P2` over papermill. `finished`: a command whose runs are done, again. `kills`: runner, workers,
-fork servers and kernels are killed at random, and nothing may be lost, run twice or left behind.
+-P2` over papermill. `finished`: a command whose runs are done, again. `kills`: runner, workers (two
+times in three of our own, else Dask's), fork servers and kernels are killed at random, the runner
+loses its terminal, notebook and module change under a run: nothing may be lost, run twice, left
+behind, or kept under the key of other code.
 
 Arms are interleaved; times are medians of wall clock and of user + system CPU of all processes.
 Target: what is aimed at. `--write` puts what was measured into benchmarks/batch.md.
@@ -128,7 +130,7 @@ def against(ours, peers, targets):
 
 
 def survival(folder, options):
-    """SIGKILL at random moments, two workers."""
+    """SIGKILL, SIGHUP and new code at random moments, two workers."""
     found = kills(folder, seed=options.seed)
     assert not any(found[what] for what in NONE_OF), found
     targets = {"kills": "100"} | dict.fromkeys(NONE_OF, "0")

@@ -1,4 +1,5 @@
-"""A grid of runs whose processes are killed at random: nothing may be lost, run twice, left behind.
+"""A grid of runs whose processes are killed at random, and whose code changes meanwhile: nothing
+may be lost, run twice, left behind, or kept under the key of other code.
 
 For test_kills.py, and at length for `python benchmarks/batch.py --only kills`. Linux.
 """
@@ -17,7 +18,9 @@ from pathlib import Path
 import psutil
 from nbformat import v4, write
 
+from cliplab.lab.batch.plan import plan
 from cliplab.lab.kernels.processes import adopt_orphans, end
+from cliplab.lab.runs.files import write_atomic
 from cliplab.lab.runs.record import RunRecord
 
 ENV = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
@@ -26,10 +29,18 @@ PARAMETERS = "first_seed: int = 0  # first seed [>= 0]\nn_seeds: int = 1  # seed
 NAP = "import random, time\ntime.sleep(random.Random(first_seed).uniform(0.3, 0.6))"
 LOG = "with open('log.txt', 'a') as log:\n    log.write(f'{first_seed} {n_seeds}\\n')\n"
 RECORD = "from cliplab.lab import record\nrecord([{'arm': 'a', 'seed': first_seed, 'x': 1.0}])"
+CODE = "from beside import THERE\nHERE = {}\n" + RECORD.replace("1.0", "f'{HERE}, {THERE}'")
 KINDS = {"runner": "cliplab.cli", "worker": "multiprocessing.forkserver"}
-KINDS |= {"fork server": "zygote.py", "kernel": "ipykernel_launcher"}
+KINDS |= {"Dask worker": "multiprocessing.spawn", "fork server": "zygote.py"}
+KINDS |= {"kernel": "ipykernel_launcher"}
+KILL, HANG_UP, CHANGE = "kills of a", "hang-ups of a", "changes of code under a"
+STRIKES = [(KILL, "runner"), (KILL, "fork server"), (KILL, "kernel")]
+STRIKES += [(HANG_UP, "runner"), (CHANGE, "kernel")]
+WORKERS = {"local": "worker", "dask": "Dask worker"}
+STOPPED = (-signal.SIGKILL, -signal.SIGHUP, 128 + signal.SIGHUP)
 MARK = "CLIPLAB_BENCHMARK"  # in the environment of a command and of all that descends from it
-NONE_OF = ("unexplained", "last exit status", "lost", "run twice", "missing", "left behind")
+NONE_OF = ("unexplained", "last exit status", "lost", "run twice", "of other code than its key's")
+NONE_OF += ("missing", "left behind")
 
 
 def write_notebook(path, *cells):
@@ -40,11 +51,12 @@ def write_notebook(path, *cells):
     return path
 
 
-def cliplab_run(notebook, results, seeds, jobs):
+def cliplab_run(notebook, results, seeds, jobs, executor="local"):
     """The command for one run a seed."""
     grid = f"first_seed={','.join(map(str, seeds))}"
     command = [sys.executable, "-m", "cliplab.cli", "run", notebook, "--preset", "quick"]
     command += ["--grid", grid, "--jobs", jobs, "--notebooks", notebook.parent]
+    command += ["--executor", executor]
     return list(map(str, [*command, "--results", results, "--reports", results / "html"]))
 
 
@@ -72,41 +84,68 @@ class Chaos:
     def __init__(self, folder, n_kills, seed, deadline):
         self.folder, self.results = folder, folder / "results"
         self.n_kills, self.deadline, self.total = n_kills, deadline, 0
-        self.notebook = write_notebook(folder / "chaos.ipynb", NAP, LOG + RECORD)
-        self.rng, self.kinds, self.count = random.Random(seed), [], Counter()
+        self.rng, self.count, self.executor = random.Random(seed), Counter(), "local"
+        self.turns = {executor: [] for executor in WORKERS}
         self.seen, self.lost, self.rewritten = {}, set(), set()
+        self.codes = {}  # what a run of each code records, by the code's key
+        self.write_code(0, 0)
+
+    def write_code(self, here, there):
+        """The notebook and a module beside it; a new number in either is new code."""
+        pad = "#" * there  # Python compiles again what is of another size
+        write_atomic(self.folder / "beside.py", f"THERE = {there}  {pad}\n")
+        draft = write_notebook(self.folder / "draft", NAP, LOG + CODE.replace("{}", f"{here}", 1))
+        self.notebook = draft.replace(self.folder / "chaos.ipynb")
+        (spec,) = plan([self.notebook], "quick", self.results)
+        assert spec.code_key not in self.codes
+        self.here, self.there, self.code_key = here, there, spec.code_key
+        self.codes[spec.code_key] = f"{here}, {there}"
 
     def goes_on(self):
         return self.count["kills"] < self.n_kills and time.monotonic() < self.deadline
 
     def carry_out(self, seeds):
         """The same command until it ends by itself; kills on the way, as long as they go on."""
-        self.total, status = seeds.stop, -signal.SIGKILL
-        while status == -signal.SIGKILL:
+        self.total, over = seeds.stop, False
+        while not over:
+            began_with = self.code_key
             runner = self.start(seeds)
             while self.goes_on() and runner.poll() is None:
                 self.strike()
                 self.look()
             status = runner.wait(600)
+            over = status not in STOPPED and began_with == self.code_key
         self.look()
         self.account(status, seeds)
 
     def start(self, seeds):
         self.count["commands"] += 1
-        command = cliplab_run(self.notebook, self.results, seeds, 2)
-        with (self.folder / "said.txt").open("wb") as said:
+        self.executor = "local" if self.count["commands"] % 3 else "dask"
+        command = cliplab_run(self.notebook, self.results, seeds, 2, self.executor)
+        with self.said().open("wb") as said:
             env = ENV | {MARK: str(self.folder)}
             return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said, env=env)
 
+    def said(self):
+        """What the last command said."""
+        return self.folder / f"said-{self.count['commands']}.txt"
+
     def strike(self):
-        """Kill, at a random moment, one of a kind whose turn it is; each has as many turns."""
+        """At a random moment, do what has its turn; each has as many with its executor."""
         time.sleep(self.rng.uniform(0, 1.5))
-        self.kinds = self.kinds or [*KINDS]
-        kind = self.rng.choice(self.kinds)
+        if not (turns := self.turns[self.executor]):
+            turns += [*STRIKES, (KILL, WORKERS[self.executor])]
+        how, kind = turn = self.rng.choice(turns)
         with suppress(IndexError, psutil.NoSuchProcess):  # there is none now
-            self.rng.choice(family(self.folder, kind)).kill()
-            self.kinds.remove(kind)
-            self.count.update(["kills", f"kills of a {kind}"])
+            victim = self.rng.choice(family(self.folder, kind))
+            if how == CHANGE:
+                in_notebook = self.rng.random() < 0.5
+                self.write_code(self.here + in_notebook, self.there + (not in_notebook))
+            else:
+                victim.send_signal(signal.SIGHUP if how == HANG_UP else signal.SIGKILL)
+            turns.remove(turn)
+            kind = "Dask driver" if (self.executor, kind) == ("dask", "runner") else kind
+            self.count.update(["kills", f"{how} {kind}"])
 
     def look(self):
         """Every record is to stay as it was first seen: its content, its file."""
@@ -118,25 +157,35 @@ class Chaos:
 
     def account(self, status, seeds):
         """A command that ended by itself: each run has its record, or is listed as failed."""
-        table = (self.folder / "said.txt").read_text(encoding="utf-8").partition("failed run ")[2]
+        table = self.said().read_text(encoding="utf-8").partition("failed run ")[2]
         listed = set(map(int, re.findall(r"^chaos first_seed=(\d+) ", table, re.MULTILINE)))
-        missing = set(seeds) - {record.params["first_seed"] for record in records_in(self.results)}
+        missing = set(seeds) - self.done()
         self.count["listed as failed after two attempts"] += len(listed)
         self.count["unexplained"] += len(missing - listed) + (status != bool(listed))
         self.count["last exit status"] = status
 
+    def done(self):
+        """The seeds whose runs are done, with the code as it is now."""
+        records = records_in(self.results)
+        return {r.params["first_seed"] for r in records if r.code_key == self.code_key}
+
     def outcome(self):
         """Counts, once the family had time to end."""
         psutil.wait_procs(family(self.folder), timeout=60)
-        runs = [record.params["first_seed"] for record in records_in(self.results)]
+        records = records_in(self.results)
+        runs = {(record.code_key, record.params["first_seed"]) for record in records}
         lines = (self.folder / "log.txt").read_text().splitlines()
+        others = [r for r in records if r.rows[0]["x"] != self.codes.get(r.code_key)]
         return {
             **dict(sorted(self.count.items())),
-            "runs": len(runs),
-            "killed between their line in a log and their record": len(lines) - len(runs),
+            "runs": len(records),
+            "in a log without a record: killed there, or of code that had changed": (
+                len(lines) - len(records)
+            ),
             "lost": len(self.lost),
-            "run twice": len(self.rewritten) + len(runs) - len(set(runs)),
-            "missing": len(set(range(self.total)) - set(runs)),
+            "run twice": len(self.rewritten) + len(records) - len(runs),
+            "of other code than its key's": len(others),
+            "missing": len(set(range(self.total)) - self.done()),
             "left behind": len(family(self.folder)),
         }
 
