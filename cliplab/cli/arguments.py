@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from cliplab.cli.values import join_assignments, read_values
+
 REFUSED = 2
 
 
@@ -24,103 +26,13 @@ def fail(status: int, error: object) -> int:
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     """The options of a command; exits with status 2 on bad ones."""
-    options = _parser().parse_args(_join_assignments(argv))
+    options = _parser().parse_args(join_assignments(argv))
     if options.command == "run":
         try:
-            _read_values(options)
+            read_values(options)
         except ValueError as error:
             sys.exit(fail(REFUSED, error))
     return options
-
-
-_ASSIGNING = ("-p", "--grid", "--filter")
-
-
-def _join_assignments(argv: Sequence[str]) -> list[str]:
-    """``-p lr 0.1`` and ``-p lr=0.1`` as ``-p=lr=0.1``; also for ``--grid`` and ``--filter``."""
-    joined: list[str] = []
-    for word in argv:
-        last = joined[-1] if joined else ""
-        waits = last in _ASSIGNING or re.fullmatch(rf"({'|'.join(_ASSIGNING)})=\w+", last)
-        if waits and not word.startswith("--"):
-            joined[-1] += f"={word}"
-        else:
-            joined.append(word)
-    return joined
-
-
-def _read_values(options: argparse.Namespace) -> None:
-    """Turn -f, -p, --grid and --filter into ``params``, ``grid`` and ``filter``."""
-    from cliplab.lab.notebook.parameters import Text
-
-    typed = _assignments("-p", options.params)
-    grid = _grid(options.grid)
-    fixed = {"first_seed", "n_seeds"} if options.seeds else set()
-    for name in grid:
-        if name in typed or name in fixed:
-            raise ValueError(f"parameter {name} is given twice, by --grid and otherwise")
-    for name in fixed & typed.keys():
-        raise ValueError(f"parameter {name} is given twice, by -p and --seeds")
-    values = _read_file("-f", options.file) if options.file else {}
-    options.params = values | {name: Text(text) for name, text in typed.items()}
-    options.grid = grid
-    wanted = _assignments("--filter", options.filter)
-    options.filter = {name: _split("--filter", text) for name, text in wanted.items()}
-
-
-def _grid(words: Sequence[str]) -> dict[str, list[Any]]:
-    """Values by name, from ``NAME=V1,V2`` and from files with tables of ``NAME = [V1, V2]``."""
-    files = [Path(word) for word in words if "=" not in word and Path(word).suffix]
-    typed = _assignments("--grid", [word for word in words if Path(word) not in files])
-    grid = {name: _split("--grid", text) for name, text in typed.items()}
-    for path in files:
-        for name, values in _read_file("--grid", path).items():
-            if not isinstance(values, list):
-                raise ValueError(f"--grid {path}: {name} = {values!r} is not a list of values")
-            if name in grid:
-                raise ValueError(f"--grid {path}: {name} is given twice")
-            grid[name] = values
-    return grid
-
-
-def _split(flag: str, text: str) -> list[Any]:
-    """Values between commas, but not between those inside a list's brackets."""
-    from cliplab.lab.notebook.parameters import Text
-
-    items = [Text(item.strip()) for item in re.split(r",(?![^\[]*\])", text)]
-    if not all(items):
-        raise ValueError(f"{flag} {text!r}: expected values separated by commas")
-    return items
-
-
-def _assignments(flag: str, words: Sequence[str]) -> dict[str, str]:
-    values: dict[str, str] = {}
-    for word in words:
-        name, equals, text = word.partition("=")
-        if not equals or not name.isidentifier():
-            raise ValueError(f"{flag} {word}: expected NAME=VALUE or NAME VALUE")
-        if name in values:
-            raise ValueError(f"{flag} {word}: {name} is given twice")
-        values[name] = text
-    return values
-
-
-def _read_file(flag: str, path: Path) -> dict[str, Any]:
-    import tomllib
-
-    import yaml
-
-    readers: dict[str, Any] = {".toml": tomllib.loads, ".yaml": yaml.safe_load}
-    reader = readers.get(path.suffix.replace(".yml", ".yaml"))
-    if reader is None:
-        raise ValueError(f"{flag} {path}: expected a .toml, .yaml or .yml file")
-    try:
-        values = reader(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ValueError(f"cannot read {path}: {error}") from None
-    if not isinstance(values, dict):
-        raise ValueError(f"{path}: expected parameters as NAME: VALUE, got {values!r}")
-    return values
 
 
 def _seed_range(text: str) -> range:
@@ -181,21 +93,22 @@ def _parser() -> argparse.ArgumentParser:
     notebook: dict[str, Any] = {
         "nargs": "*",
         "metavar": "NOTEBOOK",
-        "help": "stem, unique prefix or path",
+        "help": "stem, unique prefix, path, or folder",
     }
     what = run.add_argument_group("which runs")
     what.add_argument("notebook", **notebook)
     what.add_argument("--preset", default="quick", help="table of presets.toml (%(default)s)")
     many: dict[str, Any] = {"action": "append", "default": []}
     for flag, name, metavar, text in (
-        ("-p", "params", "NAME=VALUE", "a parameter of every notebook selected"),
+        ("-p", "params", "NAME=VALUE", "a parameter of every notebook selected, or -p NAME VALUE"),
+        ("-r", "raw", "NAME=TEXT", "the same, and always text"),
+        ("-f", "files", "FILE", "parameters from .yaml, .json or .toml"),
+        ("-y", "yaml", "YAML", "parameters as '{NAME: VALUE}'"),
+        ("-b", "base64", "BASE64", "the same, encoded"),
         ("--grid", "grid", "NAME=V1,V2|FILE", "one run a value; repeated: the product"),
         ("--filter", "filter", "NAME=V1,V2", "of these runs, those with such a value"),
     ):
         what.add_argument(flag, dest=name, metavar=metavar, help=text, **many)
-    what.add_argument(
-        "-f", dest="file", type=Path, metavar="FILE", help="parameters from .toml or .yaml"
-    )
     what.add_argument(
         "--seeds", type=_seed_range, metavar="A-B", help="seeds A to B, both included"
     )

@@ -28,9 +28,11 @@ from cliplab.lab.batch.progress import Silent
 from cliplab.lab.batch.spec import Failure, How, RunSpec, find_done
 from cliplab.lab.claims import Verdict
 from cliplab.lab.executors.opening import open_executor
-from cliplab.lab.notebook.presets import find_notebooks
+from cliplab.lab.notebook.presets import named_notebooks
 from cliplab.lab.report.outcome import judge_and_report, remember
 from cliplab.lab.report.tables import duration
+from cliplab.lab.runs.faces import PACKAGE
+from cliplab.lab.runs.keys import closure
 from cliplab.lab.runs.record import RunRecord
 
 
@@ -63,17 +65,20 @@ def plan(
     part: tuple[int, int] | None = None,
     how: How | None = None,
     force: bool = False,
+    bad: list[str] | None = None,
 ) -> list[RunSpec]:
-    """The runs of the notebooks named (stem, unique prefix or path; all of the folder if none).
+    """The runs of the notebooks named (stem, unique prefix, path, folder; all of it if none).
 
     ``wanted`` keeps those with one of these values of a parameter, ``part`` (i, n) the i-th of n
     equal parts. For the others see :func:`cliplab.lab.batch.plan.plan`. Touches no file;
-    ``ValueError`` if anything is unknown or ill-typed.
+    ``ValueError`` if anything is unknown or ill-typed. With a list ``bad``, a notebook that cannot
+    be read, and is just one of a folder, is named there and left out.
     """
     if results.exists() and not results.is_dir():
         raise ValueError(f"--results {results} is not a folder")
+    found = named_notebooks(names, notebooks)
     specs = planning.plan(
-        find_notebooks(names, notebooks),
+        list(found),
         preset,
         results,
         params=params,
@@ -83,7 +88,11 @@ def plan(
         folder=notebooks,
         how=how,
         force=force,
+        bad=bad,
+        named=[path for path, named in found.items() if named],
     )
+    if bad and not specs:
+        raise ValueError(f"none of {len(found)} notebooks can be run: {bad[0]}")
     if wanted:
         specs = planning.only(specs, wanted)
     return planning.shard(specs, *part) if part else specs
@@ -139,11 +148,13 @@ def _carry_out(
 
 
 def fetch_data(specs: Sequence[RunSpec], display: Silent) -> None:
-    """Fetch the data sets that the runs' parameters name, before any run starts."""
+    """Fetch the data sets that runs name in their parameters, where their notebooks load any."""
+    named = _texts(specs)
+    if not named:
+        return
     from cliplab.lab.data.catalogue import DATA_SETS  # imports torch
     from cliplab.lab.data.fetch import DataUnavailable, fetch
 
-    named = {value for spec in specs for value in spec.params.values() if isinstance(value, str)}
     for name in sorted(named & DATA_SETS.keys()):
         started = time.perf_counter()
         try:
@@ -151,6 +162,21 @@ def fetch_data(specs: Sequence[RunSpec], display: Silent) -> None:
         except (DataUnavailable, OSError) as error:
             raise ValueError(error) from None
         display.say(f"data: {name}, {time.perf_counter() - started:.1f} s")
+
+
+def _texts(specs: Sequence[RunSpec]) -> set[str]:
+    """The parameters that are texts, of the notebooks whose code reaches the lab's data."""
+    texts: dict[Path, set[str]] = {}
+    for spec in specs:
+        found = {value for value in spec.params.values() if isinstance(value, str)}
+        texts.setdefault(spec.notebook, set()).update(found)
+    data = PACKAGE / "lab" / "data"
+    reaching = (
+        found
+        for notebook, found in texts.items()
+        if found and any(data in unit.path.parents for unit in closure(notebook).units)
+    )
+    return set().union(*reaching)
 
 
 def _check_writable(results: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,8 @@ class How:
 class RunSpec:
     """One run to do: everything it depends on, and where its files go.
 
-    They are in ``results/name/preset/key``; ``results`` is the folder of all results.
+    They are in ``results/name/preset/key``; ``results`` is the folder of all results. ``given``:
+    those of the parameters that papermill puts into the notebook, which has the others as they are.
     """
 
     notebook: Path
@@ -62,6 +63,9 @@ class RunSpec:
     results: Path
     label: str
     how: How = How()
+    given: dict[str, Any] = field(default_factory=dict)
+    kernel_name: str = "python3"
+    language: str = "python"
     not_before: str = ""  # a record that is older does not count (UTC)
 
     @property

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,59 @@ from typing import Any
 def read_notebook(path: Path) -> dict[str, Any]:
     """A notebook's JSON, each text as one string; ``ValueError`` if it is no notebook.
 
-    Without nbformat, which loads slowly.
+    Without nbformat, which loads slowly, but for a notebook of before version 4.
     """
     try:
-        notebook: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        notebook = json.loads(text)
+        if isinstance(notebook, dict) and "worksheets" in notebook:
+            notebook = _upgraded(text)
+        _check(notebook)
         for cell in notebook["cells"]:
             _join_lines(cell)
-        return notebook
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return dict(notebook)
+    except OSError as error:
+        raise ValueError(f"cannot read notebook {path}: {error.strerror}") from None
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"cannot read notebook {path}: {error}") from None
+
+
+def _upgraded(text: str) -> Any:
+    import nbformat
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return json.loads(nbformat.writes(nbformat.reads(text, as_version=4)))
+    except Exception as error:  # of any kind, for what is of no version
+        raise ValueError(f"of a version before 4, and not to be converted: {error}") from None
+
+
+def _check(notebook: Any) -> None:
+    """``ValueError`` where the parts are not of the kinds that papermill takes for granted."""
+    _expect(notebook, dict, "the file")
+    for part, kind in (("nbformat", int), ("metadata", dict), ("cells", list)):
+        _expect(notebook.get(part), kind, part)
+    if notebook["nbformat"] != 4:
+        raise ValueError(f"expected nbformat 4, got {notebook['nbformat']}")
+    for number, cell in enumerate(notebook["cells"], 1):
+        where = f"cell {number}"
+        _expect(cell, dict, where)
+        parts = {"cell_type": str, "metadata": dict, "source": (str, list)}
+        if cell.get("cell_type") == "code":
+            parts["outputs"] = list
+        for part, kinds in parts.items():
+            _expect(cell.get(part), kinds, f"{part} of {where}")
+        _expect(cell["metadata"].get("tags", []), list, f"tags of {where}")
+        for output in cell.get("outputs", []):
+            _expect(output, dict, f"an output of {where}")
+
+
+def _expect(found: object, kind: Any, what: str) -> None:
+    if not isinstance(found, kind) or isinstance(found, bool):
+        kinds = {dict: "a JSON object", list: "a list", int: "a number", str: "a text"}
+        expected = kinds.get(kind, "a text or a list of its lines")
+        raise ValueError(f"{what}: expected {expected}, got {str(found)[:40]!r}")
 
 
 def _join_lines(cell: dict[str, Any]) -> None:
@@ -46,6 +91,12 @@ def load_cells(path: Path) -> list[dict[str, Any]]:
 def is_parameters_cell(cell: Mapping[str, Any]) -> bool:
     """Whether papermill would take this cell for the parameters cell."""
     return cell["cell_type"] == "code" and "parameters" in cell["metadata"].get("tags", [])
+
+
+def tagged(cells: Sequence[Mapping[str, Any]], tag: str) -> int | None:
+    """Where the first cell with a tag is: the one that papermill goes by, whatever its kind."""
+    found = (i for i, cell in enumerate(cells) if tag in cell["metadata"].get("tags", []))
+    return next(found, None)
 
 
 def title_and_question(notebook: Mapping[str, Any]) -> tuple[str, str]:

@@ -1,165 +1,156 @@
-"""The typed parameters of a notebook: read from its tagged cell, checked before anything runs."""
+"""The parameters of a notebook: which values it takes, and which papermill has to put in."""
 
 from __future__ import annotations
 
 import ast
-import math
-import operator
+import keyword
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
 
-from cliplab.lab.notebook.cells import is_parameters_cell, load_cells
-
-SCALARS = ("int", "float", "bool", "str")
-TYPES = (*SCALARS, "list[int]", "list[float]", "list[str]")
-_COMPARE = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
-
-
-class Text(str):
-    """A value typed on a command line; :func:`coerce` reads it by the parameter's type."""
+from cliplab.lab.notebook.cells import read_notebook, tagged
+from cliplab.lab.notebook.declarations import (
+    foreign_parameters,
+    literals,
+    parse_parameters,
+    type_name,
+)
+from cliplab.lab.notebook.kernel import is_python, language_of
+from cliplab.lab.notebook.syntax import statements
+from cliplab.lab.notebook.values import TYPES, Parameter, coerce, same
 
 
 @dataclass(frozen=True)
-class Parameter:
-    """One line ``name: type = literal  # help (unit) [bound]`` of the parameters cell."""
+class Signature:
+    """What a notebook declares, and what that means for papermill.
 
-    name: str
-    type: str
-    default: Any = None
-    help: str = ""
-    bound: str | None = None
+    ``written``: the JSON values that its parameters have in the notebook. ``injected``: those of
+    them that papermill once put in, and that go if it puts in others. ``after``: the cells that run
+    after that place. ``open``: no cell declares anything, so that any name may be meant.
+    """
 
-    def refuse(self, value: object, why: str) -> ValueError:
-        """The error that names this parameter and the offending value."""
-        return ValueError(f"parameter {self.name}: {value!r} {why}")
+    parameters: Mapping[str, Parameter]
+    written: Mapping[str, Any] = field(default_factory=dict)
+    injected: Mapping[str, Any] = field(default_factory=dict)
+    after: tuple[str, ...] = ()
+    open: bool = False
+    python: bool = True
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """The values that are known before the notebook runs."""
+        return {name: p.default for name, p in self.parameters.items() if not p.computed}
+
+    def typed(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Values as the declared types; ``ValueError`` names what is unknown or ill."""
+        return {name: coerce(self._parameter(name), value) for name, value in values.items()}
+
+    def _parameter(self, name: str) -> Parameter:
+        if name in self.parameters:
+            return self.parameters[name]
+        if not self.python:
+            if not re.fullmatch(r"[^\W\d][\w.]*", str(name)):
+                raise ValueError(f"parameter {name!r}: expected a name")
+        elif not self.open:
+            known = ", ".join(self.parameters) or "none"
+            raise ValueError(f"unknown parameter {name!r}; declared: {known}")
+        elif not str(name).isidentifier() or keyword.iskeyword(name):
+            raise ValueError(f"parameter {name!r}: expected a name of Python")
+        return Parameter(name)
+
+    def given(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Of a run's values, those that papermill has to put in, since the notebook has others.
+
+        ``ValueError``: the notebook overwrites one of them before it reads it.
+        """
+        missing = object()
+        given = {
+            name: value
+            for name, value in values.items()
+            if (had := self.written.get(name, missing)) is missing or not same(value, had)
+        }
+        for name in given if self.python else ():
+            if line := overwriting(name, self.after):
+                why = "tag that cell `parameters`" if self.open else "its value would be lost"
+                raise ValueError(f"parameter {name}: the notebook sets it again, {line!r}: {why}")
+        return {**self.injected, **given} if given else {}
+
+
+def read_signature(path: Path, python: bool | None = None) -> Signature:
+    """The signature of a notebook, ``python`` or as it says; ``ValueError`` names what is wrong.
+
+    The parameters cell is papermill's: the first that is tagged so.
+    """
+    notebook = read_notebook(path)
+    cells = notebook["cells"]
+    sources = [cell["source"] if cell["cell_type"] == "code" else "" for cell in cells]
+    at, again = tagged(cells, "parameters"), tagged(cells, "injected-parameters")
+    source = sources[at] if at is not None else ""
+    if not (is_python(language_of(notebook)) if python is None else python):
+        return Signature(foreign_parameters(source), python=False)
+    place = again if again is not None else -1 if at is None else at
+    after, injected = tuple(sources[place + 1 :]), sources[again] if again is not None else ""
+    try:
+        parameters, written = parse_parameters(source), literals(source)
+        put_in = literals(injected)
+        for name, value in put_in.items():
+            known = replace(parameters.get(name, Parameter(name)), computed=False)
+            parameters[name] = replace(known, default=coerce(known, value))
+    except (SyntaxError, ValueError) as error:
+        raise ValueError(f"{path}: parameters cell: {error}") from None
+    return Signature(parameters, {**written, **put_in}, put_in, after, open=at is None)
 
 
 def read_parameters(notebook: Path) -> dict[str, Parameter]:
     """The declared parameters by name, in order; ``ValueError`` names the line that is wrong."""
-    tagged = [cell["source"] for cell in load_cells(notebook) if is_parameters_cell(cell)]
-    if len(tagged) != 1:
-        raise ValueError(f'{notebook}: expected one cell tagged "parameters", found {len(tagged)}')
-    try:
-        parameters = parse_parameters(tagged[0])
-    except (SyntaxError, ValueError) as error:
-        raise ValueError(f"{notebook}: parameters cell: {error}") from None
-    for name in ("first_seed", "n_seeds"):
-        if name not in parameters or parameters[name].type != "int":
-            raise ValueError(f"{notebook}: the parameters cell must declare {name}: int")
-    return parameters
+    return dict(read_signature(notebook).parameters)
 
 
-def parse_parameters(source: str) -> dict[str, Parameter]:
-    """The parameters declared by the source of a cell.
+@lru_cache
+def overwriting(name: str, sources: tuple[str, ...]) -> str:
+    """The statement by which cells give a name another value before anything reads it, or "".
 
-    >>> parse_parameters("lr: float = 0.1  # step (per update) [> 0]")["lr"]
-    Parameter(name='lr', type='float', default=0.1, help='step (per update)', bound='> 0')
+    Only what is certain: an assignment or import that runs in any case.
+
+    >>> overwriting("lr", ("import os", "lr = 0.1")), overwriting("lr", ("lr = lr * 2",))
+    ('lr = 0.1', '')
     """
-    parameters: dict[str, Parameter] = {}
-    for node in ast.parse(source).body:
-        line = source.split("\n")[node.lineno - 1]
-        if not (
-            isinstance(node, ast.AnnAssign)
-            and isinstance(node.target, ast.Name)
-            and node.value is not None
-            and node.lineno == node.end_lineno
-        ):
-            raise ValueError(f"{line!r}: expected `name: type = literal  # help` on one line")
-        comment = line.encode()[node.end_col_offset :].decode().strip().lstrip("#").strip()
-        match = re.fullmatch(r"(.*?)\s*\[\s*([<>=].*?)\s*\]", comment)
-        help, bound = match.groups() if match else (comment, None)
-        name, kind = node.target.id, ast.unparse(node.annotation)
-        if kind not in TYPES:
-            raise ValueError(f"{line!r}: type {kind} is not one of {', '.join(TYPES)}")
-        if name in parameters:
-            raise ValueError(f"{line!r}: {name} is declared twice")
-        if name == "n_seeds":
-            bound = bound or ">= 1"
-        parameter = Parameter(name, kind, None, help, bound)
-        try:
-            default = ast.literal_eval(node.value)
-        except (TypeError, ValueError):
-            raise ValueError(f"{line!r}: the default must be a literal") from None
-        parameters[name] = Parameter(name, kind, coerce(parameter, default), help, bound)
-    return parameters
+    for source in sources:
+        with suppress(SyntaxError):
+            for node in statements(source):
+                if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                    continue
+                if name in _read(node) or any(name in words for words in _texts(node)):
+                    return ""
+                if name in _set(node):
+                    return ast.unparse(node)
+    return ""
 
 
-def coerce(parameter: Parameter, value: object) -> Any:
-    """``value`` as the parameter's type, or a ``ValueError`` that says what was expected.
-
-    Strict: no number from a string (but :class:`Text` is read), no int from 1.5, never NaN or inf,
-    no empty list and no item twice; an int is taken for a float.
-
-    >>> coerce(Parameter("lr", "float", bound="> 0"), Text("1e-3"))
-    0.001
-    >>> coerce(Parameter("sizes", "list[int]"), Text("[1, 5]"))
-    [1, 5]
-    """
-    if isinstance(value, Text):
-        value = _from_text(parameter, value)
-    if parameter.type in SCALARS:
-        return _scalar(parameter, parameter.type, value)
-    if not isinstance(value, list) or not value:
-        raise parameter.refuse(value, f"is not a non-empty {parameter.type}")
-    items = [_scalar(parameter, parameter.type[5:-1], item) for item in value]
-    if len(set(items)) < len(items):
-        raise parameter.refuse(value, "names a value twice")
-    return items
+def _read(node: ast.stmt) -> set[str]:
+    """Names that a statement reads, or may or may not set."""
+    certain = isinstance(node, ast.Assign | ast.AnnAssign)
+    names = [found for found in ast.walk(node) if isinstance(found, ast.Name)]
+    return {found.id for found in names if not certain or not isinstance(found.ctx, ast.Store)}
 
 
-def _from_text(parameter: Parameter, text: Text) -> object:
-    if parameter.type in SCALARS:
-        return _scalar_from_text(parameter.type, text)
-    inner = re.sub(r"^\s*\[(.*)\]\s*$", r"\1", text)
-    kind = parameter.type[5:-1]
-    items = [Text(item.strip().strip("\"'")) for item in inner.split(",")]
-    return [_scalar_from_text(kind, item) for item in items] if inner.strip() else []
+def _set(node: ast.stmt) -> set[str]:
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        return {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+    names = [found for found in ast.walk(node) if isinstance(found, ast.Name)]
+    return {found.id for found in names} if getattr(node, "value", None) else set()
 
 
-def _scalar_from_text(kind: str, text: Text) -> object:
-    try:
-        if kind == "bool":
-            return {"true": True, "false": False}[text.lower()]
-        return {"int": int, "float": float, "str": str}[kind](text)
-    except (KeyError, ValueError):
-        return str(text)  # refused by _scalar, which knows the parameter's name
-
-
-def _scalar(parameter: Parameter, kind: str, value: object) -> Any:
-    if kind == "float" and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    expected: Any = {"int": int, "float": float, "bool": bool, "str": str}[kind]
-    if not isinstance(value, expected) or (kind == "int" and isinstance(value, bool)):
-        why = f"is not of type {kind}"
-        if kind == "float" and isinstance(value, str) and _is_number(value):
-            why += f": it is text; write {float(value)!r} without quotes (YAML wants 1.0e-3)"
-        raise parameter.refuse(value, why)
-    if isinstance(value, float) and not math.isfinite(value):
-        raise parameter.refuse(value, "is not a finite number")
-    if parameter.bound is not None and not _within(parameter, value):
-        raise parameter.refuse(value, f"violates its bound [{parameter.bound}]")
-    return value
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False
-
-
-def _within(parameter: Parameter, value: Any) -> bool:
-    match = re.fullmatch(r"([<>]=?)\s*(\S+)", parameter.bound or "")
-    if match is None or not _is_number(match[2]) or isinstance(value, str | bool):
-        raise ValueError(
-            f"parameter {parameter.name}: bound [{parameter.bound}] is not like [> 0] or [>= 1] "
-            f"on a number"
-        )
-    return bool(_COMPARE[match[1]](value, float(match[2])))
+def _texts(node: ast.stmt) -> Iterator[list[str]]:
+    """The words of the texts in a statement: a magic's line, say."""
+    for found in ast.walk(node):
+        if isinstance(found, ast.Constant) and isinstance(found.value, str):
+            yield re.findall(r"\w+", found.value)
 
 
 def check_parameters(namespace: Mapping[str, Any]) -> None:
@@ -170,24 +161,27 @@ def check_parameters(namespace: Mapping[str, Any]) -> None:
     """
     annotations = dict(namespace.get("__annotations__", {}))
     cells = namespace.get("In", [])  # IPython's list of the cells run so far
-    declared = {name: Parameter(name, _type_name(kind)) for name, kind in annotations.items()}
-    for source in cells:
-        with suppress(SyntaxError, ValueError):  # the one cell that reads as parameters has bounds
-            declared |= parse_parameters(source)
-    for name, parameter in declared.items():
-        if parameter.type in TYPES and name in namespace:
+    known = {name: Parameter(name, _type_name(kind)) for name, kind in annotations.items()}
+    for source in cells:  # the one that reads as parameters has bounds
+        known |= {n: replace(p, axis=True) for n, p in _declared(source).items() if p.type}
+    for name, parameter in known.items():
+        if name in namespace and parameter.type.removesuffix(" | None") in TYPES:
             coerce(parameter, namespace[name])
-    for source in cells:
+    for before, source in pairwise(cells):
         if source.startswith("# Parameters\n"):
-            for node in ast.parse(source).body:
-                if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-                    name = node.targets[0].id
-                    if name not in annotations:
-                        known = ", ".join(annotations)
-                        raise ValueError(f"unknown parameter {name}; declared: {known}")
+            declared = dict.fromkeys([*annotations, *_declared(before)])
+            for name in _declared(source):
+                if name not in declared:
+                    listed = ", ".join(declared)
+                    raise ValueError(f"unknown parameter {name}; declared: {listed}")
+
+
+def _declared(source: str) -> dict[str, Parameter]:
+    with suppress(SyntaxError, ValueError):
+        return parse_parameters(source)
+    return {}
 
 
 def _type_name(annotation: Any) -> str:
-    if isinstance(annotation, str) or get_args(annotation):
-        return str(annotation)
-    return getattr(annotation, "__name__", "")
+    plain = isinstance(annotation, str) or not isinstance(annotation, type) or get_args(annotation)
+    return type_name(str(annotation) if plain else annotation.__name__)

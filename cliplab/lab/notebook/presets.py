@@ -4,24 +4,100 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from cliplab.lab.notebook.parameters import Parameter, coerce, read_parameters
+from cliplab.lab.notebook.declarations import SEEDS
+from cliplab.lab.notebook.parameters import Signature, read_signature
 
-SEEDS = ("first_seed", "n_seeds")  # which part of an experiment a run is, not which experiment
+__all__ = [
+    "SEEDS",
+    "find_notebooks",
+    "named_notebooks",
+    "notebook_name",
+    "preset_params",
+    "preset_values",
+    "read_presets",
+]
+
+# Files that tell a folder of cliplab's from a user's: a run's own, all results, what a mark says.
+_RUN, _LAST, _MARK = ".lock", "last_run.json", ".cliplab"
 
 
 def find_notebooks(names: Sequence[str], folder: Path) -> list[Path]:
-    """Notebooks by stem, unique prefix or path, in order and each once; none named: all."""
-    known = sorted(folder.glob("*.ipynb"))
-    if not names and not known:
-        raise ValueError(f"no notebooks in {folder}")
-    found = [_find_notebook(name, known) for name in names] if names else known
-    return list(dict.fromkeys(path.absolute() for path in found))
+    """Notebooks by stem, unique prefix, path or folder, in order and each once; none named: all."""
+    return list(named_notebooks(names, folder))
+
+
+def named_notebooks(names: Sequence[str], folder: Path) -> dict[Path, bool]:
+    """Those of :func:`find_notebooks`, and whether each was named, and not just a folder of it."""
+    paths = names and all(name.endswith(".ipynb") for name in names)
+    known = [] if paths else list(_below(folder))
+    if not names:
+        if not known:
+            raise ValueError(f"no notebooks in {folder}")
+        return dict.fromkeys(known, False)
+    found: dict[Path, bool] = {}
+    for name in names:
+        for path, named in _named(name, known, folder).items():
+            found[path] = found.get(path, False) or named
+    return found
+
+
+def _named(name: str, known: Sequence[Path], folder: Path) -> dict[Path, bool]:
+    path = Path(name)
+    if name == "-" or re.match(r"[a-z][a-z0-9+.-]*://", name, re.IGNORECASE):
+        raise ValueError(f"{name}: only files on this machine are run")
+    if name.endswith(".ipynb") and not path.is_dir():
+        if not path.is_file():
+            raise ValueError(f"no notebook {name}")
+        return {_whole(path): True}
+    called = {one: notebook_name(one, folder) for one in known}
+    exact = [one for one in known if name in (one.stem, called[one])]
+    matches = exact or [
+        one for one in known if name and (called[one].startswith(name) or one.stem.startswith(name))
+    ]
+    if len(matches) == 1:
+        return {matches[0]: True}
+    if name and not matches and path.is_dir():
+        inside = list(_below(path))
+        if not inside:
+            raise ValueError(f"no notebooks in {name}")
+        return dict.fromkeys(inside, False)
+    beside = path.with_name(f"{path.name}.ipynb") if path.name else path
+    if not matches and beside.is_file():
+        return {_whole(beside): True}
+    what = f"matches {len(matches)} notebooks" if matches else "matches no notebook"
+    listed = ", ".join(called[one] for one in matches or known) or "none found"
+    raise ValueError(f"{name!r} {what}: {listed}")
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """The notebooks of a folder and those below it, sorted; no hidden ones, none of results."""
+    found = []
+    for root, folders, files in os.walk(_whole(folder)):
+        here = Path(root)
+        if _RUN in files or _LAST in files or (_MARK in files and _is_marked(here / _MARK)):
+            folders.clear()
+            continue
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [here / f for f in files if f.endswith(".ipynb") and not f.startswith(".")]
+    yield from sorted(found)
+
+
+def _is_marked(mark: Path) -> bool:
+    """Whether the mark is that of results or reports, and not of notebooks."""
+    with suppress(OSError, ValueError):
+        return not mark.read_text(encoding="utf-8").startswith("notebooks")
+    return True
+
+
+def _whole(path: Path) -> Path:
+    return Path(os.path.abspath(path))
 
 
 def notebook_name(path: Path, folder: Path) -> str:
@@ -42,20 +118,6 @@ def notebook_name(path: Path, folder: Path) -> str:
     return f"outside/{whole.name}-{where[:8]}"
 
 
-def _find_notebook(name: str, known: Sequence[Path]) -> Path:
-    if name.endswith(".ipynb"):
-        if not Path(name).is_file():
-            raise ValueError(f"no notebook {name}")
-        return Path(name)
-    matches = [path for path in known if path.stem == name]
-    matches = matches or [path for path in known if path.stem.startswith(name)]
-    if len(matches) != 1:
-        what = f"matches {len(matches)} notebooks" if matches else "matches no notebook"
-        stems = ", ".join(path.stem for path in matches or known) or "none found"
-        raise ValueError(f"{name!r} {what}: {stems}")
-    return matches[0]
-
-
 def read_presets(notebook: Path) -> dict[str, dict[str, Any]]:
     """The notebook's presets from presets.toml beside it; ``quick`` is always there.
 
@@ -64,26 +126,35 @@ def read_presets(notebook: Path) -> dict[str, dict[str, Any]]:
     path = notebook.parent / "presets.toml"
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    except ValueError as error:
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: {error}") from None
-    presets = {"quick": {}} | tables.get(notebook.stem, {})
+    found = tables.get(notebook.stem, {})
+    presets = {"quick": {}} | _table(found, f"{path}: {notebook.stem}", "[NOTEBOOK.PRESET]")
+    for name, values in presets.items():
+        _table(values, f"{path}: {notebook.stem}.{name}", f"[{notebook.stem}.{name}]")
     if "fingerprint" in presets:
         presets["fingerprint"] = presets.get("verdict", {}) | presets["fingerprint"]
     return presets
 
 
+def _table(found: object, where: str, expected: str) -> dict[str, Any]:
+    if not isinstance(found, dict):
+        raise ValueError(f"{where} = {found!r}: expected a table {expected}")
+    return found
+
+
 def preset_params(notebook: Path, preset: str) -> dict[str, Any]:
-    """Every parameter's value in a preset: the notebook's defaults, overlaid by its table."""
-    declared, presets = read_parameters(notebook), read_presets(notebook)
+    """The values that parameters have in a preset: the defaults that are known, and its table."""
+    signature, presets = read_signature(notebook), read_presets(notebook)
+    return preset_values(signature, presets, preset, notebook.stem)
+
+
+def preset_values(
+    signature: Signature, presets: Mapping[str, Mapping[str, Any]], preset: str, stem: str
+) -> dict[str, Any]:
+    """The same of what has been read."""
     if preset not in presets:
-        raise ValueError(f"{notebook.stem} has no preset {preset!r}: {', '.join(presets)}")
-    defaults = {name: parameter.default for name, parameter in declared.items()}
-    return defaults | typed(declared, presets[preset])
-
-
-def typed(declared: Mapping[str, Parameter], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values as the types that a notebook declares; ``ValueError`` names what is unknown or ill."""
-    for name in values:
-        if name not in declared:
-            raise ValueError(f"unknown parameter {name!r}; declared: {', '.join(declared)}")
-    return {name: coerce(declared[name], value) for name, value in values.items()}
+        raise ValueError(f"{stem} has no preset {preset!r}: {', '.join(presets)}")
+    return signature.defaults | signature.typed(presets[preset])

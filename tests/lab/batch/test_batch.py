@@ -12,8 +12,8 @@ from cliplab.lab.batch.progress import Silent
 from cliplab.lab.batch.spec import How, RunError, RunSpec, find_done, load_finished
 from cliplab.lab.batch.worker import run_one
 from cliplab.lab.executors.local import LocalExecutor
-from cliplab.lab.notebook.parameters import Text
 from cliplab.lab.notebook.presets import find_notebooks, read_presets
+from cliplab.lab.notebook.values import Text
 from cliplab.lab.runs.keys import digest
 from cliplab.lab.session import run
 

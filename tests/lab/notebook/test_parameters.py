@@ -1,20 +1,19 @@
-import math
+"""What a parameters cell declares, and which values of a run the notebook has not."""
+
+import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
+from cliplab.lab.notebook.declarations import only_literals, parse_parameters
 from cliplab.lab.notebook.parameters import (
-    Parameter,
-    Text,
+    Signature,
     check_parameters,
-    coerce,
-    parse_parameters,
+    overwriting,
     read_parameters,
+    read_signature,
 )
-
-FINITE = st.floats(allow_nan=False, allow_infinity=False)
+from cliplab.lab.notebook.values import Parameter
 
 
 def test_every_part_of_a_line_is_read(tmp_path, make_notebook):
@@ -34,13 +33,7 @@ def test_every_part_of_a_line_is_read(tmp_path, make_notebook):
 @pytest.mark.parametrize(
     ("line", "complaint"),
     [
-        ("lr = 0.1", "expected `name: type = literal"),
-        ("lr: float", "expected `name: type = literal"),
-        ("sizes: list[int] = [\n  1]", "on one line"),
-        ("lr: dict = {}", "type dict is not one of"),
-        ("lr: float = max(1, 2)", "must be a literal"),
         ("lr: float = 'x'", "'x' is not of type float"),
-        ("lr: float = 1.0\nlr: float = 2.0", "declared twice"),
         ("lr: float = 0.0  # rate [> 0]", "violates its bound"),
         ("lr: float = 1.0  # rate [=> 0]", "is not like"),
         ("sizes: list[int] = []", "non-empty"),
@@ -54,100 +47,186 @@ def test_bad_lines_are_named(line, complaint, tmp_path, make_notebook):
     assert complaint in str(caught.value)
 
 
-def test_notebooks_without_the_seeds_or_the_cell_are_refused(tmp_path):
-    path = tmp_path / "a.ipynb"
-    cell = (
-        '{"cell_type": "code", "metadata": {"tags": ["parameters"]}, "source": "lr: float = 1.0"}'
-    )
-    for text, complaint in [
-        ("{", "cannot read notebook"),
-        ('{"cells": []}', "found 0"),
-        (f'{{"cells": [{cell}]}}', "must declare first_seed: int"),
-    ]:
-        path.write_text(text)
-        with pytest.raises(ValueError, match=complaint):
-            read_parameters(path)
+ANYBODYS = """
+import os
+from math import pi
+
+lr = 0.1  # learning rate [> 0]
+model = None
+hidden: list[int] = [64, 64]
+momentum: float = None  # if any
+decay: "Optional[float]" = 0.5
+layers = {
+    "a": (1, 2),
+    "b": [None, True],
+}  # of the network
+n = 2 * 3
+home = os.environ.get("HOME", "x")
+first, *rest = 1, 2
+a = b = "text"
+if n > 3:
+    late = 1
+epochs: int
+total = 1
+total += 1
+def helper(x): y = x
+lr = 0.2
+"""
+
+
+def test_any_parameters_cell_is_read():
+    found = parse_parameters(ANYBODYS)
+    plain = {name: p.default for name, p in found.items() if not p.computed}
+    assert plain == {
+        "lr": 0.2,
+        "model": None,
+        "hidden": [64, 64],
+        "momentum": None,
+        "decay": 0.5,
+        "layers": {"a": [1, 2], "b": [None, True]},
+        "a": "text",
+        "b": "text",
+    }
+    computed = {name: p.default for name, p in found.items() if p.computed}
+    assert computed == {
+        "n": "2 * 3",
+        "home": "os.environ.get('HOME', 'x')",
+        **dict.fromkeys(["first", "rest", "late", "epochs", "total"], "..."),
+    }
+    types = {name: p.type for name, p in found.items() if p.type}
+    optional = {"momentum": "float | None", "decay": "float | None"}
+    assert types == {"hidden": "list[int]", "epochs": "int", **optional}
+    assert found["layers"].help == "of the network"
+    assert (found["momentum"].help, found["lr"].bound) == ("if any", None)
+
+
+def test_a_bound_belongs_to_a_type_and_axes_to_experiments():
+    cell = "x: int = 1  # count [> 0]\nsizes: list[int] = [1]\n"
+    assert parse_parameters(cell)["x"].bound == "> 0"
+    assert not parse_parameters(cell)["sizes"].axis
+    assert parse_parameters(f"{cell}first_seed: int = 0\nn_seeds: int = 1")["sizes"].axis
 
 
 @pytest.mark.parametrize(
-    ("kind", "text", "value"),
+    ("cell", "only"),
     [
-        ("float", "1e-3", 0.001),
-        ("float", "3", 3.0),
-        ("int", "007", 7),
-        ("bool", "true", True),
-        ("bool", "False", False),
-        ("str", "1e-3", "1e-3"),
-        ("list[float]", "[1, 1e-3]", [1.0, 0.001]),
-        ("list[int]", "4", [4]),
-        ("list[str]", "['a', b]", ["a", "b"]),
+        ("", True),
+        ("# prose\n'prose'\nlr = -1\nx: dict = {'a': [None]}  # help", True),
+        ("shape = (1, 2)", False),  # a run's record has a list
+        ("a = b = 1", True),
+        ("n = 2 * 3", False),
+        ("x: int", False),
+        ("import os\nlr = 1", False),
+        ("x = {1: 2}", False),
+        ("x = 1\nx = 2", False),
+        ("%matplotlib inline\nlr = 1", False),
+        ("lr <- 0.1 +", False),
     ],
 )
-def test_text_is_read_by_the_declared_type(kind, text, value):
-    result = coerce(Parameter("p", kind), Text(text))
-    assert result == value
-    assert type(result) is type(value)
+def test_a_cell_of_nothing_but_json_values_is_told_from_code(cell, only):
+    assert only_literals(cell) is only
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write a notebook of code cells, each with its tags; its signature."""
+
+    def make(*cells: tuple[str, list[str]] | str, **metadata: object) -> Signature:
+        path = tmp_path / "any.ipynb"
+        parts = [(cell, []) if isinstance(cell, str) else cell for cell in cells]
+        code = {"cell_type": "code", "outputs": [], "execution_count": None}
+        found = [{**code, "source": text, "metadata": {"tags": tags}} for text, tags in parts]
+        notebook = {"nbformat": 4, "nbformat_minor": 5, "metadata": metadata, "cells": found}
+        path.write_text(json.dumps(notebook))
+        return read_signature(path)
+
+    return make
+
+
+def test_what_the_notebook_has_is_not_put_in(write):
+    found = write(("lr: float = 1\nn = 3\nshape = (1, 2)\nx = f()", ["parameters"]), "y = lr")
+    values = found.defaults
+    assert values == {"lr": 1.0, "n": 3, "shape": [1, 2]}
+    assert found.given(values) == {"lr": 1.0}  # declared float, and written as an int
+    changed = values | found.typed({"lr": 1.0, "n": 3.0, "x": {"a": None}, "shape": [1, 2]})
+    assert found.given(changed) == {"lr": 1.0, "n": 3.0, "x": {"a": None}}
+
+
+def test_names_that_a_parameters_cell_does_not_declare_are_refused(write):
+    found = write(("lr = 1", ["parameters"]), ("lr2 = 1", ["parameters"]))
+    with pytest.raises(ValueError, match="unknown parameter 'lr2'; declared: lr"):
+        found.typed({"lr2": 1})
+    with pytest.raises(ValueError, match="unknown parameter 'lr'; declared: none"):
+        write(("", ["parameters"])).typed({"lr": 1})
+
+
+def test_without_a_parameters_cell_a_name_is_what_the_notebook_does_not_set_itself(write):
+    found = write("import os", "print(lr)\nlr = 2", "n = 3\nif n: m = 1", "def f(): k = n")
+    assert found.parameters == {}
+    for name in ("lr", "m", "k", "other"):
+        assert found.given(found.typed({name: 5})) == {name: 5}
+    for name, line in [("n", "n = 3"), ("os", "import os")]:
+        with pytest.raises(ValueError, match=f"parameter {name}: .*'{line}': tag that cell `param"):
+            found.given(found.typed({name: 5}))
+    for name in ("not a name", "class", "1x"):
+        with pytest.raises(ValueError, match="expected a name of Python"):
+            found.typed({name: 5})
+
+
+def test_a_value_that_a_later_cell_overwrites_is_refused(write):
+    found = write(("lr = 1\nn = 2", ["parameters"]), "n = n + 1", "lr = 0.5", "n = 7")
+    assert found.given({"lr": 1, "n": 5}) == {"n": 5}
+    with pytest.raises(ValueError, match=r"parameter lr: .*'lr = 0.5': its value would be lost"):
+        found.given({"lr": 2, "n": 2})
 
 
 @pytest.mark.parametrize(
-    ("kind", "value"),
+    "cell",
     [
-        ("int", Text("1.5")),
-        ("int", 1.0),
-        ("int", True),
-        ("float", Text("abc")),
-        ("float", Text("")),
-        ("float", Text("nan")),
-        ("float", math.nan),
-        ("float", True),
-        ("float", None),
-        ("bool", 1),
-        ("bool", Text("on")),
-        ("str", 1),
-        ("list[int]", []),
-        ("list[int]", Text("[]")),
-        ("list[int]", [1, 2.5]),
-        ("list[int]", 1),
-        ("list[float]", Text("1,,2")),
-        ("list[float]", [1.0, math.nan]),
+        "lr = lr * 2",
+        "lr += 1",
+        "lr = globals().get('lr', 0.1)",
+        "%time y = lr\nlr = 2",
+        "for lr in x: pass",
+        "try:\n    lr\nexcept NameError:\n    lr = 1",
+        "lr: float",
+        "x.lr = 1",
+        "x = (",
     ],
 )
-def test_values_of_another_type_are_refused_by_name(kind, value):
-    with pytest.raises(ValueError, match="parameter width: "):
-        coerce(Parameter("width", kind), value)
+def test_only_what_certainly_overwrites_a_value_counts(cell):
+    assert overwriting("lr", (cell,)) == ""
 
 
-def test_a_number_that_yaml_read_as_text_gets_a_hint():
-    with pytest.raises(ValueError, match=r"write 0.001 without quotes"):
-        coerce(Parameter("lr", "float"), "1e-3")
+def test_values_that_papermill_once_put_in_are_the_defaults(write):
+    cells = [("lr = 1\nn = 2", ["parameters"]), ("lr = 5", ["injected-parameters"]), "y = lr"]
+    found = write(*cells)
+    assert found.defaults == {"lr": 5, "n": 2}
+    assert found.given(found.defaults) == {}
+    assert found.given({"lr": 5, "n": 3}) == {"lr": 5, "n": 3}  # papermill replaces that cell
+    assert found.given({"lr": 1, "n": 2}) == {"lr": 1}
 
 
-@pytest.mark.parametrize("value", [0.0, -1.0, [1.0, 0.0]])
-def test_bounds_hold_for_every_element(value):
-    kind = "list[float]" if isinstance(value, list) else "float"
-    with pytest.raises(ValueError, match=r"parameter lr: .* violates its bound \[> 0\]"):
-        coerce(Parameter("lr", kind, bound="> 0"), value)
-    assert coerce(Parameter("lr", "float", bound=">= 0"), 0.0) == 0.0
+def test_another_language_is_not_read_as_python(write):
+    cell = "lr <- 0.1  # step\nname <- 'x'\nif (lr == 1) stop()"
+    found = write((cell, ["parameters"]), "x <<- function(", language_info={"name": "R"})
+    assert {p.name: (p.default, p.help) for p in found.parameters.values()} == {
+        "lr": ("0.1", "step"),
+        "name": ("'x'", ""),
+    }
+    assert found.defaults == {}
+    assert found.given(found.typed({"learning.rate": 1, "lr": 0.1})) == {
+        "learning.rate": 1,
+        "lr": 0.1,
+    }
+    with pytest.raises(ValueError, match="expected a name"):
+        found.typed({"a b": 1})
 
 
-@given(FINITE)
-def test_a_float_survives_the_command_line(value):
-    assert coerce(Parameter("x", "float"), Text(repr(value))) == value
-
-
-@given(st.lists(FINITE, min_size=1, unique=True))
-def test_a_list_survives_the_command_line(values):
-    assert coerce(Parameter("x", "list[float]"), Text(values)) == values
-
-
-@given(st.integers(), st.sampled_from([">", ">=", "<", "<="]), st.integers(-5, 5))
-def test_bounds_agree_with_python(value, sign, limit):
-    parameter = Parameter("x", "int", bound=f"{sign} {limit}")
-    if eval(f"{value} {sign} {limit}"):
-        assert coerce(parameter, value) == value
-    else:
-        with pytest.raises(ValueError, match="violates"):
-            coerce(parameter, value)
+def test_a_parameters_cell_with_magics_is_read(write):
+    assert write(("%matplotlib inline\nlr = 1\nx = !ls", ["parameters"])).defaults == {"lr": 1}
+    with pytest.raises(ValueError, match=r"any\.ipynb: parameters cell: "):
+        write(("lr = (", ["parameters"]))
 
 
 def run_cells(*cells: str) -> dict:
