@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from cliplab.cli.arguments import parse_arguments
 from cliplab.lab.notebook.parameters import Signature
-from cliplab.lab.notebook.values import Text, same
+from cliplab.lab.notebook.values import Parameter, Text, same
 
 JSON = st.recursive(
     st.none()
@@ -23,8 +23,9 @@ JSON = st.recursive(
 
 
 def params_of(*words: str) -> dict:
-    """What an untyped notebook gets."""
-    return Signature({}, open=True).typed(parse_arguments(["run", *words]).params)
+    """What a notebook gets that declares no types."""
+    given = parse_arguments(["run", *words]).params
+    return Signature({name: Parameter(name) for name in given}).typed(given)
 
 
 @pytest.fixture(autouse=True)

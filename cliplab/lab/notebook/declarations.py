@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from cliplab.lab.notebook.syntax import as_python, bound_names, statements
+from cliplab.lab.notebook.syntax import bound_names, parsed, statements
 from cliplab.lab.notebook.values import TYPES, Parameter, coerce, literal, plain
 
 SEEDS = ("first_seed", "n_seeds")  # which part of an experiment a run is, not which experiment
@@ -99,9 +99,9 @@ def type_name(annotation: str) -> str:
 def _declared(source: str) -> Iterator[Declared]:
     """Every assignment of a cell, in order; a type once given stays."""
     types: dict[str, str] = {}
-    source = as_python(source)
+    source, nodes = parsed(source)
     lines = re.split(r"\r\n?|\n", source)
-    for node in statements(source):
+    for node in nodes:
         line = lines[(node.end_lineno or 1) - 1].encode()[node.end_col_offset :].decode().strip()
         comment = line.lstrip("#").strip() if line.startswith("#") else ""
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import keyword
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -21,7 +21,7 @@ from cliplab.lab.notebook.declarations import (
     type_name,
 )
 from cliplab.lab.notebook.kernel import is_python, language_of
-from cliplab.lab.notebook.syntax import statements
+from cliplab.lab.notebook.syntax import parsed
 from cliplab.lab.notebook.values import TYPES, Parameter, coerce, same
 
 
@@ -31,7 +31,7 @@ class Signature:
 
     ``written``: the JSON values that its parameters have in the notebook. ``injected``: those of
     them that papermill once put in, and that go if it puts in others. ``after``: the cells that run
-    after that place. ``open``: no cell declares anything, so that any name may be meant.
+    after that place. ``open``: no cell declares anything, so that any name they have may be meant.
     """
 
     parameters: Mapping[str, Parameter]
@@ -53,14 +53,14 @@ class Signature:
     def _parameter(self, name: str) -> Parameter:
         if name in self.parameters:
             return self.parameters[name]
-        if not self.python:
-            if not re.fullmatch(r"[^\W\d][\w.]*", str(name)):
-                raise ValueError(f"parameter {name!r}: expected a name")
-        elif not self.open:
+        if self.python and not self.open:
             known = ", ".join(self.parameters) or "none"
             raise ValueError(f"unknown parameter {name!r}; declared: {known}")
-        elif not str(name).isidentifier() or keyword.iskeyword(name):
-            raise ValueError(f"parameter {name!r}: expected a name of Python")
+        valid = str.isidentifier if self.python else re.compile(r"[^\W\d][\w.]*").fullmatch
+        if not valid(name) or (self.python and keyword.iskeyword(name)):
+            raise ValueError(f"parameter {name!r}: expected a name of the notebook's language")
+        if not any(name in source for source in self.after):
+            raise ValueError(f"parameter {name!r}: no cell of the notebook has that name")
         return Parameter(name)
 
     def given(self, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -74,10 +74,10 @@ class Signature:
             for name, value in values.items()
             if (had := self.written.get(name, missing)) is missing or not same(value, had)
         }
-        for name in given if self.python else ():
-            if line := overwriting(name, self.after):
-                why = "tag that cell `parameters`" if self.open else "its value would be lost"
-                raise ValueError(f"parameter {name}: the notebook sets it again, {line!r}: {why}")
+        lost = overwriting(self.after) if given and self.python else {}
+        for name in given.keys() & lost.keys():
+            why = "tag that cell `parameters`" if self.open else "its value would be lost"
+            raise ValueError(f"parameter {name}: the notebook sets it again, {lost[name]!r}: {why}")
         return {**self.injected, **given} if given else {}
 
 
@@ -91,10 +91,10 @@ def read_signature(path: Path, python: bool | None = None) -> Signature:
     sources = [cell["source"] if cell["cell_type"] == "code" else "" for cell in cells]
     at, again = tagged(cells, "parameters"), tagged(cells, "injected-parameters")
     source = sources[at] if at is not None else ""
-    if not (is_python(language_of(notebook)) if python is None else python):
-        return Signature(foreign_parameters(source), python=False)
     place = again if again is not None else -1 if at is None else at
     after, injected = tuple(sources[place + 1 :]), sources[again] if again is not None else ""
+    if not (is_python(language_of(notebook)) if python is None else python):
+        return Signature(foreign_parameters(source), after=(source, *after), python=False)
     try:
         parameters, written = parse_parameters(source), literals(source)
         put_in = literals(injected)
@@ -112,45 +112,44 @@ def read_parameters(notebook: Path) -> dict[str, Parameter]:
 
 
 @lru_cache
-def overwriting(name: str, sources: tuple[str, ...]) -> str:
-    """The statement by which cells give a name another value before anything reads it, or "".
+def overwriting(sources: tuple[str, ...]) -> dict[str, str]:
+    """The names that cells give a value before anything reads them, and the line that does.
 
     Only what is certain: an assignment or import that runs in any case.
 
-    >>> overwriting("lr", ("import os", "lr = 0.1")), overwriting("lr", ("lr = lr * 2",))
-    ('lr = 0.1', '')
+    >>> overwriting(("import os", "lr = 0.1", "n = n + 1"))
+    {'os': 'import os', 'lr': 'lr = 0.1'}
     """
+    found: dict[str, str] = {}
+    read: set[str] = set()
     for source in sources:
         with suppress(SyntaxError):
-            for node in statements(source):
-                if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-                    continue
-                if name in _read(node) or any(name in words for words in _texts(node)):
-                    return ""
-                if name in _set(node):
-                    return ast.unparse(node)
-    return ""
+            text, nodes = parsed(source)
+            lines = text.splitlines()
+            for node in nodes:
+                if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                    reads, sets = _reads_and_sets(node)
+                    read |= reads - found.keys()
+                    found |= dict.fromkeys(sets - read - found.keys(), lines[node.lineno - 1])
+    return found
 
 
-def _read(node: ast.stmt) -> set[str]:
-    """Names that a statement reads, or may or may not set."""
-    certain = isinstance(node, ast.Assign | ast.AnnAssign)
-    names = [found for found in ast.walk(node) if isinstance(found, ast.Name)]
-    return {found.id for found in names if not certain or not isinstance(found.ctx, ast.Store)}
+def _reads_and_sets(node: ast.stmt) -> tuple[set[str], set[str]]:
+    """The names that a statement reads, quotes or sets perhaps; and those that it certainly sets.
 
-
-def _set(node: ast.stmt) -> set[str]:
+    A text is taken for names, too: it may be a magic's line, or a key of ``globals()``.
+    """
     if isinstance(node, ast.Import | ast.ImportFrom):
-        return {(alias.asname or alias.name).split(".")[0] for alias in node.names}
-    names = [found for found in ast.walk(node) if isinstance(found, ast.Name)]
-    return {found.id for found in names} if getattr(node, "value", None) else set()
-
-
-def _texts(node: ast.stmt) -> Iterator[list[str]]:
-    """The words of the texts in a statement: a magic's line, say."""
-    for found in ast.walk(node):
-        if isinstance(found, ast.Constant) and isinstance(found.value, str):
-            yield re.findall(r"\w+", found.value)
+        return set(), {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+    certain = isinstance(node, ast.Assign) or (isinstance(node, ast.AnnAssign) and node.value)
+    reads: set[str] = set()
+    sets: set[str] = set()
+    for part in ast.walk(node):
+        if isinstance(part, ast.Name):
+            (sets if certain and isinstance(part.ctx, ast.Store) else reads).add(part.id)
+        elif isinstance(part, ast.Constant) and isinstance(part.value, str):
+            reads.update(re.findall(r"\w+", part.value))
+    return reads, sets
 
 
 def check_parameters(namespace: Mapping[str, Any]) -> None:

@@ -4,32 +4,28 @@ from __future__ import annotations
 
 import ast
 import warnings
-from functools import lru_cache
 
 
-def as_python(source: str) -> str:
-    """The source of a cell, with magics, ``!shell`` and ``help?`` as IPython translates them.
+def parsed(source: str) -> tuple[str, list[ast.stmt]]:
+    """A cell as Python, and its statements: magics, ``!shell`` and ``help?`` as IPython has them.
 
     ``SyntaxError``: it is not Python even so. IPython is imported only where it is needed.
 
-    >>> as_python("lr = 0.1"), as_python("files = !ls")
-    ('lr = 0.1', "files = get_ipython().getoutput('ls')\\n")
+    >>> parsed("files = !ls")[0]
+    "files = get_ipython().getoutput('ls')\\n"
     """
     try:
-        _parse(source)
-        return source
+        return source, _parse(source).body
     except SyntaxError:
         from IPython.core.inputtransformer2 import TransformerManager
 
         translated: str = TransformerManager().transform_cell(source)
-        _parse(translated)
-        return translated
+        return translated, _parse(translated).body
 
 
-@lru_cache
-def statements(source: str) -> tuple[ast.stmt, ...]:
+def statements(source: str) -> list[ast.stmt]:
     """What a cell does, in order; ``SyntaxError`` if it is not Python."""
-    return tuple(_parse(as_python(source)).body)
+    return parsed(source)[1]
 
 
 def bound_names(node: ast.AST) -> list[str]:
