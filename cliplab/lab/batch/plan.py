@@ -14,7 +14,6 @@ from cliplab.lab.batch.oneline import one_line
 from cliplab.lab.batch.spec import How, RunSpec, utc
 from cliplab.lab.notebook.cells import read_notebook
 from cliplab.lab.notebook.kernel import (
-    DEFAULT,
     Kernel,
     check_translatable,
     is_python,
@@ -39,8 +38,7 @@ class _Subject:
 
     @cached_property
     def environment(self) -> dict[str, Any]:
-        own = {} if self.kernel.name == DEFAULT else {"kernel": self.kernel.name}
-        return environment(self.code) | own
+        return environment(self.code, self.kernel.name)
 
     def given(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """What papermill has to put into the notebook."""
@@ -118,7 +116,7 @@ def _read(path: Path, how: How) -> _Subject:
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     signature = read_signature(path, is_python(kernel.language))
-    return _Subject(path, signature, read_presets(path), kernel, closure(path))
+    return _Subject(path, signature, read_presets(path), kernel, closure(path, beside=how.cwd))
 
 
 def _settings(

@@ -88,11 +88,6 @@ def load_cells(path: Path) -> list[dict[str, Any]]:
     return cells
 
 
-def is_parameters_cell(cell: Mapping[str, Any]) -> bool:
-    """Whether papermill would take this cell for the parameters cell."""
-    return cell["cell_type"] == "code" and "parameters" in cell["metadata"].get("tags", [])
-
-
 def tagged(cells: Sequence[Mapping[str, Any]], tag: str) -> int | None:
     """Where the first cell with a tag is: the one that papermill goes by, whatever its kind."""
     found = (i for i, cell in enumerate(cells) if tag in cell["metadata"].get("tags", []))

@@ -6,6 +6,16 @@ import ast
 import warnings
 
 
+def parse(source: str) -> ast.Module:
+    """The syntax of Python that may be anybody's; ``SyntaxError`` if it is none."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of escapes like "\\d": Python says so when it runs
+        try:
+            return ast.parse(source)
+        except (ValueError, RecursionError, MemoryError) as error:  # null bytes, far too nested
+            raise SyntaxError(str(error)) from None
+
+
 def parsed(source: str) -> tuple[str, list[ast.stmt]]:
     """A cell as Python, and its statements: magics, ``!shell`` and ``help?`` as IPython has them.
 
@@ -15,12 +25,12 @@ def parsed(source: str) -> tuple[str, list[ast.stmt]]:
     "files = get_ipython().getoutput('ls')\\n"
     """
     try:
-        return source, _parse(source).body
+        return source, parse(source).body
     except SyntaxError:
         from IPython.core.inputtransformer2 import TransformerManager
 
         translated: str = TransformerManager().transform_cell(source)
-        return translated, _parse(translated).body
+        return translated, parse(translated).body
 
 
 def statements(source: str) -> list[ast.stmt]:
@@ -46,15 +56,6 @@ def bound_names(node: ast.AST) -> list[str]:
             for inner in _listed(getattr(node, part, [])):
                 names += bound_names(inner)
     return names
-
-
-def _parse(source: str) -> ast.Module:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of escapes like "\\d": Python says so when it runs
-        try:
-            return ast.parse(source)
-        except (ValueError, RecursionError, MemoryError) as error:  # null bytes, far too nested
-            raise SyntaxError(str(error)) from None
 
 
 def _listed(found: object) -> list[ast.AST]:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, NamedTuple
 
+from cliplab.lab.notebook.syntax import parse
 from cliplab.lab.runs.syntax import (
     Function,
     Import,
@@ -26,7 +27,6 @@ from cliplab.lab.runs.syntax import (
     last_name,
     merged,
     named,
-    parse,
 )
 
 # What only type checkers need of an import: it counts where the code without types uses it.

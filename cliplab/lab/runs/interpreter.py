@@ -9,9 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from cliplab.lab.notebook.kernel import DEFAULT
 from cliplab.lab.runs.versions import versions
-
-DEFAULT = "python3"  # the kernel that is this interpreter
 
 
 def python_minor() -> str:

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from cliplab.lab.notebook.cells import read_notebook
+from cliplab.lab.notebook.kernel import DEFAULT
 from cliplab.lab.runs.canonical import digest
 from cliplab.lab.runs.closure import Closure, closure_of
 from cliplab.lab.runs.device import device_type
 from cliplab.lab.runs.faces import PACKAGE
-from cliplab.lab.runs.interpreter import DEFAULT, interpreter
+from cliplab.lab.runs.interpreter import interpreter
 from cliplab.lab.runs.reads import declared
 from cliplab.lab.runs.sources import form_of_notebook
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import ast
 import shlex
 
-from cliplab.lab.runs.syntax import RUN, chain, last_name, parse, texts
+from cliplab.lab.notebook.syntax import parse, statements
+from cliplab.lab.runs.syntax import RUN, chain, last_name, texts
 
 CALLS = ("run_line_magic", "run_cell_magic", "magic")
 # Magics that run what stands behind them, or the cell below them, as Python.
@@ -30,9 +31,9 @@ def parsed(source: str) -> ast.Module:
     "get_ipython('x = (')"
     """
     try:
-        tree = parse(source)
+        tree = ast.Module(statements(source), [])
     except SyntaxError:
-        tree = _transformed(source)
+        tree = text(source)
     for call in [node for node in ast.walk(tree) if isinstance(node, ast.Call)]:
         if last_name(call) in CALLS:
             tree.body += _run_by(call)
@@ -44,15 +45,6 @@ def parsed(source: str) -> ast.Module:
 def text(source: str) -> ast.Module:
     """Text that no Python reads, as a call."""
     return ast.parse(f"get_ipython({source!r})")
-
-
-def _transformed(source: str) -> ast.Module:
-    from IPython.core.inputtransformer2 import TransformerManager
-
-    try:
-        return parse(TransformerManager().transform_cell(source))
-    except SyntaxError:
-        return text(source)
 
 
 def _run_by(call: ast.Call) -> list[ast.stmt]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
 from collections.abc import Mapping
 from contextlib import suppress
@@ -10,10 +9,13 @@ from importlib.util import decode_source
 from pathlib import Path
 from typing import Any
 
-from cliplab.lab.notebook.cells import is_parameters_cell, read_notebook
+from cliplab.lab.notebook.cells import read_notebook, tagged
+from cliplab.lab.notebook.declarations import only_literals
+from cliplab.lab.notebook.kernel import is_python, language_of
+from cliplab.lab.notebook.syntax import parse
 from cliplab.lab.runs.canonical import Definition, Form, digest, form, form_of
 from cliplab.lab.runs.magics import parsed
-from cliplab.lab.runs.syntax import effective, named, parse, texts
+from cliplab.lab.runs.syntax import effective, named, texts
 
 
 def form_of_file(path: Path, package: str, top: str) -> Form:
@@ -37,65 +39,19 @@ def form_of_notebook(notebook: Mapping[str, Any], top: str, injected: bool = Fal
     ``injected``: its parameters get their values from outside, so that a parameters cell of nothing
     but literals is not part of it.
     """
+    cells = notebook["cells"]
+    parameters = tagged(cells, "parameters") if injected else None
     sources = [
         cell["source"]
-        for cell in notebook["cells"]
-        if cell["cell_type"] == "code"
-        and not (injected and is_parameters_cell(cell) and only_literals(cell["source"]))
+        for i, cell in enumerate(cells)
+        if cell["cell_type"] == "code" and not (i == parameters and only_literals(cell["source"]))
     ]
-    if is_python(notebook):
+    if is_python(language_of(notebook)):
         with suppress(RecursionError):
             trees = map(parsed, sources)
             return form_of([tree for tree in trees if any(effective(tree.body))], "", top)
     parts = tuple(map(digest, sources))
     return Form(digest(parts), parts, (), {}, ())
-
-
-def is_python(notebook: Mapping[str, Any]) -> bool:
-    """Whether a notebook is in Python, as all are that do not say otherwise."""
-    metadata = _table(notebook.get("metadata"))
-    kernel, language = _table(metadata.get("kernelspec")), _table(metadata.get("language_info"))
-    said = kernel.get("language") or language.get("name") or "python"
-    return str(said).lower() in ("python", "python3", "ipython")
-
-
-def _table(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def only_literals(source: str) -> bool:
-    """Whether a cell only gives names JSON values, so that these are all that depends on it.
-
-    >>> only_literals("lr: float = 0.1\\nsizes = [1, 2]"), only_literals("n = 2\\nm = n * 2")
-    (True, False)
-    """
-    try:
-        statements = list(effective(parse(source).body))
-    except SyntaxError:
-        return False
-    names = list(map(_given, statements))
-    return None not in names and len(set(names)) == len(names)
-
-
-def _given(node: ast.stmt) -> str | None:
-    """The name to which a statement gives a JSON value."""
-    targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-    if not isinstance(node, ast.Assign | ast.AnnAssign) or not node.value:
-        return None
-    try:
-        value = ast.literal_eval(node.value)
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-        return None
-    (target,) = targets if len(targets) == 1 else (None,)
-    return target.id if isinstance(target, ast.Name) and _is_json(value) else None
-
-
-def _is_json(value: object) -> bool:
-    if isinstance(value, dict):
-        return all(isinstance(key, str) for key in value) and _is_json(list(value.values()))
-    if isinstance(value, list):
-        return all(map(_is_json, value))
-    return value is None or isinstance(value, str | int | float)
 
 
 def offered(init: Path) -> set[str]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from cliplab.lab.notebook.kernel import DEFAULT
 from cliplab.lab.runs.closure import Closure
-from cliplab.lab.runs.interpreter import DEFAULT, interpreter
+from cliplab.lab.runs.interpreter import interpreter
 from cliplab.lab.runs.keys import KIND, made_of
 
 DATA = "cliplab.lab.data."

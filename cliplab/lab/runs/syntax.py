@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -17,16 +16,6 @@ class Import(NamedTuple):
     local: str
     name: str
     module: str
-
-
-def parse(source: str) -> ast.Module:
-    """The syntax of source code that may be anybody's; ``SyntaxError`` if it is not Python."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of escapes like "\\d": Python says so when it runs
-        try:
-            return ast.parse(source)
-        except (ValueError, RecursionError, MemoryError) as error:  # null bytes, far too nested
-            raise SyntaxError(str(error)) from None
 
 
 def chain(node: ast.Name | ast.Attribute) -> tuple[str, ...]:

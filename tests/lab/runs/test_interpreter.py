@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cliplab.lab.runs.interpreter import DEFAULT, interpreter
+from cliplab.lab.notebook.kernel import DEFAULT
+from cliplab.lab.runs.interpreter import interpreter
 from cliplab.lab.runs.keys import KIND, closure, environment, made_of
 from cliplab.lab.runs.staleness import why_stale
 from cliplab.lab.runs.versions import installed

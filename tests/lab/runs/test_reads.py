@@ -99,7 +99,7 @@ def test_what_cannot_be_read_is_refused_in_one_line(declared, why, code, folder)
     assert "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize("metadata", [None, [], {"cliplab": None}, {"cliplab": ["reads"]}])
+@pytest.mark.parametrize("metadata", [{}, {"cliplab": None}, {"cliplab": ["reads"]}])
 def test_other_metadata_declares_nothing(metadata, folder, make_notebook):
     path = make_notebook(folder / "a.ipynb", "x = 1")
     path.write_text(json.dumps(json.loads(path.read_text()) | {"metadata": metadata}))
