@@ -7,13 +7,13 @@ from pathlib import Path
 from uuid import uuid4
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Write a text file so that readers see the old one or the new one, also after a crash."""
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Write a file so that readers see the old one or the new one, also after a crash."""
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.{os.getpid()}.{uuid4().hex[:8]}")
     try:
-        with scratch.open("x", encoding="utf-8") as file:
-            file.write(text)
+        with scratch.open("xb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(scratch, path)
