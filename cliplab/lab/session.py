@@ -29,6 +29,7 @@ from cliplab.lab.batch.spec import Failure, How, RunSpec, find_done
 from cliplab.lab.claims import Verdict
 from cliplab.lab.executors.opening import open_executor
 from cliplab.lab.notebook.presets import named_notebooks
+from cliplab.lab.report.index import write_index
 from cliplab.lab.report.outcome import judge_and_report, remember
 from cliplab.lab.report.tables import duration
 from cliplab.lab.runs.faces import PACKAGE
@@ -118,6 +119,7 @@ def run(
     result = BatchResult([], [])
     if missing:
         result = _carry_out(missing, executor, jobs, display, len(done))
+        write_index(missing[0].results, specs, display.say)
     else:
         display.begin(len(done), 0, lines=0)
     done |= {record.directory: record for record in result.records}

@@ -61,6 +61,8 @@ def test_a_session_plans_carries_out_judges_and_tells(folder, capfd):
         (specs[1], "ValueError: too large", "4/4")
     ]
     assert lines.lines == ["0 done, 2 to run", f"retry {specs[1].label}: ValueError: too large"]
+    table = (specs[0].results / "index.csv").read_text().splitlines()
+    assert sorted(line.split(",")[3] for line in table) == ["done", "failed", "state"]
     assert out.index == reports / "index.html"
     assert "too large" in out.index.read_text()
     assert out.verdicts == json.loads((reports / "claims.json").read_text()) == []
