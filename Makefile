@@ -28,8 +28,8 @@ help: ## list the targets
 
 env: $(READY) ## set up .venv, pinned by requirements.lock
 
-peers: $(READY) ## install also the libraries that the tests compare with
-	$(BIN)python -m pip install --quiet $(PIP_ARGS) -c requirements.lock -e ".[parity]"
+peers: $(READY) ## install also what only tests and exports as parquet need
+	$(BIN)python -m pip install --quiet $(PIP_ARGS) -c requirements.lock -e ".[parity,parquet]"
 	$(BIN)python -m pip install --quiet $(PIP_ARGS) -c requirements.lock --no-deps timm
 
 lab: $(READY) ## open the notebooks in JupyterLab

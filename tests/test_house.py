@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 # A room imports from earlier lines only. `cliplab` and `lab` are the faces of the whole and the
 # lab, and the files in `lab` by whose names notebooks import.
 ORDER = """
+extras
 checks plots
 norms
 parts thresholds

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from cliplab.cli.subcommands import add_commands
 from cliplab.cli.values import join_assignments, read_values
 
 REFUSED = 2
@@ -168,4 +169,5 @@ def _parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", parents=[shared], help="judge and report again")
     report.add_argument("--preset", help="all current records of it (default: the last run)")
     report.add_argument("--publish", action="store_true", help="write records/ and RESULTS.md")
+    add_commands(commands, shared)
     return parser

@@ -1,4 +1,4 @@
-"""The command line: ``cliplab run | list | attest | report | diagnose``."""
+"""The command line: ``cliplab run | list | attest | report | diagnose``, and commands.py's."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
 from cliplab.cli.arguments import REFUSED, fail, parse_arguments
+from cliplab.cli.commands import diff, export, inspect, notebooks
+from cliplab.extras import advice
 
 if TYPE_CHECKING:
     from cliplab.lab.batch.spec import RunSpec
@@ -24,11 +26,17 @@ FAILED, INTERRUPTED, TERMINATED = 1, 130, 143
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; the exit status is 0, 1 (a run failed), 2 (refused), 130 or 143 (stopped)."""
     commands = {"run": run, "list": list_, "attest": attest, "report": report, "diagnose": diagnose}
-    options = parse_arguments(sys.argv[1:] if argv is None else argv)
+    commands |= {"export": export, "diff": diff, "inspect": inspect, "notebooks": notebooks}
     try:
+        options = parse_arguments(sys.argv[1:] if argv is None else argv)
         return commands[options.command](options)
     except ValueError as error:
         return fail(REFUSED, error)
+    except ModuleNotFoundError as error:
+        if not (why := advice(error.name)):
+            raise
+        print(f"cliplab: error: {why}", file=sys.stderr)  # without the lab
+        return REFUSED
     except BrokenPipeError:  # `cliplab list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
@@ -164,6 +172,8 @@ def attest(options: argparse.Namespace) -> int:
     from cliplab.lab.notebook.presets import find_notebooks
     from cliplab.lab.runs.faces import PACKAGE
 
+    if not (PACKAGE.parent / "notebooks").is_dir():
+        raise ValueError("attest compares commits: it needs a checkout of cliplab, not a package")
     found = find_notebooks(options.notebook, options.notebooks)
     published = [path for path in found if (options.records / f"{path.stem}.json").exists()]
     if options.notebook and published != found:

@@ -1,0 +1,94 @@
+"""``cliplab export | diff | inspect | notebooks``: what was recorded, and what there is to run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+
+from cliplab.cli.arguments import REFUSED, fail
+
+FAILED, DIFFERENT = 1, 1
+
+
+def export(options: argparse.Namespace) -> int:
+    """``cliplab export``: all that was recorded as one table."""
+    from cliplab.lab.report.export import as_csv, table_of, write_export
+    from cliplab.lab.report.results import read_records
+
+    records, damaged = read_records(
+        options.results, options.notebook, options.preset, notebooks=options.notebooks
+    )
+    table = table_of(records)
+    if options.output:
+        write_export(table, options.output, force=options.force)
+        size = f"{len(table.rows)} rows, {len(table.columns)} columns, of {len(records)} runs"
+        print(f"{options.output}: {size}")
+    else:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(as_csv(table))
+        sys.stdout.buffer.flush()
+    return _tell(damaged, FAILED)
+
+
+def diff(options: argparse.Namespace) -> int:
+    """``cliplab diff``: which numbers differ; the exit status is 0, 1 (some do) or 2 (trouble)."""
+    from cliplab.lab.report.diff import MOST, as_data, as_text, compare
+    from cliplab.lab.report.sides import open_side
+
+    try:
+        old, new = (
+            open_side(
+                name,
+                options.notebook,
+                options.preset,
+                records=options.records,
+                notebooks=options.notebooks,
+            )
+            for name in (options.a, options.b)
+        )
+    except OSError as error:
+        raise ValueError(f"cannot compare: {error}") from None
+    found, names = compare(old, new), (old.name, new.name)
+    if options.json:
+        print(json.dumps(as_data(found, names), indent=1, allow_nan=False))
+    else:
+        print(as_text(found, names, None if options.all else MOST))
+    status = 0 if all(one.same for one in found) else DIFFERENT
+    return _tell([*old.damaged, *new.damaged], REFUSED) or status
+
+
+def inspect(options: argparse.Namespace) -> int:
+    """``cliplab inspect``: a notebook's parameters."""
+    from dataclasses import asdict
+
+    from cliplab.lab.notebook.parameters import read_parameters
+
+    parameters = [asdict(parameter) for parameter in read_parameters(options.notebook).values()]
+    if options.json:
+        print(json.dumps(parameters, indent=1))
+    else:
+        for p in parameters:
+            print(f"{p['name']}: {p['type']} = {p['default']!r}  {p['help']}".rstrip())
+    return 0
+
+
+def notebooks(options: argparse.Namespace) -> int:
+    """``cliplab notebooks``: the collection, copied to where one works."""
+    from cliplab.lab.notebook.collection import copy_collection
+
+    try:
+        made = copy_collection(options.folder)
+    except OSError as error:
+        raise ValueError(f"cannot write in {options.folder}: {error.strerror}") from None
+    print(f"{options.folder}: {len(made)} files copied" if made else f"{options.folder}: all there")
+    print(f"next: cliplab run 01 --notebooks {options.folder} --preset smoke")
+    return 0
+
+
+def _tell(errors: Sequence[ValueError], status: int) -> int:
+    """Name what could not be read; ``status`` if there is anything."""
+    for error in errors:
+        fail(status, error)
+    return status if errors else 0

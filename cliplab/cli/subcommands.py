@@ -1,0 +1,57 @@
+"""The arguments of ``export``, ``diff``, ``inspect`` and ``notebooks``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+NOTEBOOKS: dict[str, Any] = {
+    "nargs": "*",
+    "metavar": "NOTEBOOK",
+    "help": "name, unique prefix or path (all)",
+}
+
+
+def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
+    """Add these commands; ``shared`` has the folders."""
+    folders: dict[str, Any] = {"parents": [shared]}
+
+    export = commands.add_parser(
+        "export", **folders, help="all that was recorded as one table, parameters beside it"
+    )
+    export.add_argument("notebook", **NOTEBOOKS)
+    export.add_argument("--preset", help="only this preset")
+    export.add_argument(
+        "-o", dest="output", type=Path, metavar="FILE", help=".csv, .json, .parquet (CSV to stdout)"
+    )
+    export.add_argument("--force", action="store_true", help="overwrite any FILE")
+
+    diff = commands.add_parser(
+        "diff",
+        **folders,
+        help="which numbers differ between two results folders or commits",
+        description="Exit status 0: none, 1: some, 2: something could not be read.",
+    )
+    for side in ("A", "B"):
+        diff.add_argument(
+            side.lower(), metavar=side, help="results or records folder; else commit, tag"
+        )
+    diff.add_argument("notebook", **NOTEBOOKS)
+    diff.add_argument("--preset", help="only this preset")
+    diff.add_argument(
+        "--records",
+        type=Path,
+        default=Path("records"),
+        metavar="DIR",
+        help="the published records in a commit (%(default)s)",
+    )
+    diff.add_argument("--all", action="store_true", help="every line")
+    diff.add_argument("--json", action="store_true", help="for programs")
+
+    inspect = commands.add_parser("inspect", help="the parameters of a notebook")
+    inspect.add_argument("notebook", type=Path, metavar="NOTEBOOK", help="path")
+    inspect.add_argument("--json", action="store_true", help="for programs")
+
+    copy = commands.add_parser("notebooks", help="copy this collection, to run it anywhere")
+    copy.add_argument("folder", type=Path, metavar="DIR", help="a new folder, or one made so")

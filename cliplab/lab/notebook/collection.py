@@ -1,0 +1,44 @@
+"""This collection of notebooks, to be copied to where one works."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+MARK = ".cliplab"  # says in its first line what cliplab made a folder for
+WHAT = "notebooks"
+
+
+def collection() -> Path:
+    """Where the collection is: within the installed package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parents[2]
+    installed = package / "collection"
+    return installed if installed.is_dir() else package.parent / "notebooks"
+
+
+def copy_collection(folder: Path) -> list[Path]:
+    """Copy notebooks, presets and claims; the files that were not there before.
+
+    ``ValueError``, and nothing is copied: a file of the folder is not as it would be.
+    """
+    source = collection()
+    names = ("presets.toml", "claims.toml")
+    files = [*sorted(source.glob("*.ipynb")), *(source / name for name in names)]
+    if not all(path.is_file() for path in files) or len(files) == len(names):
+        raise ValueError(f"this installation of cliplab has no notebooks in {source}")
+    wanted = {folder / path.name: path.read_bytes() for path in files}
+    wanted[folder / MARK] = f"{WHAT}\n".encode()
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is not a folder")
+    there = [path for path in wanted if path.exists() or path.is_symlink()]
+    other = [path.name for path in there if not _holds(path, wanted[path])]
+    if other:
+        raise ValueError(f"{folder} has other files of these names: {', '.join(other)}")
+    folder.mkdir(parents=True, exist_ok=True)
+    made = [path for path in wanted if path not in there]
+    for path in made:
+        path.write_bytes(wanted[path])
+    return made
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    return path.is_file() and path.read_bytes() == content
