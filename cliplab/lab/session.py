@@ -9,7 +9,7 @@
 
 A script that runs this needs ``if __name__ == "__main__":``, since workers import it.
 
-May use: every room of the lab.
+May use: extras, every room of the lab.
 Makes numbers: no.
 """
 
@@ -22,6 +22,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
+from cliplab.extras import require
 from cliplab.lab.batch import plan as planning
 from cliplab.lab.batch.batch import BatchResult, run_batch
 from cliplab.lab.batch.progress import Silent
@@ -35,6 +36,9 @@ from cliplab.lab.report.tables import duration
 from cliplab.lab.runs.faces import PACKAGE
 from cliplab.lab.runs.keys import closure
 from cliplab.lab.runs.record import RunRecord
+
+# What runs, their verdicts and their report import at last.
+FOR_RUNS = ("papermill", "ipykernel", "psutil", "tqdm", "scipy", "nbconvert", "latex2mathml")
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,7 @@ def run(
     ``ValueError``, before anything starts: a damaged record, no such executor, data that cannot be
     had, a folder that cannot be written. When stopped, by an exception, it ends the runs in flight.
     """
+    require(*FOR_RUNS)
     display = display or Silent()
     done = find_done(specs)
     missing = [spec for spec in specs if spec.directory not in done]

@@ -1,5 +1,5 @@
 """Who carries the runs out: this machine, or Dask.
 
-May use: kernels, batch.
+May use: extras, kernels, batch.
 Makes numbers: no.
 """

@@ -7,6 +7,7 @@ import re
 import sys
 from pathlib import Path
 
+from cliplab.extras import advice
 from cliplab.lab.batch.oneline import one_line
 from cliplab.lab.executors.clusters import JobQueue, local_cluster
 from cliplab.lab.executors.dask import DaskExecutor
@@ -39,10 +40,8 @@ def open_executor(name: str, jobs: int) -> LocalExecutor | DaskExecutor:
             executor = DaskExecutor(queue.cluster, queue.tend)
         else:
             executor = DaskExecutor(local_cluster(jobs))
-    except ImportError as error:
-        extra = "cluster" if error.name == "dask_jobqueue" else "dask"
-        why = f"{error.name} is not installed; install cliplab[{extra}]"
-        raise ValueError(f"executor {name!r}: {why}") from None
+    except ModuleNotFoundError as error:
+        raise ValueError(f"executor {name!r}: {advice(error.name) or error}") from None
     except (ValueError, TypeError, OSError, RuntimeError) as error:
         raise ValueError(f"executor {name!r}: {one_line(error)}") from None
     if executor.dashboard:

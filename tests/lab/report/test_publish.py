@@ -150,6 +150,9 @@ def test_a_readme_without_one_pair_of_markers_is_refused(root: Path, text: str) 
     (root / "README.md").write_text(text, newline="")
     with pytest.raises(ValueError, match="expected one <!-- results:begin -->"):
         regenerate(root, fakes.LEDGER)
+    with pytest.raises(ValueError, match="expected one <!-- results:begin -->"):
+        publish([fakes.run_record(root / "r")], root, fakes.LEDGER)
+    assert not (root / "records").exists()
 
 
 def test_without_records_the_files_say_so(root: Path) -> None:
