@@ -1,6 +1,6 @@
 """What happened?
 
-May use: checks, thresholds, plots.
+May use: extras, checks, thresholds, plots.
 Makes numbers: yes.
 """
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from cliplab.extras import require
 from cliplab.history import files, show, tables
 from cliplab.history.live import Live
 from cliplab.history.replay import Clips, replay
@@ -88,7 +89,8 @@ class History(Ring):
         return live
 
     def to_frame(self) -> pandas.DataFrame:
-        """Return one tidy row per step (and part) as a pandas data frame."""
+        """Return one tidy row per step (and part), a pandas data frame; needs ``cliplab[lab]``."""
+        require("pandas")
         import pandas
 
         columns = tables.tidy(self)

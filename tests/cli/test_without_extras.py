@@ -135,12 +135,14 @@ def test_with_torch_alone_every_command_says_what_to_install(project):
         from cliplab.cli.main import main
         assert main(["diagnose", "h.csv"]) == 0
         import cliplab
-        try:
-            cliplab.find_threshold(lambda: 1.0).plot()
-        except Exception as error:
-            assert type(error) is ImportError and "cliplab[lab]" in str(error), error
-        else:
-            raise AssertionError
+        history = cliplab.History.load("h.csv")
+        for use in (history.to_frame, cliplab.find_threshold(lambda: 1.0).plot):
+            try:
+                use()
+            except Exception as error:
+                assert isinstance(error, ImportError) and "cliplab[lab]" in str(error), error
+            else:
+                raise AssertionError
     """
     assert python("-c", textwrap.dedent(code)) == (0, "")
     assert python("-m", "cliplab.cli", "--help")[0] == 0
