@@ -10,7 +10,11 @@ ROOT = Path(__file__).parents[2]
 HEAVY = ["torch", "pandas", "scipy", "matplotlib", "papermill", "nbformat", "jinja2", "IPython"]
 
 
-@pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["list"], ["list", "--json"]])
+COMMANDS = ["--help", "run --help", "list", "list --json", "diff records records"]
+COMMANDS += ["inspect notebooks/01_exploding_gradients.ipynb"]
+
+
+@pytest.mark.parametrize("words", map(str.split, COMMANDS), ids=COMMANDS)
 def test_a_command_that_only_tells_imports_nothing_heavy(words):
     code = (
         "import sys\nfrom cliplab.cli.main import main\n"
