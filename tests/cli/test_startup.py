@@ -14,7 +14,7 @@ COMMANDS = ["--help", "run --help", "list", "list --json", "diff records records
 COMMANDS += ["inspect notebooks/01_exploding_gradients.ipynb"]
 
 
-@pytest.mark.parametrize("words", map(str.split, COMMANDS), ids=COMMANDS)
+@pytest.mark.parametrize("words", [command.split() for command in COMMANDS], ids=COMMANDS)
 def test_a_command_that_only_tells_imports_nothing_heavy(words):
     code = (
         "import sys\nfrom cliplab.cli.main import main\n"

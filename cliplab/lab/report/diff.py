@@ -188,7 +188,7 @@ def _called(item: Item) -> str:
     """An item in words.
 
     >>> _called(("row", "clip 1", 3000, 1)), _called(("value", "loss", 0, 4))
-    ("arm 'clip 1', seed 3000", "value loss (seeds 0 to 3)")
+    ("arm 'clip 1', seed 3000", 'value loss (seeds 0 to 3)')
     """
     kind, name, *more = item
     if kind == "row":
