@@ -63,14 +63,14 @@ def inspect(options: argparse.Namespace) -> int:
     """``cliplab inspect``: a notebook's parameters."""
     from dataclasses import asdict
 
-    from cliplab.lab.notebook.parameters import read_parameters
+    from cliplab.lab.notebook.inspect import inspect_text
+    from cliplab.lab.notebook.parameters import read_signature
 
-    parameters = [asdict(parameter) for parameter in read_parameters(options.notebook).values()]
     if options.json:
-        print(json.dumps(parameters, indent=1))
+        found = read_signature(options.notebook).parameters.values()
+        print(json.dumps([asdict(parameter) for parameter in found], indent=1))
     else:
-        for p in parameters:
-            print(f"{p['name']}: {p['type']} = {p['default']!r}  {p['help']}".rstrip())
+        print(inspect_text(options.notebook))
     return 0
 
 

@@ -97,7 +97,7 @@ def test_what_cannot_be_is_one_line_and_changes_nothing(command, complaint, here
 def test_parameters_are_told_as_text_and_as_json(tmp_path, make_notebook, capsys):
     path = make_notebook(tmp_path / "a.ipynb", parameters="lr: float = 0.1  # step (s) [> 0]")
     assert status_of(f"inspect {path}") == 0
-    assert "lr: float = 0.1  step (s)" in capsys.readouterr().out
+    assert "lr: float = 0.1" in capsys.readouterr().out
     assert status_of(f"inspect {path} --json") == 0
     found = json.loads(capsys.readouterr().out)
     assert [one["name"] for one in found] == ["lr", "first_seed", "n_seeds"]
