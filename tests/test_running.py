@@ -37,6 +37,7 @@ def commands() -> list[tuple[str, str]]:
 @pytest.mark.parametrize(("page", "line"), [pytest.param(*c, id=": ".join(c)) for c in commands()])
 def test_the_parser_takes_every_command(page, line, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    Path("mine/data").mkdir(parents=True)
     Path("grid.toml").write_text("width = [64, 128]\n")
     Path("values.yaml").write_text("lr: 0.1\n")
     words = shlex.split(line.replace("$SLURM_ARRAY_TASK_ID", "3"), comments=True)[1:]
