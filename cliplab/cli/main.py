@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
@@ -27,6 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; the exit status is 0, 1 (a run failed), 2 (refused), 130 or 143 (stopped)."""
     commands = {"run": run, "list": list_, "attest": attest, "report": report, "diagnose": diagnose}
     commands |= {"export": export, "diff": diff, "inspect": inspect, "notebooks": notebooks}
+    if isinstance(sys.stdout, TextIOWrapper):  # what it cannot encode is a question mark
+        sys.stdout.reconfigure(errors="replace")
     try:
         options = parse_arguments(sys.argv[1:] if argv is None else argv)
         return commands[options.command](options)
@@ -52,6 +55,7 @@ def run(options: argparse.Namespace) -> int:
     from cliplab.lab.batch.progress import Progress
     from cliplab.lab.batch.spec import How
 
+    bad: list[str] = []
     specs = session.plan(
         options.notebook,
         notebooks=options.notebooks,
@@ -65,9 +69,10 @@ def run(options: argparse.Namespace) -> int:
         part=options.shard,
         how=How(budget_s=60 * options.budget, memory_gb=options.memory, kernel=options.kernel),
         force=options.force,
+        bad=bad,
     )
     if options.dry_run:
-        return _show(specs)
+        return _show(specs) or _say_bad(bad)
     terminated = signal.signal(signal.SIGTERM, _raise_terminated)
     try:
         outcome = session.run(
@@ -85,7 +90,7 @@ def run(options: argparse.Namespace) -> int:
         signal.signal(signal.SIGTERM, terminated)
     if options.shard:
         _say_part(options)
-    return _say(outcome)
+    return _say(outcome, bad)
 
 
 def _show(specs: Sequence[RunSpec]) -> int:
@@ -118,7 +123,7 @@ def _say_part(options: argparse.Namespace) -> None:
     print(f"part {index} of {count} is over; when all are: `{after}`", file=sys.stderr)
 
 
-def _say(outcome: Outcome) -> int:
+def _say(outcome: Outcome, bad: Sequence[str] = ()) -> int:
     """Verdicts and report on stdout, what went wrong on stderr; the exit status."""
     from cliplab.lab.report.outcome import failure_table, verdict_table
 
@@ -130,34 +135,51 @@ def _say(outcome: Outcome) -> int:
         fail(FAILED, outcome.refusal)
     if outcome.failures:
         print(failure_table(outcome.failures), file=sys.stderr)
-    return FAILED if outcome.refusal or outcome.failures else 0
+    bad_status = _say_bad([*bad, *outcome.bad])
+    return FAILED if outcome.refusal or outcome.failures else bad_status
+
+
+def _say_bad(bad: Sequence[str]) -> int:
+    """Name the files that the rest went on without; the exit status."""
+    for why in bad:
+        fail(FAILED, why)
+    return FAILED if bad else 0
 
 
 def list_(options: argparse.Namespace) -> int:
     """``cliplab list``: notebooks, their questions, presets, parameters and records."""
-    from cliplab.lab.notebook.presets import find_notebooks
-    from cliplab.lab.report.listing import as_text, describe
+    from cliplab.lab.notebook.presets import named_notebooks
+    from cliplab.lab.report.listing import as_text, corrupt, describe
 
-    found = find_notebooks(options.notebook, options.notebooks)
-    entries = [describe(path, options.results, options.preset) for path in found]
+    entries, bad = [], []
+    for path, named in named_notebooks(options.notebook, options.notebooks).items():
+        try:
+            entries.append(describe(path, options.notebooks, options.results, options.preset))
+        except ValueError as error:
+            if named:
+                raise
+            bad.append(str(error))
     if options.preset:
         entries = [entry for entry in entries if options.preset in entry["presets"]]
-        if not entries:
+        if not entries and not bad:
             raise ValueError(f"no notebook has a preset {options.preset!r}")
-    print(json.dumps(entries, indent=1) if options.json else "\n".join(map(as_text, entries)))
-    return 0
+    text = json.dumps(entries, indent=1, default=str)
+    print(text if options.json else "\n".join(map(as_text, entries)))
+    return _say_bad(bad) or (FAILED if corrupt(entries) else 0)
 
 
 def report(options: argparse.Namespace) -> int:
     """``cliplab report``: judge and report the last run, or all current records of a preset."""
-    from cliplab.lab.report.outcome import last_records, preset_records
+    from cliplab.lab.report.outcome import check_reportable, last_records, preset_records
     from cliplab.lab.session import tell
 
     if options.preset:
-        records = preset_records(options.preset, options.notebooks, options.results)
+        records, bad = preset_records(options.preset, options.notebooks, options.results)
     else:
-        records = last_records(options.results)
-    status = _say(tell(records, notebooks=options.notebooks, reports=options.reports))
+        records, bad = last_records(options.results)
+    check_reportable(options.notebooks, options.reports)
+    outcome = tell(records, notebooks=options.notebooks, reports=options.reports)
+    status = _say(outcome, bad)
     if options.publish and status == 0:
         from cliplab.lab.report.publish import publish
 

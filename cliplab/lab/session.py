@@ -19,7 +19,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any
 
 from cliplab.extras import require
@@ -30,10 +29,12 @@ from cliplab.lab.batch.spec import Failure, How, RunSpec, find_done
 from cliplab.lab.claims import Verdict
 from cliplab.lab.executors.opening import open_executor
 from cliplab.lab.notebook.presets import named_notebooks
+from cliplab.lab.report.folder import claim_folder
 from cliplab.lab.report.index import write_index
-from cliplab.lab.report.outcome import judge_and_report, remember
+from cliplab.lab.report.outcome import check_reportable, judge_and_report, remember
 from cliplab.lab.report.tables import duration
 from cliplab.lab.runs.faces import PACKAGE
+from cliplab.lab.runs.files import check_writable
 from cliplab.lab.runs.keys import closure
 from cliplab.lab.runs.record import RunRecord
 
@@ -46,7 +47,8 @@ class Outcome:
     """Records and failures in the order of the runs, and what they came to.
 
     ``index`` is the report, None where there is none: nothing was done, a part was run, or the
-    records cannot be judged together, which ``refusal`` then says.
+    records cannot be judged together, which ``refusal`` then says. ``bad``: what is wrong with
+    files that the rest went on without.
     """
 
     records: Sequence[RunRecord]
@@ -54,6 +56,7 @@ class Outcome:
     verdicts: Sequence[Verdict] = ()
     index: Path | None = None
     refusal: str = ""
+    bad: Sequence[str] = ()
 
 
 def plan(
@@ -114,16 +117,21 @@ def run(
 ) -> Outcome:
     """Carry out what is not done, then judge and report all; ``reports`` None: neither.
 
-    ``ValueError``, before anything starts: a damaged record, no such executor, data that cannot be
-    had, a folder that cannot be written. When stopped, by an exception, it ends the runs in flight.
+    ``ValueError``, before anything starts: no such executor, data that cannot be had, a folder that
+    cannot be written or is not cliplab's. A damaged record is set aside and its run made again.
+    When stopped, by an exception, it ends the runs in flight.
     """
     require(*FOR_RUNS)
     display = display or Silent()
-    done = find_done(specs)
+    if reports is not None:
+        check_reportable(notebooks, reports)
+    done, damaged = find_done(specs)
+    for why in damaged:
+        display.say(f"{why}: set aside, and run again")
     missing = [spec for spec in specs if spec.directory not in done]
     result = BatchResult([], [])
     if missing:
-        result = _carry_out(missing, executor, jobs, display, len(done))
+        result = _carry_out(missing, executor, jobs, display, len(done), reports)
         write_index(missing[0].results, specs, display.say)
     else:
         display.begin(len(done), 0, lines=0)
@@ -136,13 +144,20 @@ def run(
 
 
 def _carry_out(
-    missing: Sequence[RunSpec], executor: str, jobs: int, display: Silent, done: int
+    missing: Sequence[RunSpec],
+    executor: str,
+    jobs: int,
+    display: Silent,
+    done: int,
+    reports: Path | None,
 ) -> BatchResult:
-    """The runs, once workers, data and results folder are there; the workers end in any case."""
+    """The runs, once workers, data and folders are there; the workers end in any case."""
     pool = open_executor(executor, jobs)
     try:
         fetch_data(missing, display)
-        _check_writable(missing[0].results)
+        if reports is not None:
+            claim_folder(reports)
+        check_writable(missing[0].results, "--results")
         display.begin(done, len(missing), lines=jobs if executor == "local" else max(jobs, 8))
         started = time.perf_counter()
         result = run_batch(missing, pool, display)
@@ -186,15 +201,6 @@ def _texts(specs: Sequence[RunSpec]) -> set[str]:
     return set().union(*reaching)
 
 
-def _check_writable(results: Path) -> None:
-    try:
-        results.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=results) as file:
-            file.write(bytes(2**16))
-    except OSError as error:
-        raise ValueError(f"cannot write in --results {results}: {error.strerror}") from None
-
-
 def tell(
     records: Sequence[RunRecord],
     failures: Sequence[Failure] = (),
@@ -204,7 +210,7 @@ def tell(
 ) -> Outcome:
     """Judge the records and write the report."""
     try:
-        verdicts, index = judge_and_report(records, notebooks, reports, failures)
+        verdicts, index, bad = judge_and_report(records, notebooks, reports, failures)
     except ValueError as error:
         return Outcome(records, failures, refusal=str(error))
-    return Outcome(records, failures, verdicts, index)
+    return Outcome(records, failures, verdicts, index, bad=bad)

@@ -149,7 +149,7 @@ def test_list_shows_notebooks_parameters_and_records(project, capsys):
     bad = project / "results" / "01_slow" / "smoke" / "0" / "record.json"
     bad.parent.mkdir(parents=True)
     bad.write_text("{")
-    assert status_of("list --json") == 0
+    assert status_of("list --json") == 1
     one, two = json.loads(capsys.readouterr().out)
     assert (one["notebook"], one["presets"]) == ("01_slow", ["quick", "smoke"])
     states = {"current": 0, "stale": 0, "corrupt": 1, "failed": 0, "wall_s": 0.0}
@@ -160,7 +160,7 @@ def test_list_shows_notebooks_parameters_and_records(project, capsys):
     assert one["values"]["smoke"] == {"wait": 0}
     assert two["question"] == "Why?"
     assert two["parameters"][0]["name"] == "first_seed"
-    assert status_of("list --json --preset smoke") == 0
+    assert status_of("list --json --preset smoke") == 1
     assert [entry["notebook"] for entry in json.loads(capsys.readouterr().out)] == ["01_slow"]
 
 
@@ -295,7 +295,7 @@ def test_a_stopped_batch_ends_at_once_and_says_how_to_go_on(number, status, proj
     wait_until(lambda: all(map(is_gone, family)))
 
 
-def test_a_failure_is_named_and_sets_the_status_and_damage_is_refused(project, capsys):
+def test_a_failure_is_named_and_sets_the_status_and_damage_is_set_aside(project, capsys):
     assert status_of("run --preset quick --jobs 2 --kernel stock") == 1
     err = capsys.readouterr().err
     assert "0 done, 2 to run" in err
@@ -308,14 +308,19 @@ def test_a_failure_is_named_and_sets_the_status_and_damage_is_refused(project, c
 
     (record,) = project.rglob("record.json")
     record.write_text(record.read_text()[:-20])
-    assert status_of("run 01 --kernel stock") == 2
+    damaged = record.read_text()
+    assert status_of("report --preset quick") == 2
+    assert f"corrupt record {record.relative_to(project)}: " in capsys.readouterr().err
+    assert status_of("run 01 --kernel stock") == 0
     err = capsys.readouterr().err
-    assert err.count("\n") == 1
-    assert f"corrupt record {record}: " in err
-    assert "delete it to run again" in err
+    assert err.startswith(f"corrupt record {record}: ")
+    assert err.splitlines()[0].endswith(": set aside, and run again")
+    assert record.with_name("record.json.damaged").read_text() == damaged
+    assert status_of("report --preset quick") == 0
 
 
 def test_overlapping_seeds_are_kept_but_not_judged(project, capsys):
+    (project / "notebooks" / "claims.toml").write_text(LEDGER)
     assert status_of("run 01 --preset smoke --kernel stock --seeds 0-1") == 0
     assert status_of("run 01 --preset smoke --kernel stock --seeds 1-2") == 0
     assert status_of("report --preset smoke") == 1

@@ -21,6 +21,21 @@ display({"application/vnd.cliplab.record+json": payload, "text/plain": "recorded
 """
 
 
+CLAIM = """
+[C1]
+statement = "it runs"
+notebook = "01_runs"
+kind = "exact"
+test = "exact"
+metric = "loss"
+contrast = { "x=1" = 1 }
+n = 1
+source = "-"
+counter = "-"
+expected = "supported"
+"""
+
+
 @pytest.fixture
 def folder(tmp_path, make_notebook):
     """Where one notebook and its presets are."""
@@ -122,6 +137,7 @@ def test_a_finished_session_imports_nothing_heavy(folder):
 
 
 def test_records_that_cannot_be_judged_together_are_kept_and_said(folder):
+    (folder / "claims.toml").write_text(CLAIM)
     specs = [*planned(folder, seeds=range(2)), *planned(folder, seeds=range(1, 3))]
     out = run(specs, notebooks=folder, reports=folder.parent / "reports")
     assert len(out.records) == 2

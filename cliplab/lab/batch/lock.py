@@ -24,7 +24,7 @@ def locked(folder: Path) -> Iterator[None]:
     It is ``flock`` on a file ``.lock`` there, which stays: to remove it would let two hold it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
+    with (folder / ".lock").open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

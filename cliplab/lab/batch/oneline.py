@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 
 def one_line(error: object) -> str:
-    """What an error says, without line breaks; its type if it says nothing.
+    """What an error says, without line breaks and colours; its type if it says nothing.
 
-    >>> one_line(ValueError("too\\n  large")), one_line(TimeoutError())
+    >>> one_line(ValueError("too\\n  \\x1b[31mlarge\\x1b[0m")), one_line(TimeoutError())
     ('too large', 'TimeoutError')
     """
-    return " ".join(str(error).split()) or type(error).__name__
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", str(error))
+    printable = "".join(c if c.isprintable() else " " for c in plain)
+    return " ".join(printable.split()) or type(error).__name__

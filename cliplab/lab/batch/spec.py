@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cliplab.lab.runs.files import set_aside
 from cliplab.lab.runs.record import RunRecord
 
 # One thread a kernel: the batch parallelises over runs, and numbers do not depend on --jobs.
@@ -133,22 +134,32 @@ def load_finished(spec: RunSpec) -> RunRecord | None:
     """The record of a run that is done, None if it is not; ``ValueError`` if damaged."""
     if not spec.record_path.exists():
         return None
-    try:
-        record = RunRecord.load(spec.record_path)
-        if record.key != spec.key:
-            why = f"its key is {record.key[:16]}, not {spec.key[:16]}"
-            raise ValueError(f"corrupt record {spec.record_path}: {why}; delete it to run again")
-    except ValueError:
-        if spec.not_before:  # it is to be written anew in any case
-            return None
-        raise
+    record = RunRecord.load(spec.record_path)
+    if record.key != spec.key:
+        why = f"its key is {record.key[:16]}, not {spec.key[:16]}"
+        raise ValueError(f"corrupt record {spec.record_path}: {why}")
     return record if str(record.provenance.get("started", "")) >= spec.not_before else None
 
 
-def find_done(specs: Iterable[RunSpec]) -> dict[Path, RunRecord]:
-    """The records of the runs that are done, by directory; ``ValueError`` if one is damaged."""
-    found = {spec.directory: load_finished(spec) for spec in specs}
-    return {directory: record for directory, record in found.items() if record}
+def finished_or_set_aside(spec: RunSpec) -> RunRecord | None:
+    """The record of a run that is done; a damaged one makes room for another. Under its lock."""
+    try:
+        return load_finished(spec)
+    except ValueError:
+        set_aside(spec.record_path)
+        return None
+
+
+def find_done(specs: Iterable[RunSpec]) -> tuple[dict[Path, RunRecord], list[str]]:
+    """The records of the runs that are done, by directory; and what is wrong with damaged ones."""
+    done, damaged = {}, []
+    for spec in specs:
+        try:
+            if record := load_finished(spec):
+                done[spec.directory] = record
+        except ValueError as error:
+            damaged.append(str(error))
+    return done, damaged
 
 
 def state(spec: RunSpec) -> str:

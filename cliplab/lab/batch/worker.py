@@ -10,7 +10,7 @@ from typing import Any
 from cliplab.lab.batch.budget import Budget
 from cliplab.lab.batch.execute import execute, failure_of, payload_of
 from cliplab.lab.batch.folder import claimed, leave_done, leave_failed
-from cliplab.lab.batch.spec import KERNEL_ENV, RunError, RunSpec, load_finished, utc
+from cliplab.lab.batch.spec import KERNEL_ENV, RunError, RunSpec, finished_or_set_aside, utc
 from cliplab.lab.kernels.forkserver import fork_server
 from cliplab.lab.notebook.presets import SEEDS
 from cliplab.lab.runs.closure import Closure
@@ -24,11 +24,12 @@ _alone = threading.Lock()  # papermill and the budget: one run at a time in a pr
 def run_one(spec: RunSpec) -> RunRecord:
     """Execute the notebook and write its record last, or raise :class:`RunError`.
 
-    One that is done is not executed. A failure leaves notebook.ipynb and error.txt.
+    One that is done, maybe since it was planned, is not executed. A failure leaves notebook.ipynb
+    and error.txt.
     :class:`~cliplab.lab.batch.lock.Taken`: another batch runs it now.
     """
     with _alone, claimed(spec):
-        return load_finished(spec) or _run(spec)  # it may have been done since it was planned
+        return finished_or_set_aside(spec) or _run(spec)
 
 
 def _run(spec: RunSpec) -> RunRecord:

@@ -50,7 +50,7 @@ class Claim:
     def __post_init__(self) -> None:
         for key in TEXTS:
             self._check(key, _is_text(getattr(self, key)), "a text")
-        self._check("test", self.test in TESTS, f"one of {', '.join(TESTS)}")
+        self._check("test", self.test in [*TESTS], f"one of {', '.join(TESTS)}")
         self._check("kind", self.kind == TESTS[self.test], f"{TESTS[self.test]!r} for this test")
         self._check("n", type(self.n) is int and self.n >= 1, "a whole number, at least 1")
         self._check("expected", self.expected in DECIDED, f"one of {', '.join(DECIDED)}")
@@ -92,7 +92,7 @@ def _is_text(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> TypeGuard[float]:
-    return isinstance(value, (int, float)) and type(value) is not bool and math.isfinite(value)
+    return isinstance(value, (int, float)) and type(value) is not bool and abs(value) < 1e300
 
 
 def _is_weights(value: Any) -> bool:
@@ -123,7 +123,7 @@ def registered(notebooks: Path) -> dict[str, Claim]:
     known = {field.name: field.default is MISSING for field in fields(Claim) if field.name != "id"}
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path}: {error}") from None
     ledger = {}
     for claim_id, table in tables.items():

@@ -56,7 +56,7 @@ def judge_all(
     for claim in claims:
         try:
             measured[claim.id] = _measure(claim, rows_by_notebook[claim.notebook])
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             not_run[claim.id] = str(error)
     p_values = [m.estimate.p if m.estimate else None for m in measured.values()]
     # The family is the whole ledger: what was not measured today counts as p = 1, so that a

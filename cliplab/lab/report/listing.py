@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from cliplab.lab.batch.oneline import one_line
 from cliplab.lab.notebook.cells import load_cells
 from cliplab.lab.notebook.parameters import read_parameters
-from cliplab.lab.notebook.presets import preset_params, read_presets
+from cliplab.lab.notebook.presets import notebook_name, preset_params, read_presets
 from cliplab.lab.report.tables import duration
 from cliplab.lab.runs.closure import Closure
 from cliplab.lab.runs.keys import closure
@@ -20,25 +21,28 @@ from cliplab.lab.runs.staleness import other_parameters, why_stale
 MOST = 8  # reasons shown for a preset
 
 
-def describe(notebook: Path, results: Path, only: str | None = None) -> dict[str, Any]:
+def describe(
+    notebook: Path, notebooks: Path, results: Path, only: str | None = None
+) -> dict[str, Any]:
     """A notebook's question, times, parameters, presets, and its records by preset."""
+    name = notebook_name(notebook, notebooks)
     presets = read_presets(notebook)
     code = closure(notebook)
-    names = [only] if only in presets else list(presets)
+    chosen = [only] if only in presets else list(presets)
     texts = [c["source"] for c in load_cells(notebook) if c["cell_type"] == "markdown"]
     lines = [line for text in texts for line in text.splitlines()]
     times = next((line for line in lines if line.startswith("**Expected time**")), "")
     return {
-        "notebook": notebook.stem,
+        "notebook": name,
         "code_key": code.key,
         "question": next((line.lstrip("# ") for line in lines if line.startswith("#")), ""),
         "expected_time": re.sub(r"^\*\*Expected time\*\*:?\s*", "", times),
         "presets": list(presets),
-        "values": {name: presets[name] for name in names},
+        "values": {preset: presets[preset] for preset in chosen},
         "parameters": [asdict(p) for p in read_parameters(notebook).values()],
         "records": {
-            name: _state(results / notebook.stem / name, code, preset_params(notebook, name))
-            for name in names
+            preset: _state(results / name / preset, code, preset_params(notebook, preset))
+            for preset in chosen
         },
     }
 
@@ -48,7 +52,7 @@ def _state(folder: Path, code: Closure, preset: dict[str, Any]) -> dict[str, Any
     state: dict[str, Any] = {"current": 0, "stale": 0, "corrupt": 0, "failed": 0}
     runs: list[dict[str, Any]] = []
     wall_s = 0.0
-    for path in folder.glob("*/record.json"):
+    for path in sorted(folder.glob("*/record.json")):
         try:
             record = RunRecord.load(path)
         except ValueError as error:
@@ -68,6 +72,11 @@ def _state(folder: Path, code: Closure, preset: dict[str, Any]) -> dict[str, Any
     return state | {"wall_s": round(wall_s, 1), "runs": runs}
 
 
+def corrupt(entries: Iterable[dict[str, Any]]) -> int:
+    """How many records of these descriptions are damaged."""
+    return sum(state["corrupt"] for entry in entries for state in entry["records"].values())
+
+
 def as_text(entry: dict[str, Any]) -> str:
     """A description for people."""
     lines = [f"{entry['notebook']}: {entry['question']}"]
@@ -77,6 +86,9 @@ def as_text(entry: dict[str, Any]) -> str:
         counts = [f"{state[n]} {n}" for n in ("current", "stale", "corrupt", "failed") if state[n]]
         took = f" ({duration(state['wall_s'])})" if state["current"] else ""
         lines.append(f"  {preset}: {', '.join(counts) or 'no records'}{took}")
+        for run in state["runs"]:
+            if run["state"] == "corrupt":
+                lines.append(f"    {one_line(run['why'][0])}")
         stale = dict.fromkeys(
             reason for run in state["runs"] if run["state"] == "stale" for reason in run["why"]
         )

@@ -3,25 +3,44 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
+from cliplab.lab.batch.oneline import one_line
 from cliplab.lab.batch.spec import Failure
 from cliplab.lab.claims.ledger import Claim, registered
 from cliplab.lab.claims.rule import judge_all
 from cliplab.lab.claims.verdict import Outcome, Verdict
-from cliplab.lab.notebook.presets import SEEDS, find_notebooks, preset_params
+from cliplab.lab.notebook.presets import (
+    SEEDS,
+    find_notebooks,
+    notebook_name,
+    preset_params,
+    read_presets,
+)
 from cliplab.lab.report import tables
-from cliplab.lab.runs.files import write_atomic
+from cliplab.lab.report.folder import CLAIMS, check_folder
+from cliplab.lab.runs.files import set_aside, write_atomic
 from cliplab.lab.runs.keys import code_key, digest
 from cliplab.lab.runs.record import RunRecord, union_rows
+
+LAST_RUN = "last_run.json"
+
+
+def check_reportable(notebooks: Path, reports: Path) -> None:
+    """``ValueError``, before any run: claims that cannot be read, a folder of somebody else."""
+    registered(notebooks)
+    check_folder(reports)
 
 
 def overrides(records: Sequence[RunRecord], notebooks: Path) -> list[list[str]]:
     """For each run, the names of its parameters, seeds aside, that are not as its preset has them.
 
-    All of them where the notebook is none of the collection's.
+    All of them where the collection has no such notebook.
     """
     wanted = {}
     for name, preset in {(record.notebook, record.preset) for record in records}:
@@ -40,60 +59,91 @@ def judge_and_report(
     notebooks: Path,
     reports: Path,
     failures: Sequence[Failure] = (),
-) -> tuple[list[Verdict], Path]:
-    """The verdicts of record, also as claims.json, and where the HTML report is.
+) -> tuple[list[Verdict], Path, list[str]]:
+    """The verdicts of record, also as claims.json; where the HTML report is; files that are bad.
 
     The claims are those registered beside the notebooks, if any. ``ValueError``: the records
-    cannot be judged together.
+    cannot be judged together, or there is no writing where the report goes.
     """
     from cliplab.lab.report.site import write_report
 
     ledger = registered(notebooks)
     try:
-        verdicts = judge_records(records, notebooks, ledger)
+        verdicts, bad = judge_records(records, notebooks, ledger)
     except ValueError as error:
         raise ValueError(f"cannot judge: {error}") from None
+    index, damaged = write_report(records, verdicts, ledger, reports, failures)
     text = json.dumps([verdict.to_dict() for verdict in verdicts], indent=1)
-    write_atomic(reports / "claims.json", text + "\n")
-    return verdicts, write_report(records, verdicts, ledger, reports, failures)
+    write_atomic(reports / CLAIMS, text + "\n")
+    return verdicts, index, [*bad, *damaged]
 
 
 def judge_records(
     records: Sequence[RunRecord], notebooks: Path, ledger: Mapping[str, Claim]
-) -> list[Verdict]:
-    """Verdicts of the rows at their preset's parameters: the claims speak of no other setting."""
+) -> tuple[list[Verdict], list[str]]:
+    """Verdicts of the rows at their preset's parameters: the claims speak of no other setting.
+
+    They speak of notebooks of the collection, at presets that these have; what is wrong with those
+    that cannot be read is the second result.
+    """
     rows, changed = {}, {}
-    for name in dict.fromkeys(record.notebook for record in records):
-        own = [record for record in records if record.notebook == name]
+    judged, bad = _registered(records, notebooks, {claim.notebook for claim in ledger.values()})
+    for name in dict.fromkeys(record.notebook for record in judged):
+        own = [record for record in judged if record.notebook == name]
         _refuse_overlap(own)
         differing = overrides(own, notebooks)
         names = sorted({n for differs in differing for n in differs})
         at_preset = [r for r, differs in zip(own, differing, strict=True) if not differs]
-        settings = {str([record.params[n] for n in names]) for record in own}
+        settings = {str([record.params.get(n) for n in names]) for record in own}
         if names and not at_preset:
             changed[name] = f"{', '.join(names)} changed"
         rows[name] = union_rows(at_preset or (own if len(settings) == 1 else []))
-    return [
+    verdicts = [
         replace(v, outcome=Outcome.NO_VERDICT, reason=why)
         if (why := changed.get(v.notebook))
         else v
         for v in judge_all(rows, records[0].preset, ledger)
     ]
+    return verdicts, bad
+
+
+def _registered(
+    records: Sequence[RunRecord], notebooks: Path, claimed: Collection[str]
+) -> tuple[list[RunRecord], list[str]]:
+    """The records that claims speak of, and what is wrong with the notebooks of others."""
+    known, bad = set(), []
+    for name, preset in dict.fromkeys((record.notebook, record.preset) for record in records):
+        path = notebooks / f"{name}.ipynb"
+        try:
+            if name in claimed and path.exists() and preset in read_presets(path):
+                preset_params(path, preset)
+                known.add((name, preset))
+        except ValueError as error:
+            bad.append(str(error))
+    return [record for record in records if (record.notebook, record.preset) in known], bad
+
+
+def seeds_of(record: RunRecord) -> range:
+    """The seeds that a run was given; none if its notebook takes none."""
+    first, n = (record.params.get(name) for name in SEEDS)
+    return range(first, first + n) if type(first) is type(n) is int else range(0)
 
 
 def _refuse_overlap(records: Sequence[RunRecord]) -> None:
     """A seed that was run twice in portions of different size must not count twice."""
-    owner: dict[tuple[str, int], RunRecord] = {}
+    portions: dict[str, list[tuple[range, RunRecord]]] = defaultdict(list)
     for record in records:
         params = record.params
         settings = digest({name: params[name] for name in params if name not in SEEDS})
-        first, n = (params[name] for name in SEEDS)
-        for seed in range(first, first + n):
-            other = owner.setdefault((settings, seed), record)
-            if other is not record:
+        if seeds := seeds_of(record):
+            portions[settings].append((seeds, record))
+    for own in portions.values():
+        own.sort(key=lambda portion: portion[0].start)
+        for (seeds, other), (later, record) in pairwise(own):
+            if later.start < seeds.stop:
                 raise ValueError(
-                    f"{record.notebook}: seed {seed} was run twice with the same settings, in "
-                    f"{other.directory} and {record.directory}; delete one of them"
+                    f"{record.notebook}: seed {later.start} was run twice with the same settings, "
+                    f"in {other.directory} and {record.directory}; delete one of them"
                 )
 
 
@@ -118,39 +168,89 @@ def failure_table(failures: Sequence[Failure]) -> str:
     """One line a failed run: which, in which cell, why, and where the rest stands."""
     head = ("failed run", "cell", "error", "details")
     rows = [
-        (f.spec.label, f.cell or "–", f.error, str(f.spec.directory / "error.txt"))
+        (
+            one_line(f.spec.label),
+            f.cell or "–",
+            one_line(f.error),
+            str(f.spec.directory / "error.txt"),
+        )
         for f in failures
     ]
     return tables.aligned([head, *rows])
 
 
 def remember(results: Path, records: Sequence[RunRecord]) -> None:
-    """Note which records the last batch ended with."""
-    paths = [str(record.directory / "record.json") for record in records]
-    write_atomic(results / "last_run.json", json.dumps(paths, indent=1) + "\n")
+    """Note which records the last batch ended with, by their place in the results folder."""
+    last = results / LAST_RUN
+    if last.exists() and _listed(last) is None:
+        set_aside(last)
+    paths = [os.path.relpath(record.directory / "record.json", results) for record in records]
+    write_atomic(last, json.dumps(paths, indent=1) + "\n")
 
 
-def last_records(results: Path) -> list[RunRecord]:
-    """The records of the last batch; ``ValueError`` if there are none."""
-    last = results / "last_run.json"
+def _listed(last: Path) -> list[str] | None:
+    """The paths that :func:`remember` noted; None if it is not its file."""
     try:
-        records = [RunRecord.load(Path(path)) for path in json.loads(last.read_text())]
-    except OSError as error:
-        raise ValueError(f"no records of a last run ({error}): `cliplab run` first") from None
+        paths = json.loads(last.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    fine = isinstance(paths, list) and all(isinstance(path, str) for path in paths)
+    return paths if fine else None
+
+
+def last_records(results: Path) -> tuple[list[RunRecord], list[str]]:
+    """The records of the last batch, and what is wrong with the others; ``ValueError``: none."""
+    last = results / LAST_RUN
+    if not last.exists():
+        raise ValueError(f"no records of a last run in {results}: `cliplab run` first")
+    paths = _listed(last)
+    if paths is None:
+        raise ValueError(f"{last} is damaged, expected a list of records: `cliplab run` again")
+    records, bad = load_all(results / path for path in paths)
     if not records:
-        raise ValueError(f"{last} lists no records: every run of the last batch failed")
-    return records
+        raise ValueError(_one_of(bad, f"{last} lists no records: every run of the last one failed"))
+    return records, bad
 
 
-def preset_records(preset: str, notebooks: Path, results: Path) -> list[RunRecord]:
-    """Records of the code as it is now; the newest where only the environment differs."""
+def preset_records(
+    preset: str, notebooks: Path, results: Path
+) -> tuple[list[RunRecord], list[str]]:
+    """Records of the code as it is now, and what is wrong with other files.
+
+    The newest record where only the environment differs. ``ValueError``: there are none.
+    """
     newest: dict[tuple[str, str], RunRecord] = {}
+    bad: list[str] = []
     for notebook in find_notebooks([], notebooks):
-        code, folder = code_key(notebook), results / notebook.stem / preset
-        records = [RunRecord.load(path) for path in folder.glob("*/record.json")]
-        for record in sorted(records, key=lambda r: str(r.provenance["finished"])):
+        name = notebook_name(notebook, notebooks)
+        try:
+            code = code_key(notebook)
+        except ValueError as error:
+            bad.append(str(error))
+            continue
+        records, damaged = load_all(sorted((results / name / preset).glob("*/record.json")))
+        bad += damaged
+        for record in sorted(records, key=lambda r: str(r.provenance.get("finished", ""))):
             if record.code_key == code:
-                newest[notebook.stem, digest(record.params)] = record
+                newest[name, digest(record.params)] = record
     if not newest:
-        raise ValueError(f"no current records of preset {preset!r} in {results}")
-    return list(newest.values())
+        raise ValueError(_one_of(bad, f"no current records of preset {preset!r} in {results}"))
+    return list(newest.values()), bad
+
+
+def load_all(paths: Iterable[Path]) -> tuple[list[RunRecord], list[str]]:
+    """The records at these places, and what is wrong with those that cannot be read."""
+    records, bad = [], []
+    for path in paths:
+        try:
+            records.append(RunRecord.load(path))
+        except FileNotFoundError:
+            bad.append(f"no record {path}")
+        except ValueError as error:
+            bad.append(str(error))
+    return records, bad
+
+
+def _one_of(bad: Sequence[str], otherwise: str) -> str:
+    more = f" (and {len(bad) - 1} more like it)" if len(bad) > 1 else ""
+    return f"{otherwise}: {bad[0]}{more}" if bad else otherwise

@@ -71,10 +71,16 @@ def _opaque(text: str) -> str:
 
 
 def notebook_body(executed: Mapping[str, Any]) -> str:
-    """The cells and outputs of an executed notebook as an HTML fragment."""
+    """The cells and outputs of an executed notebook, in any language, as an HTML fragment."""
+    import warnings
+
     notebook = nbformat().from_dict(executed)  # a copy
+    kernel = notebook.metadata.get("kernelspec", {})
+    notebook.metadata.setdefault("language_info", {"name": kernel.get("language", "python")})
     figures = 0
     for cell in notebook.cells:
+        if cell.metadata.get("jupyter", {}).get("source_hidden"):
+            cell.metadata.setdefault("transient", {})["remove_source"] = True
         if cell.cell_type == "markdown":
             cell.source = mathml(cell.source)
         for data, metadata in _bundles(cell):
@@ -83,7 +89,9 @@ def notebook_body(executed: Mapping[str, Any]) -> str:
             for kind in {"image/png", "image/jpeg", "image/svg+xml"} & set(data):
                 figures += 1
                 metadata.setdefault(kind, {}).setdefault("alt", f"Figure {figures}")
-    body, _ = _exporter().from_notebook_node(notebook)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a language that pygments does not know is plain text
+        body, _ = _exporter().from_notebook_node(notebook)
     return _without_network(body)
 
 

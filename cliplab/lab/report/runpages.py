@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import re
 from functools import cache
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
+from cliplab.lab.batch.oneline import one_line
 from cliplab.lab.notebook.cells import read_notebook
+from cliplab.lab.report.folder import PAGES, check_ours, is_ours
+from cliplab.lab.runs.canonical import digest
+from cliplab.lab.runs.files import write_atomic
 
 if TYPE_CHECKING:
     import jinja2
@@ -14,86 +22,108 @@ if TYPE_CHECKING:
     from cliplab.lab.batch.spec import Failure
     from cliplab.lab.runs.record import RunRecord
 
-MOST_TEXT = 100_000  # characters of one output that a page shows
+LONGEST = 60  # characters of a page's file name, before what tells it from all others
 
 
 class RunPages:
-    """Writes the pages of runs into one folder; each method returns the page's address."""
+    """Writes the pages of runs into one folder; each method returns the page's address.
+
+    ``bad`` collects what is wrong with their notebooks.
+    """
 
     def __init__(self, folder: Path, templates: jinja2.Environment) -> None:
         self.folder, self.template = folder, templates.get_template("page.html.j2")
+        self.bad: list[str] = []
         self._names: set[str] = set()
         folder.mkdir(parents=True, exist_ok=True)
 
     def finished(self, record: RunRecord) -> str:
         """The executed notebook; a page that is there already is kept while it is current."""
         notebook = record.directory / "notebook.ipynb"
-        path = self._claim(f"{record.notebook}-{record.preset}-{record.key[:8]}.html")
+        path = self._claim("", record.notebook, record.preset, record.key)
         if not _is_current(path, notebook):
+            known = len(self.bad)
             self._write(
                 path,
                 title=record.notebook,
                 subtitle=f"{record.notebook}, preset {record.preset}, run {record.key[:8]}",
                 params=record.params,
-                body=_body(notebook),
+                body=self._body(notebook),
             )
-        return f"{self.folder.name}/{path.name}"
+            if len(self.bad) > known:
+                os.utime(path, (0, 0))  # never current: what is wrong is said each time
+        return _address(path)
 
     def failed(self, failure: Failure) -> str:
         """The notebook as far as it got, if any, and the error in full."""
         spec, log = failure.spec, failure.spec.directory / "error.txt"
         name = spec.name
-        path = self._claim(f"failed-{name}-{spec.preset}-{spec.key[:8]}.html")
+        path = self._claim("failed-", name, spec.preset, spec.key)
         self._write(
             path,
             title=f"{name} failed",
             subtitle=f"{name}, preset {spec.preset}, run {spec.key[:8]}",
             params=spec.params,
-            error=log.read_text(encoding="utf-8") if log.exists() else failure.error,
-            body=_body(spec.evidence) if spec.evidence else "",
+            error=log.read_text("utf-8", "replace") if log.is_file() else failure.error,
+            body=self._body(spec.evidence) if spec.evidence else "",
         )
-        return f"{self.folder.name}/{path.name}"
+        return _address(path)
 
     def remove_others(self) -> None:
-        """Drop the pages of runs that this report does not have."""
+        """Drop the pages, written by cliplab, of runs that this report does not have."""
         for path in self.folder.glob("*.html"):
-            if path.name not in self._names:
+            if path.name not in self._names and is_ours(path):
                 path.unlink(missing_ok=True)  # another batch may do the same
 
-    def _claim(self, name: str) -> Path:
-        name = name.replace("/", "-")
+    def _claim(self, kind: str, notebook: str, preset: str, key: str) -> Path:
+        """Where a run's page goes: a name that is a file's whatever the notebook is called."""
+        run = f"{notebook}-{preset}"
+        plain = re.sub(r"[^\w.-]", "-", run)[:LONGEST]
+        unique = key[:8] if plain == run else digest([notebook, preset, key])[:8]
+        name = f"{kind}{plain}-{unique}.html"
         self._names.add(name)
         return self.folder / name
 
     def _write(self, path: Path, **content: Any) -> None:
-        path.write_text(self.template.render(content), encoding="utf-8")
+        check_ours(path)
+        write_atomic(path, self.template.render(content, file=path.name))
+
+    def _body(self, path: Path) -> str:
+        """The notebook as HTML, or a sentence where it cannot be shown."""
+        from cliplab.lab.report.fit import fit
+        from cliplab.lab.report.pages import notebook_body
+
+        try:
+            if not path.exists():
+                raise ValueError(f"the executed notebook is missing: {path}")
+            notebook = read_notebook(path)
+            fit(notebook, path)
+            return notebook_body(notebook)
+        except ValueError as error:
+            why = one_line(error)
+        except Exception as error:  # it may hold anything, and nbconvert fails in many ways
+            why = f"cannot show notebook {path}: {type(error).__name__}: {one_line(error)}"
+        self.bad.append(why)
+        return f"<p>{escape(why)}</p>"
+
+
+def _address(page: Path) -> str:
+    return f"{PAGES}/{quote(page.name)}"
 
 
 def _is_current(page: Path, notebook: Path) -> bool:
-    """Whether a page was made after its notebook, and by today's code."""
-    made = page.stat().st_mtime_ns if page.exists() else 0
-    return made > max(notebook.stat().st_mtime_ns, _code_changed_ns())
+    """Whether a page was made after its notebook, which is there, and by today's code."""
+    try:
+        made, executed = page.stat().st_mtime_ns, notebook.stat().st_mtime_ns
+    except OSError:
+        return False
+    return made > max(executed, _code_changed_ns()) and is_ours(page)
 
 
 @cache
 def _code_changed_ns() -> int:
     """When the code that makes pages was last changed; looked up once for all pages."""
     folder = Path(__file__).parent
-    sources = [folder / "pages.py", Path(__file__), *(folder / "templates").iterdir()]
+    made_by = [folder / "pages.py", folder / "fit.py", Path(__file__)]
+    sources = [*made_by, *(folder / "templates").iterdir()]
     return max(source.stat().st_mtime_ns for source in sources)
-
-
-def _body(path: Path) -> str:
-    from cliplab.lab.report.pages import notebook_body
-
-    try:
-        notebook = read_notebook(path)
-    except ValueError:  # its process ended while it was written
-        return "<p>The notebook is damaged.</p>"
-    for cell in notebook["cells"]:
-        for output in cell.get("outputs", []):
-            if len(text := output.get("text", "")) > MOST_TEXT:
-                left_out = len(text) - MOST_TEXT
-                note = f"[… {left_out:,} more characters in {path}]"
-                output["text"] = f"{text[:MOST_TEXT]}\n{note}\n"
-    return notebook_body(notebook)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +14,10 @@ from cliplab.lab.claims.calibration import kept_lines
 from cliplab.lab.claims.ledger import Claim
 from cliplab.lab.claims.verdict import Outcome, Verdict
 from cliplab.lab.notebook.cells import read_notebook, title_and_question
-from cliplab.lab.report import tables
+from cliplab.lab.report import grid, tables
+from cliplab.lab.report.folder import CALIBRATION, INDEX, PAGES, claim_folder
 from cliplab.lab.report.runpages import RunPages
+from cliplab.lab.report.tables import is_number
 from cliplab.lab.runs.files import write_atomic
 
 if TYPE_CHECKING:
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
     from cliplab.lab.batch.spec import Failure
     from cliplab.lab.runs.record import RunRecord
 
+# Columns that every trained model has: they say how it went, not what was measured.
+TELEMETRY = ("seed", "lr", "threshold", "diverged", "norm_median", "clip_fraction", "excess")
 _WITHOUT_VERDICT = (Outcome.NO_VERDICT, Outcome.NOT_RUN)
 
 
@@ -32,32 +37,37 @@ def write_report(
     ledger: Mapping[str, Claim],
     out_dir: Path,
     failures: Iterable[Failure] = (),
-) -> Path:
-    """Write ``index.html`` and one page a run under ``pages/``, all of it free of network loads."""
+) -> tuple[Path, list[str]]:
+    """Write ``index.html`` and one page a run under ``pages/``, all of it free of network loads.
+
+    The second result says what is wrong with executed notebooks that cannot be shown.
+    """
     templates = _environment()
-    pages = RunPages(Path(out_dir) / "pages", templates)
+    claim_folder(out_dir)
+    pages = RunPages(out_dir / PAGES, templates)
     notebooks = [_notebook(own, ledger, pages) for own in _by_notebook(records)]
     failed = [
         {"href": pages.failed(f), "label": f.spec.label, "cell": f.cell or "–", "error": f.error}
         for f in failures
     ]
     pages.remove_others()
-    index = Path(out_dir) / "index.html"
+    index = out_dir / INDEX
     html = templates.get_template("index.html.j2").render(
+        file=index.name,
         presets=sorted({record.preset for record in records}),
         date=max((_day(record) for record in records), default=""),
         n_rows=sum(len(record.rows) for record in records),
         verdicts=verdicts,
         tally=_tally(verdicts),
         forest=_forest(verdicts),
-        calibration=_calibration(verdicts, ledger, Path(out_dir)),
+        calibration=_calibration(verdicts, ledger, out_dir),
         notebooks=notebooks,
         noise=[row for notebook in notebooks for row in notebook["noise"]],
         first_page={n["name"]: n["pages"][0]["href"] for n in notebooks},
         failures=failed,
     )
     write_atomic(index, html)
-    return index
+    return index, pages.bad
 
 
 def _environment() -> jinja2.Environment:
@@ -102,34 +112,52 @@ def _notebook(
     name = records[0].notebook
     rows = [row for record in records for row in record.rows]
     metric, margin = _metric_and_margin(name, rows, ledger)
-    first = records[0].params
-    varied = [key for key in first if any(r.params.get(key) != first[key] for r in records)]
-    title, question = title_and_question(read_notebook(records[0].directory / "notebook.ipynb"))
+    hrefs = [pages.finished(record) for record in records]
+    title, question = _title(records)
+    columns, lines = grid.grid(records, hrefs, metric)
+    varied = grid.varied(records)
     return {
         "name": name,
         "title": title or name,
         "question": question or name,
         "metric": metric,
-        "models": tables.across_models(rows, metric),
+        "models": [] if grid.has_settings(records) else tables.across_models(rows, metric),
         "noise": [
             row | {"notebook": name, "margin": margin} for row in tables.noise_floor(rows, metric)
         ],
+        "columns": columns,
+        "lines": lines,
         "n_rows": len(rows),
         "wall": _total(records, "wall_s"),
         "cpu": _total(records, "cpu_s"),
-        "pages": [_run(record, varied) | {"href": pages.finished(record)} for record in records],
+        "pages": [
+            _run(record, varied) | {"href": href}
+            for record, href in zip(records, hrefs, strict=True)
+        ],
     }
+
+
+def _title(records: Sequence[RunRecord]) -> tuple[str, str]:
+    """Title and question of a notebook, as the first of its runs that can be read has them."""
+    for record in records:
+        with suppress(ValueError):
+            return title_and_question(read_notebook(record.directory / "notebook.ipynb"))
+    return "", ""
 
 
 def _metric_and_margin(
     notebook: str, rows: list[dict[str, Any]], ledger: Mapping[str, Claim]
 ) -> tuple[str | None, float | None]:
     """The metric (and margin) of the first claim the notebook owns that its rows can show."""
-    columns = {column for row in rows for column in row}
+    columns: dict[str, list[Any]] = defaultdict(list)
+    for row in rows:
+        for column, value in row.items():
+            columns[column].append(value)
     for claim in ledger.values():
         if claim.notebook == notebook and claim.metric in columns:
             return claim.metric, claim.margin
-    return next((m for m in ("val_loss", "error", "solved") if m in columns), None), None
+    numbers = [c for c in columns if c not in TELEMETRY and all(map(is_number, columns[c]))]
+    return next((m for m in ("val_loss", "error", "solved", *numbers) if m in columns), None), None
 
 
 def _total(records: list[RunRecord], key: str) -> str:
@@ -138,7 +166,7 @@ def _total(records: list[RunRecord], key: str) -> str:
 
 def _run(record: RunRecord, varied: Sequence[str]) -> dict[str, Any]:
     """What the index says about one run: what tells it from others, where it comes from."""
-    settings = ", ".join(f"{key}={record.params.get(key)}" for key in varied)
+    settings = ", ".join(f"{key}={grid.exact(record.params.get(key))}" for key in varied)
     provenance = {**tables.flat(record.provenance), "code key": record.code_key, "key": record.key}
     choices = {f"chosen {key}": value for key, value in tables.flat(record.choices).items()}
     return {
@@ -152,7 +180,7 @@ def _calibration(
 ) -> list[str]:
     """What is known of the verdict rule, where it gave a verdict."""
     given = [v for v in verdicts if v.outcome not in _WITHOUT_VERDICT]
-    return kept_lines(out_dir / "calibration.json", len(ledger)) if given else []
+    return kept_lines(out_dir / CALIBRATION, len(ledger)) if given else []
 
 
 def _tally(verdicts: Sequence[Verdict]) -> dict[Outcome, int]:

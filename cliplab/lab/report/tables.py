@@ -15,6 +15,15 @@ Row = dict[str, Any]
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
+def is_number(value: Any) -> bool:
+    """Whether this is a number, or a truth value, of which there can be a mean.
+
+    >>> [is_number(x) for x in (0, 1.5, True, float("nan"), 10**400, "1", None)]
+    [True, True, True, False, False, False, False]
+    """
+    return isinstance(value, int | float) and abs(value) < 1e300
+
+
 def number(value: float | None) -> str:
     """Three significant digits, a true minus sign, a dash for nothing.
 
@@ -25,8 +34,10 @@ def number(value: float | None) -> str:
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, int) or value == 0:
-        text = f"{value:,.0f}"
+    if isinstance(value, int):
+        text = f"{value:,}"
+    elif value == 0:
+        text = "0"
     elif not math.isfinite(value):
         text = str(value).replace("inf", "∞")
     elif 1e-3 <= abs(value) < 999.5:
@@ -79,12 +90,13 @@ def duration(seconds: float) -> str:
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of text as columns of equal width.
+    """Rows of text as columns of equal width, each in one line.
 
     >>> print(aligned([("a", "bc"), ("abc", "d")]))
     a    bc
     abc  d
     """
+    rows = [[" ".join(cell.splitlines()) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
     return "\n".join(lines)
@@ -129,7 +141,7 @@ def across_models(rows: list[Row], metric: str | None) -> list[Row]:
 
 
 def _values(rows: list[Row], column: str | None) -> list[Any]:
-    return [row[column] for row in rows if row.get(column) is not None] if column else []
+    return [row[column] for row in rows if is_number(row.get(column))] if column else []
 
 
 def _summary(statistic: Any, rows: list[Row], column: str | None) -> float | None:
@@ -157,7 +169,7 @@ def noise_floor(rows: list[Row], metric: str | None) -> list[Row]:
     for row in rows:
         if row["arm"].startswith("A/A"):
             a, b = row.get(metric or ""), partner.get((str(row.get("of")), row["seed"]))
-            if a is not None and b is not None:
+            if is_number(a) and is_number(b):
                 pairs[str(row["of"])].append((a, b))
     table = []
     for of, values in pairs.items():

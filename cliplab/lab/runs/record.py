@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ from cliplab.lab.runs.files import write_atomic
 from cliplab.lab.runs.keys import digest
 
 MIME = "application/vnd.cliplab.record+json"
+TEXTS = ("notebook", "preset", "key", "code_key")
+TABLES = {"rows": list, "curves": list}
 
 
 @dataclass(frozen=True)
@@ -42,19 +44,60 @@ class RunRecord:
 
     @classmethod
     def load(cls, path: Path) -> RunRecord:
-        """Read a record; ``ValueError`` if it is damaged, ``FileNotFoundError`` if absent."""
+        """Read a record; ``ValueError`` if it is damaged, ``FileNotFoundError`` if absent.
+
+        What another version stored beside these fields is not looked at.
+        """
         try:
             stored = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(stored, dict) or "sha256" not in stored:
+                raise ValueError("no JSON object with a sha256")
             if stored.pop("sha256") != digest(stored):
                 raise ValueError("its content does not match its hash")
-            return cls(**stored, directory=path.parent)
+            return cls(**_checked(cls, stored), directory=path.parent)
         except FileNotFoundError:
             raise
-        except KeyError as error:
-            why = f"no {error}"
-        except (AttributeError, TypeError, ValueError, OSError) as error:
-            why = str(error)
-        raise ValueError(f"corrupt record {path}: {why}; delete it to run again")
+        except (ValueError, OSError, RecursionError) as error:
+            raise ValueError(f"corrupt record {path}: {error}") from None
+
+
+def _checked(kind: type[RunRecord], stored: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a record, with values that what reads them can rely on."""
+    known: dict[str, Any] = {}
+    for f in fields(kind):
+        if f.name in stored:
+            known[f.name] = stored[f.name]
+            _expect(f.name, known[f.name], str if f.name in TEXTS else TABLES.get(f.name, dict))
+        elif f.default_factory is MISSING and f.name != "directory":
+            raise ValueError(f"no {f.name}")
+    for what in TABLES:
+        for row in known[what]:
+            _expect(what, row, dict)
+            _expect(f"arm in {what}", row.get("arm"), str)
+            _expect(f"seed in {what}", row.get("seed"), int)
+    for row in known["rows"]:
+        for name, value in row.items():
+            _expect(name, value, str, int, float, type(None))
+    for name in ("wall_s", "cpu_s"):
+        seconds = known["provenance"].get(name) or 0
+        _expect(name, seconds, int, float)
+        if not 0 <= seconds < 1e12:
+            raise ValueError(f"{name} is {seconds!r:.60}, expected seconds")
+    _expect("versions", known["provenance"].get("versions") or {}, dict)
+    if made_of := known.get("made_of"):
+        made: Any = {"reads": {}} | made_of
+        _expect("cells", made.get("cells"), list)
+        for part in ("definitions", "reads"):
+            _expect(part, made.get(part), dict)
+            for name, its_hash in made[part].items():
+                _expect(name, its_hash, str)
+    return known
+
+
+def _expect(name: str, value: Any, *kinds: type) -> None:
+    if not isinstance(value, kinds):
+        expected = " or ".join(kind.__name__ for kind in kinds)
+        raise ValueError(f"{name} is {value!r:.60}, expected {expected}")
 
 
 def union_rows(records: Iterable[RunRecord]) -> list[dict[str, Any]]:

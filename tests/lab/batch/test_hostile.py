@@ -106,7 +106,8 @@ def check_what_is_said(result: BatchResult, folder: Path, minutes: str) -> None:
     assert len(table) == 5
     assert re.split(r"\s{2,}", table[0]) == ["failed run", "cell", "error", "details"]
     assert table[1].startswith(f"03_forever   5/5   over its budget of {minutes} minutes  ")
-    index = write_report(result.records, [], {}, folder / "reports", result.failures)
+    index, bad = write_report(result.records, [], {}, folder / "reports", result.failures)
+    assert bad == []
     assert "over its budget of 1 GB of memory" in index.read_text()
     pages = list((folder / "reports" / "pages").iterdir())
     assert len(pages) == 8

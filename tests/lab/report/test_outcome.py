@@ -1,9 +1,14 @@
 """What a batch ends in: claims.json and the report, with the claims beside the notebooks."""
 
+import io
 import json
 from pathlib import Path
 
-from cliplab.lab.report.outcome import judge_and_report
+import pytest
+
+from cliplab.cli.main import main
+from cliplab.lab.batch.spec import Failure, RunSpec
+from cliplab.lab.report.outcome import failure_table, judge_and_report
 from cliplab.lab.runs.record import RunRecord
 
 NAME = "01_exploding_gradients"
@@ -46,3 +51,32 @@ def test_the_claims_beside_the_notebooks_are_judged_if_there_are_any(tmp_path, m
     [claim] = told(finished(tmp_path / "other", notebook, lr=0.2))
     assert (claim["outcome"], claim["reason"]) == ("no verdict", "lr changed")
     assert claim["verdict"] == "no verdict (lr changed)"
+
+
+def test_a_failed_run_is_one_line_whatever_its_error_and_its_parameters_say(tmp_path):
+    error = "\x1b[31mValueError\x1b[0m: two\nlines\r\n\tand a bell \x07"
+    label = "01_a text=one\ntwo"
+    spec = RunSpec(Path("01_a.ipynb"), "01_a", "quick", {}, "k" * 64, "c", tmp_path, label)
+    head, *lines = failure_table([Failure(spec, error), Failure(spec, "short")]).splitlines()
+    assert head.startswith("failed run")
+    assert len(lines) == 2
+    assert lines[0].startswith("01_a text=one two  –     ValueError: two lines and a bell  ")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_what_the_terminal_cannot_encode_is_printed_all_the_same(
+    encoding, tmp_path, make_notebook, monkeypatch
+):
+    path = tmp_path / "notebooks" / "01_größe.ipynb"
+    notebook = make_notebook(path, parameters="name: str = 'ß'", title="# Wie groß ist ∇?")
+    (tmp_path / "notebooks" / "claims.toml").write_text(LEDGER.replace(NAME, notebook.stem))
+    finished(tmp_path / "results" / notebook.stem / "quick" / "k", notebook)
+    monkeypatch.chdir(tmp_path)
+    for command in (["list"], ["run", "--dry-run", "--grid", "name=ö,∇"]):
+        out = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+        with monkeypatch.context() as terminal:
+            terminal.setattr("sys.stdout", out)
+            assert main(command) == 0
+        out.flush()
+        assert b"01_gr" in out.buffer.getvalue()
+        assert b"?" in out.buffer.getvalue()

@@ -155,6 +155,14 @@ def test_a_readme_without_one_pair_of_markers_is_refused(root: Path, text: str) 
     assert not (root / "records").exists()
 
 
+@pytest.mark.parametrize("text", ["", "[]", "{", "{}", '{"question": 1}'])
+def test_a_damaged_published_record_is_named(root: Path, text: str) -> None:
+    publish([fakes.run_record(root / "r")], root, fakes.LEDGER)
+    (root / "records" / f"{fakes.NAME}.json").write_text(text)
+    with pytest.raises(ValueError, match=f"damaged record .*{fakes.NAME}: "):
+        regenerate(root, fakes.LEDGER)
+
+
 def test_without_records_the_files_say_so(root: Path) -> None:
     regenerate(root, fakes.LEDGER)
     assert "None yet." in (root / "README.md").read_text()

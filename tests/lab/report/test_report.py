@@ -199,7 +199,8 @@ def site(tmp_path_factory) -> Path:
     )
     failures = [Failure(spec, "ZeroDivisionError: 1 < 2")]
     verdicts = judge_all({NAME: records[0].rows}, "verdict", LEDGER)
-    index = write_report(records, verdicts, LEDGER, folder / "reports", failures)
+    index, bad = write_report(records, verdicts, LEDGER, folder / "reports", failures)
+    assert bad == []
     assert index == folder / "reports" / "index.html"
     return index.parent
 
@@ -291,11 +292,13 @@ def failed_spec(results: Path) -> RunSpec:
 def test_a_damaged_notebook_does_not_cost_the_report(tmp_path: Path) -> None:
     spec = failed_spec(tmp_path)
     (spec.directory / "notebook.ipynb").write_text('{"cells": [')
-    index = write_report([], [], {}, tmp_path / "reports", [Failure(spec, "disk full", "3/9")])
+    failures = [Failure(spec, "disk full", "3/9")]
+    index, bad = write_report([], [], {}, tmp_path / "reports", failures)
+    assert [str(spec.directory / "notebook.ipynb") in why for why in bad] == [True]
     assert "disk full" in index.read_text()
     assert "3/9" in index.read_text()
     (page,) = (tmp_path / "reports" / "pages").iterdir()
-    assert "The notebook is damaged." in page.read_text()
+    assert "cannot read notebook" in page.read_text()
 
 
 def test_a_failed_run_shows_the_attempt_that_failed_not_an_older_result(tmp_path: Path) -> None:
@@ -308,18 +311,22 @@ def test_a_failed_run_shows_the_attempt_that_failed_not_an_older_result(tmp_path
     assert "This is the failed one." in page.read_text()
 
 
-def test_a_report_of_nothing_says_so_and_drops_older_pages(tmp_path: Path) -> None:
-    (tmp_path / "pages").mkdir()
-    (tmp_path / "pages" / "older.html").touch()
-    page = Page(write_report([], [], {}, tmp_path))
-    assert "No claim belongs to the notebooks that ran." in page.text
-    assert list((tmp_path / "pages").iterdir()) == []
+def test_a_report_without_claims_speaks_of_none_and_drops_older_pages(tmp_path: Path) -> None:
+    record = run_record(tmp_path / "results")
+    index, _ = write_report([record], [], {}, tmp_path / "reports")
+    page = Page(index)
+    assert "claim" not in page.text.lower()
+    assert "gradient clipping" not in page.text
+    assert len(list((tmp_path / "reports" / "pages").iterdir())) == 1
+    page = Page(write_report([], [], {}, tmp_path / "reports")[0])
+    assert "claim" not in page.text.lower()
+    assert list((tmp_path / "reports" / "pages").iterdir()) == []
 
 
 def test_too_few_seeds_for_an_interval(tmp_path: Path) -> None:
     record = run_record(tmp_path / "results", n=3)
     verdicts = judge_all({NAME: record.rows}, "smoke", LEDGER)
-    page = Page(write_report([record], verdicts, LEDGER, tmp_path / "reports"))
+    page = Page(write_report([record], verdicts, LEDGER, tmp_path / "reports")[0])
     assert "∞" not in page.text
     assert "no verdict (smoke)" in page.text
     assert ("li", {"class": "no-verdict"}) in page.tags

@@ -91,7 +91,7 @@ def test_a_record_comes_back_as_it_was_written(tmp_path_factory, columns):
     assert os.listdir(directory) == ["record.json"]
 
 
-def test_damage_is_named_and_says_what_to_do(tmp_path):
+def test_damage_is_named(tmp_path):
     path = tmp_path / "record.json"
     with pytest.raises(FileNotFoundError):
         RunRecord.load(path)
@@ -107,19 +107,27 @@ def test_damage_is_named_and_says_what_to_do(tmp_path):
         good.replace("0.30000000000000004", "0.4"),
         good.replace('"lr": 0.1', '"lr": 0.2'),
         good.replace('"rows"', '"lines"'),
+        "[" * 100_000,
     ]:
         path.write_text(text)
-        with pytest.raises(ValueError, match=r"corrupt record .*record.json: .+; delete it"):
+        with pytest.raises(ValueError, match=r"corrupt record .*record.json: .+"):
             RunRecord.load(path)
+    path.write_bytes(b"\xff" + good.encode())
+    with pytest.raises(ValueError, match="corrupt record"):
+        RunRecord.load(path)
 
 
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
     path = tmp_path / "a" / "file.json"
     write_atomic(path, "old")
-    with pytest.raises(UnicodeEncodeError):
-        write_atomic(path, "new \udc80")
+    with monkeypatch.context() as full:
+        full.setattr(os, "fsync", lambda descriptor: os.write(-1, b""))
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            write_atomic(path, "new")
     assert path.read_text() == "old"
     assert os.listdir(path.parent) == ["file.json"]
+    write_atomic(path, "half a pair: \ud83d")
+    assert path.read_text() == r"half a pair: \ud83d"
 
 
 def test_union_refuses_the_same_arm_and_seed_twice(tmp_path):
