@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import math
 import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from cliplab.cli.how import add_how, positive, positive_int
 from cliplab.cli.subcommands import add_commands
 from cliplab.cli.values import join_assignments, read_values
 
@@ -50,27 +49,6 @@ def _shard(text: str) -> tuple[int, int]:
     if not 1 <= index <= count:
         raise argparse.ArgumentTypeError(f"{text!r} is not like 1/4, the first of four parts")
     return index, count
-
-
-def _positive_int(text: str) -> int:
-    if not re.fullmatch(r"0*[1-9]\d*", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return int(text)
-
-
-def _minutes(text: str) -> float:
-    return _positive(text, " of minutes")
-
-
-def _gigabytes(text: str) -> float:
-    return _positive(text, " of GB")
-
-
-def _positive(text: str, unit: str = "") -> float:
-    with contextlib.suppress(ValueError):
-        if 0 < float(text) < math.inf:
-            return float(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is not a positive number{unit}")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -113,31 +91,12 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument(
         "--seeds", type=_seed_range, metavar="A-B", help="seeds A to B, both included"
     )
-    what.add_argument("--split-seeds", type=_positive_int, metavar="K", help="at most K a run")
+    what.add_argument("--split-seeds", type=positive_int, metavar="K", help="at most K a run")
     what.add_argument("--shard", type=_shard, metavar="I/N", help="part I of N, say of a job array")
     what.add_argument("--force", action="store_true", help="also those that are done")
     what.add_argument("--dry-run", action="store_true", help="list them with keys, run nothing")
 
-    how = run.add_argument_group("how")
-    how.add_argument(
-        "--jobs", type=_positive_int, default=1, metavar="N", help="runs at once (%(default)s)"
-    )
-    how.add_argument(
-        "--executor",
-        default="local",
-        metavar="WHERE",
-        help="local, dask, dask://HOST:PORT or dask:CLUSTER.yaml (%(default)s)",
-    )
-    how.add_argument(
-        "--budget", type=_minutes, default=60.0, metavar="MINUTES", help="for a run (%(default)g)"
-    )
-    how.add_argument("--memory", type=_gigabytes, metavar="GB", help="for a run, all its processes")
-    how.add_argument(
-        "--kernel",
-        choices=["fork", "stock"],
-        default="fork",
-        help="forked where possible, or stock",
-    )
+    add_how(run)
 
     list_ = commands.add_parser("list", parents=[shared], help="notebooks and their records")
     list_.add_argument("notebook", **notebook)
@@ -162,7 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     diagnose = commands.add_parser("diagnose", help="advice read off a saved history")
     diagnose.add_argument("history", type=Path, metavar="FILE", help=".pt or .csv of a History")
     diagnose.add_argument(
-        "--lr", type=_positive, metavar="LR", help="where the history has no learning rates"
+        "--lr", type=positive, metavar="LR", help="where the history has no learning rates"
     )
     diagnose.add_argument("--json", action="store_true", help="for programs")
 

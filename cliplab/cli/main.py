@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from io import TextIOWrapper
 from pathlib import Path
 from types import FrameType
@@ -21,11 +22,12 @@ if TYPE_CHECKING:
     from cliplab.lab.batch.spec import RunSpec
     from cliplab.lab.session import Outcome
 
-FAILED, INTERRUPTED, TERMINATED = 1, 130, 143
+FAILED, INTERRUPTED = 1, 130
+STOPS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; the exit status is 0, 1 (a run failed), 2 (refused), 130 or 143 (stopped)."""
+    """Run a command; the exit status is 0, 1 (a run failed), 2 (refused) or 128 + a signal."""
     commands = {"run": run, "list": list_, "attest": attest, "report": report, "diagnose": diagnose}
     commands |= {"export": export, "diff": diff, "inspect": inspect, "notebooks": notebooks}
     if isinstance(sys.stdout, TextIOWrapper):  # what it cannot encode is a question mark
@@ -51,9 +53,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """``cliplab run``: carry out what is missing, then judge and report."""
+    from cliplab.cli.how import how_of
     from cliplab.lab import session
     from cliplab.lab.batch.progress import Progress
-    from cliplab.lab.batch.spec import How
+    from cliplab.lab.report.outcome import remember
 
     bad: list[str] = []
     specs = session.plan(
@@ -67,30 +70,57 @@ def run(options: argparse.Namespace) -> int:
         split_seeds=options.split_seeds,
         wanted=options.filter,
         part=options.shard,
-        how=How(budget_s=60 * options.budget, memory_gb=options.memory, kernel=options.kernel),
+        how=how_of(options),
         force=options.force,
         bad=bad,
     )
     if options.dry_run:
         return _show(specs) or _say_bad(bad)
-    terminated = signal.signal(signal.SIGTERM, _raise_terminated)
+    if options.prepare_only:
+        return _prepare(specs) or _say_bad(bad)
+    before = {number: signal.getsignal(number) for number in STOPS}
+    for number, handler in before.items():
+        if handler != signal.SIG_IGN:  # as under nohup, or in the background of a script
+            signal.signal(number, _stop)
     try:
         outcome = session.run(
             specs,
             executor=options.executor,
             jobs=options.jobs,
             notebooks=options.notebooks,
-            reports=None if options.shard else options.reports,
-            display=Progress(),
+            reports=None if options.shard or options.no_report else options.reports,
+            display=Progress(bars=not options.log_output),
+            stop_on_failure=options.stop_on_failure,
         )
-    except (KeyboardInterrupt, _Terminated) as stop:
-        _say_stopped(specs, options)
-        return TERMINATED if isinstance(stop, _Terminated) else INTERRUPTED
+    except _Stopped as stop:
+        with suppress(OSError):  # the terminal may be gone
+            _say_stopped(specs, options)
+        before.clear()  # whoever is impatient now must not cut the end short
+        return 128 + stop.number
     finally:
-        signal.signal(signal.SIGTERM, terminated)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     if options.shard:
         _say_part(options)
-    return _say(outcome, bad)
+    elif options.no_report and outcome.records:
+        remember(specs[0].results, outcome.records)  # for `cliplab report`
+    status = _say(outcome, bad)
+    if outcome.left:
+        _say_left(outcome.left, len(specs), options)
+    return status
+
+
+def _prepare(specs: Sequence[RunSpec]) -> int:
+    """``--prepare-only``: the notebooks with their parameters, one path a line."""
+    from cliplab.lab.batch.execute import prepare
+
+    status = 0
+    for spec in specs:
+        try:
+            print(prepare(spec))
+        except Exception as error:  # of papermill, or the disk: the others go on
+            status = fail(FAILED, f"{spec.label}: {error}")
+    return status
 
 
 def _show(specs: Sequence[RunSpec]) -> int:
@@ -108,8 +138,16 @@ def _say_stopped(specs: Sequence[RunSpec], options: argparse.Namespace) -> None:
     from cliplab.lab.batch.spec import state
 
     done = f"{sum(state(spec) == 'done' for spec in specs)} of {len(specs)} runs are done"
-    forced = " without --force" if options.force else ""
-    print(f"stopped: {done}; the same command{forced} does the rest", file=sys.stderr)
+    print(f"stopped: {done}; {_the_rest(options)}", file=sys.stderr)
+
+
+def _say_left(left: int, runs: int, options: argparse.Namespace) -> None:
+    why = f"stopped at a failure: {left} of {runs} runs did not start"
+    print(f"{why}; {_the_rest(options)}", file=sys.stderr)
+
+
+def _the_rest(options: argparse.Namespace) -> str:
+    return f"the same command{' without --force' if options.force else ''} does the rest"
 
 
 def _say_part(options: argparse.Namespace) -> None:
@@ -231,10 +269,15 @@ def diagnose(options: argparse.Namespace) -> int:
     return 0
 
 
-class _Terminated(BaseException):
-    """SIGTERM."""
+class _Stopped(BaseException):
+    """SIGHUP, SIGINT or SIGTERM."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
 
 
-def _raise_terminated(signum: int, frame: FrameType | None) -> NoReturn:
-    signal.signal(signum, signal.SIG_IGN)  # once is enough: the runs are being ended
-    raise _Terminated
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    for other in STOPS:
+        signal.signal(other, signal.SIG_IGN)  # once is enough: the runs are being ended
+    raise _Stopped(number)

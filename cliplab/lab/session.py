@@ -15,17 +15,20 @@ Makes numbers: no.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from cliplab.extras import require
 from cliplab.lab.batch import plan as planning
 from cliplab.lab.batch.batch import BatchResult, run_batch
+from cliplab.lab.batch.delivery import deliver, placed
+from cliplab.lab.batch.outlets import appended
 from cliplab.lab.batch.progress import Silent
-from cliplab.lab.batch.spec import Failure, How, RunSpec, find_done
+from cliplab.lab.batch.spec import KERNEL_ENV, Failure, How, RunSpec, find_done
 from cliplab.lab.claims import Verdict
 from cliplab.lab.executors.opening import open_executor
 from cliplab.lab.notebook.presets import named_notebooks
@@ -47,8 +50,8 @@ class Outcome:
     """Records and failures in the order of the runs, and what they came to.
 
     ``index`` is the report, None where there is none: nothing was done, a part was run, or the
-    records cannot be judged together, which ``refusal`` then says. ``bad``: what is wrong with
-    files that the rest went on without.
+    records cannot be judged together, which ``refusal`` then says. ``left``: how many runs did not
+    start. ``bad``: what is wrong with files that the rest went on without.
     """
 
     records: Sequence[RunRecord]
@@ -56,6 +59,7 @@ class Outcome:
     verdicts: Sequence[Verdict] = ()
     index: Path | None = None
     refusal: str = ""
+    left: int = 0
     bad: Sequence[str] = ()
 
 
@@ -103,6 +107,7 @@ def plan(
         raise ValueError(f"none of {len(found)} notebooks can be run: {bad[0]}")
     if wanted:
         specs = planning.only(specs, wanted)
+    specs = placed(specs)
     return planning.shard(specs, *part) if part else specs
 
 
@@ -114,8 +119,11 @@ def run(
     notebooks: Path = Path("notebooks"),
     reports: Path | None = Path("reports"),
     display: Silent | None = None,
+    stop_on_failure: bool = False,
 ) -> Outcome:
     """Carry out what is not done, then judge and report all; ``reports`` None: neither.
+
+    With ``stop_on_failure``, nothing starts after the first run that failed.
 
     ``ValueError``, before anything starts: no such executor, data that cannot be had, a folder that
     cannot be written or is not cliplab's. A damaged record is set aside and its run made again.
@@ -131,16 +139,19 @@ def run(
     missing = [spec for spec in specs if spec.directory not in done]
     result = BatchResult([], [])
     if missing:
-        result = _carry_out(missing, executor, jobs, display, len(done), reports)
+        result = _carry_out(missing, executor, jobs, display, len(done), reports, stop_on_failure)
         write_index(missing[0].results, specs, display.say)
     else:
         display.begin(len(done), 0, lines=0)
+    failures = [f for s in specs if s.directory in done if (f := deliver(s, failed=False))]
+    failures += result.failures
     done |= {record.directory: record for record in result.records}
     records = [done[spec.directory] for spec in specs if spec.directory in done]
+    left = len(result.left)
     if reports is None or not records:  # the last report stays
-        return Outcome(records, result.failures)
+        return Outcome(records, failures, left=left)
     remember(specs[0].results, records)
-    return tell(records, result.failures, notebooks=notebooks, reports=reports)
+    return replace(tell(records, failures, notebooks=notebooks, reports=reports), left=left)
 
 
 def _carry_out(
@@ -150,17 +161,23 @@ def _carry_out(
     display: Silent,
     done: int,
     reports: Path | None,
+    stop_on_failure: bool,
 ) -> BatchResult:
     """The runs, once workers, data and folders are there; the workers end in any case."""
+    if other := {
+        name for name, value in KERNEL_ENV.items() if os.environ.get(name, value) != value
+    }:
+        display.say(f"not used, as every run has one thread: {', '.join(sorted(other))}")
     pool = open_executor(executor, jobs)
     try:
         fetch_data(missing, display)
+        _check_outlets(missing)
+        check_writable(missing[0].results, "--results")
         if reports is not None:
             claim_folder(reports)
-        check_writable(missing[0].results, "--results")
         display.begin(done, len(missing), lines=jobs if executor == "local" else max(jobs, 8))
         started = time.perf_counter()
-        result = run_batch(missing, pool, display)
+        result = run_batch(missing, pool, display, stop_on_failure)
         took = duration(time.perf_counter() - started)
     finally:
         pool.kill()
@@ -199,6 +216,14 @@ def _texts(specs: Sequence[RunSpec]) -> set[str]:
         if found and any(data in unit.path.parents for unit in closure(notebook).units)
     )
     return set().union(*reaching)
+
+
+def _check_outlets(specs: Sequence[RunSpec]) -> None:
+    for path in {p for s in specs for p in (s.how.stdout_file, s.how.stderr_file) if p}:
+        try:
+            appended(path).close()
+        except OSError as error:
+            raise ValueError(f"cannot write {path}: {error.strerror}") from None
 
 
 def tell(

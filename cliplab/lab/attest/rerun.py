@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cliplab.lab.batch.execute import outputs_of, private_sockets
+from cliplab.lab.batch.execute import private_sockets
+from cliplab.lab.batch.payload import outputs_of
 from cliplab.lab.batch.spec import KERNEL_ENV
 from cliplab.lab.runs.record import MIME
 
@@ -86,7 +88,7 @@ def rerun(
 
 def _only(notebook: Any, mime: str) -> dict[str, Any]:
     """The one output of that type."""
-    found = outputs_of(notebook, mime)
+    found = [content for _, content in outputs_of(notebook, re.escape(mime))]
     if len(found) != 1:
         raise ValueError(f"expected one call of record(...), found {len(found)}")
     return found[0]

@@ -1,55 +1,106 @@
-"""A notebook carried out by papermill, and what it gave."""
+"""A notebook carried out by papermill."""
 
 from __future__ import annotations
 
-import json
+import math
 import re
-import tempfile
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from cliplab.lab.batch.lastline import LastLine
+from cliplab.lab.batch.outlets import Outlets
 from cliplab.lab.batch.spec import RunError, RunSpec
 from cliplab.lab.kernels.forkserver import PROVISIONER, ForkServer
 from cliplab.lab.kernels.quick_imports import papermill
-from cliplab.lab.kernels.scratch import scratch
-from cliplab.lab.notebook.cells import load_cells
-from cliplab.lab.runs.record import MIME
+from cliplab.lab.notebook.cells import read_notebook
 
 
-def execute(spec: RunSpec, server: ForkServer | None) -> Any:
-    """The executed notebook, also in its scratch file; papermill runs it in its own folder."""
-    import logging
+def argv_of(spec: RunSpec) -> list[str]:
+    """How a run's kernel is started; `RunError` if Jupyter knows none of that name any more."""
+    from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
 
+    try:
+        return list(KernelSpecManager().get_kernel_spec(spec.kernel_name).argv)
+    except NoSuchKernel as error:
+        raise RunError(str(error), retry=False) from None
+
+
+def is_ours(argv: Sequence[str]) -> bool:
+    """Whether a kernel is ipykernel in this Python, which can be forked."""
+    python, *arguments = argv
+    here = python == sys.executable or bool(re.fullmatch(r"python[\d.]*", python))
+    return here and arguments[:2] == ["-m", "ipykernel_launcher"]
+
+
+def execute(spec: RunSpec, server: ForkServer | None, arguments: list[str], sockets: str) -> Any:
+    """The executed notebook, also in its scratch file.
+
+    ``arguments``: what the kernel's command is to have beyond its kernelspec; ``sockets``: a folder
+    for the kernel's.
+    """
+    engine = papermill()
     from jupyter_client.provisioning import KernelProvisionerFactory
+    from papermill.exceptions import PapermillExecutionError
+    from papermill.execute import ERROR_MARKER_TAG
     from traitlets.config import Config
 
-    logging.getLogger("papermill").setLevel(logging.CRITICAL + 1)  # errors travel as exceptions
-    kernels = KernelProvisionerFactory.instance()
+    from cliplab.lab.batch.client import ENGINE, Seen
+
+    provisioners = KernelProvisionerFactory.instance()
     ours = PROVISIONER if server else "cliplab-leash"
-    known = ours in kernels.provisioners  # not where cliplab is imported without being installed
-    kernels.default_provisioner_name = ours if known else "local-provisioner"
-    cells = len(load_cells(spec.notebook)) + 1  # papermill injects one
-    bar = LastLine(spec.progress_path)
+    known = ours in provisioners.provisioners  # not where cliplab is imported without its metadata
+    provisioners.default_provisioner_name = ours if known else "local-provisioner"
+    cells = read_notebook(spec.notebook)["cells"]
+    own = [c for c in cells if ERROR_MARKER_TAG not in c.get("metadata", {}).get("tags", [])]
+    seen, bar, how = Seen(), LastLine(spec.progress_path), spec.how
+    try:
+        with Outlets(spec, bar) as outlets:
+            return engine.execute_notebook(
+                _literal(spec.notebook),
+                _literal(spec.scratch_path),
+                **_filled_in(spec),
+                cwd=str(how.cwd or spec.notebook.parent),
+                progress_bar=False,
+                start_timeout=math.ceil(how.start_timeout_s),
+                timeout=math.ceil(how.cell_timeout_s) if how.cell_timeout_s else None,
+                autosave_cell_every=how.autosave_s,
+                iopub_timeout=60,
+                shutdown_kernel="immediate",
+                extra_arguments=arguments,
+                config=Config({"KernelManager": private_sockets(sockets)}),
+                engine_name=ENGINE,
+                seen=seen,
+                own_cells=len(own),
+                show=bar.begin,
+                take=outlets.take,
+            )
+    except PapermillExecutionError as error:
+        raise RunError(seen.reason, cell=seen.cell) from error
 
-    def show(cell: object, cell_index: int) -> None:
-        bar.begin(f"cell {cell_index + 1}/{cells}")
 
-    with tempfile.TemporaryDirectory(dir=scratch().folder) as sockets:
-        return papermill().execute_notebook(
-            _literal(spec.notebook),
-            _literal(spec.scratch_path),
-            parameters=spec.params,
-            kernel_name="python3",
-            cwd=str(spec.notebook.parent),
-            progress_bar=False,
-            start_timeout=120,
-            iopub_timeout=60,
-            shutdown_kernel="immediate",
-            stderr_file=bar,
-            on_cell_start=show,
-            config=Config({"KernelManager": private_sockets(sockets)}),
-        )
+def prepare(spec: RunSpec) -> Path:
+    """Write the notebook with its parameters, not executed; the path."""
+    path = spec.how.output or spec.directory / "prepared.ipynb"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    papermill().execute_notebook(
+        _literal(spec.notebook), _literal(path), prepare_only=True, **_filled_in(spec)
+    )
+    return path
+
+
+def _filled_in(spec: RunSpec) -> dict[str, Any]:
+    """papermill's options for the parameters, and the language to write them in."""
+    import logging
+
+    logging.getLogger("papermill").setLevel(logging.CRITICAL + 1)  # errors travel as exceptions
+    return {
+        "parameters": spec.given,
+        "kernel_name": spec.kernel_name,
+        "language": spec.language,
+        "report_mode": spec.how.report_mode,
+    }
 
 
 def private_sockets(folder: str) -> dict[str, str]:
@@ -63,35 +114,14 @@ def _literal(path: Path) -> str:
     return str(path).replace("{", "{{").replace("}", "}}")
 
 
-def payload_of(notebook: Any) -> dict[str, Any]:
-    """What the notebook gave to ``record``: rows at most once, and values, the last of a name."""
-    payload: dict[str, Any] = {"rows": [], "curves": [], "choices": {}, "provenance": {}}
-    values: dict[str, Any] = {}
-    given = outputs_of(notebook, MIME)
-    if (tables := sum("rows" in one for one in given)) > 1:
-        raise RunError(f"record(rows) must be called once in the notebook, not {tables} times")
-    for one in given:
-        values |= one.get("values", {})
-        payload |= one
-    return payload | {"values": values}
-
-
-def outputs_of(notebook: Any, mime: str) -> list[dict[str, Any]]:
-    """The outputs of that type, as plain values: no nbformat types."""
-    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    return [json.loads(json.dumps(o["data"][mime])) for o in outputs if mime in o.get("data", {})]
-
-
 def failure_of(error: Exception, exceeded: str | None) -> RunError:
     """The one line that says why a run failed."""
-    from nbclient.exceptions import DeadKernelError
-
     if exceeded:
         return RunError(exceeded, retry=False)
     if isinstance(error, RunError):
         return error
-    if isinstance(error, DeadKernelError):
-        return RunError("the kernel died: killed, or out of memory")
     lines = re.findall(r"\S.*", str(error)) or [""]
-    name = getattr(error, "ename", type(error).__name__)
+    if isinstance(error, TimeoutError):  # nbclient's goes on with the source of the cell
+        return RunError(lines[0])
+    name = type(error).__name__
     return RunError(lines[-1] if lines[-1].startswith(name) else f"{name}: {lines[-1]}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -27,19 +28,27 @@ def claimed(spec: RunSpec) -> Iterator[None]:
 
 
 def _rescue(spec: RunSpec) -> None:
-    """Keep what was executed of a run that failed or was killed; not in place of a finished one."""
+    """Keep what was executed of a run that failed or was killed; not in place of a finished one.
+
+    A notebook that was cut short, as on a full disk, is of no use to anybody and goes.
+    """
     with suppress(FileNotFoundError):
-        os.replace(spec.scratch_path, spec.failed_path)
+        try:
+            json.loads(spec.scratch_path.read_text(encoding="utf-8"))
+        except ValueError:
+            spec.scratch_path.unlink()
+        else:
+            os.replace(spec.scratch_path, spec.failed_path)
     spec.progress_path.unlink(missing_ok=True)
 
 
 def leave_failed(spec: RunSpec, failure: RunError, log: str) -> None:
     """Put log and notebook of a failed attempt in their place, as far as the disk takes them."""
-    failure.cell = running_cell(spec)
-    with suppress(OSError):
-        write_atomic(spec.error_path, f"{spec.label}\n{log}\n\n{failure}\n")
+    failure.cell = failure.cell or running_cell(spec)
     with suppress(OSError):
         _rescue(spec)
+    with suppress(OSError):
+        write_atomic(spec.error_path, f"{spec.label}\n{log}\n\n{failure}\n")
 
 
 def leave_done(spec: RunSpec) -> None:

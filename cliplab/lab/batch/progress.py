@@ -7,6 +7,7 @@ import re
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,9 +41,13 @@ class Silent:
 
 
 class Progress(Silent):
-    """On stderr: one bar for the batch with the time left, one line for each running notebook."""
+    """On stderr: one bar for the batch with the time left, one line for each running notebook.
 
-    def __init__(self) -> None:
+    ``bars`` False: plain lines also on a terminal, where the notebooks' own lines come between.
+    """
+
+    def __init__(self, bars: bool = True) -> None:
+        self._bars = bars
         self._started: dict[Path, float] = {}
         self._waited_for: set[Path] = set()
         self._total = self._count = 0
@@ -53,7 +58,7 @@ class Progress(Silent):
         """The missing runs are carried out now, ``lines`` of them at once."""
         self.say(f"{done} done, {missing} to run")
         self._total = missing
-        if missing and sys.stderr.isatty():
+        if missing and self._bars and sys.stderr.isatty():
             from tqdm import tqdm
 
             self._bar = tqdm(total=missing, unit="run", desc="runs", position=0)
@@ -98,8 +103,9 @@ class Progress(Silent):
 
     def close(self) -> None:
         """Leave the terminal as it was."""
-        for bar in [*self._lines, *filter(None, [self._bar])]:
-            bar.close()
+        with suppress(OSError):  # the terminal may be gone
+            for bar in [*self._lines, *filter(None, [self._bar])]:
+                bar.close()
         self._lines, self._bar = [], None
 
     def _describe_all(self, running: Sequence[RunSpec]) -> list[str]:

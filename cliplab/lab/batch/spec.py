@@ -27,7 +27,8 @@ class How:
 
     ``retries``: None is 1 for the death of a process and 0 for an exception, a number is for both.
     ``cwd``: where the notebook runs, else its own folder. ``kernel_name``: a kernel that Jupyter
-    knows, else the notebook's own. ``output``: a copy of the executed notebook.
+    knows, else the notebook's own. ``output``: a copy of the executed notebook; this and the files
+    that output is added to may name parameters, as ``out/{lr}.ipynb`` (see ``delivery.placed``).
     """
 
     budget_s: float = 3600.0
@@ -44,7 +45,6 @@ class How:
     stderr_file: Path | None = None
     report_mode: bool = False
     output: Path | None = None
-    prepare_only: bool = False
 
 
 @dataclass(frozen=True)

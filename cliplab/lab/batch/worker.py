@@ -5,16 +5,23 @@ from __future__ import annotations
 import os
 import threading
 import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from cliplab.lab.batch.budget import Budget
-from cliplab.lab.batch.execute import execute, failure_of, payload_of
+from cliplab.lab.batch.execute import argv_of, execute, failure_of, is_ours
 from cliplab.lab.batch.folder import claimed, leave_done, leave_failed
+from cliplab.lab.batch.payload import payload_of
 from cliplab.lab.batch.spec import KERNEL_ENV, RunError, RunSpec, finished_or_set_aside, utc
 from cliplab.lab.kernels.forkserver import fork_server
+from cliplab.lab.kernels.scratch import scratch
+from cliplab.lab.kernels.watching import watching
 from cliplab.lab.notebook.presets import SEEDS
 from cliplab.lab.runs.closure import Closure
-from cliplab.lab.runs.keys import KIND, closure, made_of, run_key
+from cliplab.lab.runs.keys import KIND, closure, environment, made_of, run_key
+from cliplab.lab.runs.provenance import surroundings
+from cliplab.lab.runs.reads import undeclared
 from cliplab.lab.runs.record import RunRecord
 from cliplab.lab.runs.versions import ask_for, versions
 
@@ -35,39 +42,53 @@ def run_one(spec: RunSpec) -> RunRecord:
 def _run(spec: RunSpec) -> RunRecord:
     spec.error_path.unlink(missing_ok=True)
     os.environ.update(KERNEL_ENV)
-    server = fork_server(spec.notebook.parent) if spec.how.kernel == "fork" else None
+    budget = Budget(spec.how.budget_s, spec.how.memory_gb)
+    try:
+        return _carry_out(spec, budget)
+    except Exception as error:
+        failure = failure_of(error, budget.exceeded)
+        leave_failed(spec, failure, str(error.__cause__ or error))
+        raise failure from None
+
+
+def _carry_out(spec: RunSpec, budget: Budget) -> RunRecord:
+    argv, how = argv_of(spec), spec.how
+    folder = (how.cwd or spec.notebook.parent).resolve()  # what os.getcwd() says there
+    server = fork_server(folder) if how.kernel == "fork" and is_ours(argv) else None
     if server:
         server.kernels.clear()
     started, wall, cpu = time.time(), time.perf_counter(), _children_cpu_s()
-    with Budget(spec.how.budget_s, spec.how.memory_gb) as budget:
-        try:
-            code = closure(spec.notebook)
-            ask_for(versions(code.outside))
-            if code.key != spec.code_key:
-                raise RunError("the code changed after the batch was planned", retry=False)
-            payload = payload_of(execute(spec, server))
-            _check_environment(spec, code, payload["provenance"])
-        except Exception as error:
-            failure = failure_of(error, budget.exceeded)
-            leave_failed(spec, failure, str(error))
-            raise failure from None
+    with budget, TemporaryDirectory(dir=scratch().folder) as sockets:
+        code = closure(spec.notebook, beside=how.cwd)
+        ask_for(versions(code.outside))
+        if code.key != spec.code_key:
+            raise RunError("the code changed after the batch was planned", retry=False)
+        opened = Path(sockets, "opened")
+        payload = payload_of(execute(spec, server, watching(argv, opened), sockets))
+        told = _told(spec, code, payload["provenance"], folder)
+        if closure(spec.notebook, beside=how.cwd).key != spec.code_key:
+            raise RunError("the code changed while it ran", retry=False)
+        if unknown := undeclared(opened, code):
+            told["undeclared"] = unknown
     leave_done(spec)
     forked = server.kernels if server else []
-    payload["provenance"] |= {
+    told |= {
         "kernel": "forked" if forked else "stock",
-        "seeds": [spec.params.get(name) for name in SEEDS],
+        "kernel_name": spec.kernel_name,
         "started": utc(started),
         "finished": utc(time.time()),
         "wall_s": round(time.perf_counter() - wall, 3),
         "cpu_s": round(_children_cpu_s() - cpu + sum(kernel.cpu_s for kernel in forked), 3),
     }
+    if all(seed in spec.params for seed in SEEDS):
+        told["seeds"] = [spec.params[seed] for seed in SEEDS]
     record = RunRecord(
         spec.name,
         spec.preset,
         spec.params,
         spec.key,
         spec.code_key,
-        **payload,
+        **payload | {"provenance": told},
         directory=spec.directory,
         made_of={"key": KIND, **made_of(code)},
     )
@@ -75,21 +96,30 @@ def _run(spec: RunSpec) -> RunRecord:
     return record
 
 
-def _check_environment(spec: RunSpec, code: Closure, provenance: dict[str, Any]) -> None:
-    """Refuse numbers made on another kind of device, or by other versions, than the key says."""
-    if "versions" not in provenance:
-        return
-    recorded, device = provenance["versions"], provenance["hardware"]["device"]
-    found = {
-        "device": device if device in ("cpu", "mps") else "cuda",
-        "python": ".".join(recorded["python"].split(".")[:2]),
-        **{name: recorded.get(name) for name in versions(code.outside)},
-    }
+def _told(spec: RunSpec, code: Closure, told: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Where the numbers come from, as the kernel says it, else as it is known from outside.
+
+    Numbers made on another kind of device, or by other versions, than the key says are refused.
+    """
+    planned = environment(code, spec.kernel_name)
+    if not {"versions", "hardware"} <= told.keys():  # no cliplab in the kernel
+        around = surroundings(folder)
+        return around | told | {"versions": {**around["versions"], **_versions(planned)}}
+    recorded, device = told["versions"], told["hardware"]["device"]
+    found = planned | {name: recorded[name] for name in planned if name in recorded}
+    found["device"] = device if device in ("cpu", "mps") else "cuda"
+    if "python" in planned:
+        found["python"] = ".".join(recorded["python"].split(".")[:2])
     if run_key(spec.code_key, spec.params, found) != spec.key:
         where = ", ".join(f"{name} {value}" for name, value in found.items())
         raise RunError(
             f"made in another environment than the batch was planned in: {where}", retry=False
         )
+    return told
+
+
+def _versions(planned: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in planned.items() if name not in ("device", "kernel")}
 
 
 def _children_cpu_s() -> float:

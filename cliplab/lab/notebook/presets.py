@@ -103,7 +103,8 @@ def _whole(path: Path) -> Path:
 def notebook_name(path: Path, folder: Path) -> str:
     """What a notebook is called: its path from ``folder``, else from the working directory.
 
-    One that lies below neither is told from its namesakes by a hash of where it lies.
+    One that lies below neither, or would be called like one of the folder's, is told from its
+    namesakes by a hash of where it lies.
 
     >>> notebook_name(Path("notebooks/01_a.ipynb"), Path("notebooks"))
     '01_a'
@@ -113,7 +114,9 @@ def notebook_name(path: Path, folder: Path) -> str:
     whole = Path(os.path.abspath(path)).with_suffix("")
     for root in (folder, Path()):
         with suppress(ValueError):
-            return whole.relative_to(os.path.abspath(root)).as_posix()
+            name = whole.relative_to(os.path.abspath(root)).as_posix()
+            if root == folder or not (folder / f"{name}.ipynb").exists():
+                return name
     where = hashlib.sha256(str(whole.parent).encode()).hexdigest()
     return f"outside/{whole.name}-{where[:8]}"
 

@@ -16,16 +16,29 @@ from cliplab.lab.runs.versions import asked_for
 
 def provenance() -> dict[str, Any]:
     """Where a number comes from: code, versions, hardware, threads, peak memory of this process."""
-    import psutil
     import torch
+
+    return surroundings(Path.cwd()) | {
+        "threads": {"torch": torch.get_num_threads(), "omp": os.environ.get("OMP_NUM_THREADS")},
+        "kernel": "stock",
+        "peak_memory_mb": _peak_memory_mb(),
+        "recorded": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def surroundings(folder: Path) -> dict[str, Any]:
+    """What of it is no process's own: code, versions, hardware; without torch on a CPU.
+
+    ``folder``: where the notebook runs.
+    """
+    import psutil
 
     from cliplab import __version__
 
     package, tracked = Path(__file__).parent, ["ls-files", "--error-unmatch"]
     ours = _git(package, *tracked, Path(__file__).name) is not None
     sha, dirty = _commit(package) if ours else (None, None)
-    notebook_sha, notebook_dirty = _commit(Path.cwd())
-    cuda = torch.cuda.is_available()
+    notebook_sha, notebook_dirty = _commit(folder)
     return {
         "git_sha": sha,
         "git_dirty": dirty,
@@ -40,14 +53,19 @@ def provenance() -> dict[str, Any]:
             "cpu": _cpu_model(),
             "cores": os.cpu_count(),
             "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
-            "device": torch.cuda.get_device_name() if cuda else device_type(),
+            "device": _device(),
             "system": f"{platform.system()} {platform.machine()}",
         },
-        "threads": {"torch": torch.get_num_threads(), "omp": os.environ.get("OMP_NUM_THREADS")},
-        "kernel": "stock",
-        "peak_memory_mb": _peak_memory_mb(),
-        "recorded": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
+
+
+def _device() -> str:
+    kind = device_type()
+    if kind != "cuda":
+        return kind
+    import torch
+
+    return str(torch.cuda.get_device_name())
 
 
 def _commit(folder: Path) -> tuple[str | None, bool | None]:

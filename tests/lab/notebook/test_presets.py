@@ -1,6 +1,7 @@
 """Which notebooks a name means, and the presets beside each."""
 
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from cliplab.lab.notebook.presets import (
     find_notebooks,
     named_notebooks,
+    notebook_name,
     preset_params,
     read_presets,
 )
@@ -143,3 +145,13 @@ def test_no_presets_are_more_than_refused(tmp_path_factory, lines, header):
     (folder / "presets.toml").unlink()
     assert "presets.toml: " in refused
     assert all(isinstance(values, dict) for values in presets.values())
+
+
+def test_no_notebook_is_called_like_one_of_the_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notebooks").mkdir()
+    for path in (Path("01_a.ipynb"), Path("notebooks/01_a.ipynb")):
+        path.touch()
+    assert notebook_name(Path("notebooks/01_a.ipynb"), Path("notebooks")) == "01_a"
+    assert notebook_name(Path("01_a.ipynb"), Path("notebooks")).startswith("outside/01_a-")
+    assert notebook_name(Path("02_b.ipynb"), Path("notebooks")) == "02_b"
