@@ -83,7 +83,7 @@ WELL = {
         {"loss": 0.5, "old": [1, 2]},
     ),
     "floods": (
-        document("for i in range(20_000):\n    print(i, flush=True)", SAY + "record(x=1)"),
+        document("for i in range(2_000):\n    print(i, flush=True)", SAY + "record(x=1)"),
         {"x": 1},
     ),
     "moves away": (document("import os\nos.chdir('/')", SAY + "record(x=1)"), {"x": 1}),
@@ -135,7 +135,7 @@ NONE = {
     "empty": ("", "cannot read notebook"),
     "cut": ('{"cells": [', "cannot read notebook"),
     "a list": ("[1]", "cannot read notebook"),
-    "bare cells": ('{"cells": [{"cell_type": "code", "source": "1"}]}', "metadata"),
+    "bare cells": ('{"cells": [{"cell_type": "code", "source": "1"}]}', "nbformat"),
     "of another kernel": (
         json.dumps(document("1", metadata={"kernelspec": {"name": "no_env"}})),
         "no_env",
