@@ -45,7 +45,7 @@ def write_csv(history: Ring, path: str | Path) -> None:
     columns = tidy(history)
     values = [_cells(name, c) if isinstance(c, Tensor) else c for name, c in columns.items()]
     with open(path, "w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file, lineterminator="\n")
+        rows = csv.writer(file)  # its line ends tell it which characters of a label to quote
         rows.writerow(columns)
         rows.writerows(zip(*values, strict=True))
 
@@ -148,7 +148,7 @@ def _rows(table: Table) -> Tensor:
             numbers = table.read(name, converters.get(name, _number))
             column = torch.tensor(numbers, dtype=torch.float64, device="cpu")
             given[name] = column.reshape(-1, len(table.parts))
-    if all(_is_single(column) for column in given.values()):
+    if all(_is_single(table.columns[name], column) for name, column in given.items()):
         given = {name: column.float() for name, column in given.items()}
     sizes = given["norm_before"]
     limits = given.get("threshold", torch.full_like(sizes, math.inf))
@@ -159,15 +159,21 @@ def _rows(table: Table) -> Tensor:
     return torch.stack(Step(sizes, after, limits, factor, clipped, skipped), dim=1)
 
 
-def _is_single(column: Tensor) -> bool:
-    """Whether all are fp32 numbers, exactly or to the 6 to 9 digits that tell them apart."""
-    pairs = zip(column.flatten().tolist(), column.float().flatten().tolist(), strict=True)
+def _is_single(texts: list[str], column: Tensor) -> bool:
+    """Whether all are fp32 numbers, exactly or in the 6 to 9 digits that tell them apart."""
+    singles = column.float().flatten().tolist()
     return all(
         number == single
         or math.isnan(number)
-        or any(float(f"{single:.{digits}g}") == number for digits in (6, 7, 8, 9))
-        for number, single in pairs
+        or (_digits(text) <= 9 and number in {float(f"{single:.{n}g}") for n in (6, 7, 8, 9)})
+        for text, number, single in zip(texts, column.flatten().tolist(), singles, strict=True)
     )
+
+
+def _digits(text: str) -> int:
+    """How many digits a number is written with, zeros in front aside."""
+    mantissa = text.lower().partition("e")[0]
+    return len("".join(filter(str.isdigit, mantissa)).lstrip("0"))
 
 
 def _first_step(table: Table) -> int:

@@ -96,6 +96,14 @@ def test_a_table_holds_every_number(folder, history):
     same(history, History.load(folder / "a.csv"), text=True)
 
 
+def test_a_table_holds_any_label_and_doubles_that_look_like_singles(folder):
+    row = torch.tensor([0.5, 0.5, 0.5, 0.1, 0, 0], dtype=torch.float64)[:, None]
+    for history in (History(["\r", "a\nb"]), History(scalar=True)):
+        history.append(row.expand(6, len(history.labels) or 1), 0.1)
+        history.to_csv(folder / "odd.csv")
+        same(history, History.load(folder / "odd.csv"))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_table_keeps_the_precision(folder, dtype):
     history = History(scalar=True)
