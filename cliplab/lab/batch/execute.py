@@ -17,16 +17,6 @@ from cliplab.lab.kernels.quick_imports import papermill
 from cliplab.lab.notebook.cells import read_notebook
 
 
-def argv_of(spec: RunSpec) -> list[str]:
-    """How a run's kernel is started; `RunError` if Jupyter knows none of that name any more."""
-    from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
-
-    try:
-        return list(KernelSpecManager().get_kernel_spec(spec.kernel_name).argv)
-    except NoSuchKernel as error:
-        raise RunError(str(error), retry=False) from None
-
-
 def is_ours(argv: Sequence[str]) -> bool:
     """Whether a kernel is ipykernel in this Python, which can be forked."""
     python, *arguments = argv

@@ -10,13 +10,14 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from cliplab.lab.batch.budget import Budget
-from cliplab.lab.batch.execute import argv_of, execute, failure_of, is_ours
+from cliplab.lab.batch.execute import execute, failure_of, is_ours
 from cliplab.lab.batch.folder import claimed, leave_done, leave_failed
 from cliplab.lab.batch.payload import payload_of
 from cliplab.lab.batch.spec import KERNEL_ENV, RunError, RunSpec, finished_or_set_aside, utc
 from cliplab.lab.kernels.forkserver import fork_server
 from cliplab.lab.kernels.scratch import scratch
 from cliplab.lab.kernels.watching import watching
+from cliplab.lab.notebook.kernel import kernelspec
 from cliplab.lab.notebook.presets import SEEDS
 from cliplab.lab.runs.closure import Closure
 from cliplab.lab.runs.keys import KIND, closure, environment, made_of, run_key
@@ -52,7 +53,7 @@ def _run(spec: RunSpec) -> RunRecord:
 
 
 def _carry_out(spec: RunSpec, budget: Budget) -> RunRecord:
-    argv, how = argv_of(spec), spec.how
+    how, argv = spec.how, kernelspec(spec.kernel_name).argv
     folder = (how.cwd or spec.notebook.parent).resolve()  # what os.getcwd() says there
     server = fork_server(folder) if how.kernel == "fork" and is_ours(argv) else None
     if server:

@@ -37,15 +37,16 @@ def kernel_of(notebook: Mapping[str, Any], name: str | None = None) -> Kernel:
         raise ValueError(f"it is in {language} and names no kernel; -k NAME does")
     if name.lower() in ("", DEFAULT):
         return Kernel()
-    return Kernel(name, _language(name) or language or "python")
+    return Kernel(name, str(kernelspec(name).language) or language or "python")
 
 
-def _language(name: str) -> str:
+def kernelspec(name: str) -> Any:
+    """What Jupyter knows of a kernel, ``argv`` and ``language``; ``ValueError`` if nothing."""
     from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
 
     manager = KernelSpecManager()
     try:
-        return str(manager.get_kernel_spec(name).language)
+        return manager.get_kernel_spec(name)
     except NoSuchKernel:
         known = ", ".join(sorted(manager.find_kernel_specs()))
         why = f"no kernel {name!r} here, only {known}; -k NAME runs it in another"

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from cliplab.lab.notebook.kernel import DEFAULT
+from cliplab.lab.notebook.kernel import DEFAULT, kernelspec
 from cliplab.lab.runs.versions import versions
 
 
@@ -27,7 +27,7 @@ def interpreter(kernel_name: str, modules: Iterable[str]) -> dict[str, Any]:
     own = {"python": python_minor(), **versions(modules)}
     if kernel_name == DEFAULT:
         return own
-    program = _program(kernel_name)
+    program = str(kernelspec(kernel_name).argv[0])
     if program == sys.executable or re.fullmatch(r"python(3(\.\d+)?)?", program):
         return {"kernel": kernel_name, **own}
     folders = sorted(Path(program).parent.parent.glob("lib/python3*/site-packages"))
@@ -35,13 +35,3 @@ def interpreter(kernel_name: str, modules: Iterable[str]) -> dict[str, Any]:
         return {"kernel": kernel_name, "program": program}
     python = folders[0].parent.name.removeprefix("python")
     return {"kernel": kernel_name, "python": python, **versions(modules, str(folders[0]))}
-
-
-def _program(kernel_name: str) -> str:
-    from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
-
-    try:
-        return str(KernelSpecManager().get_kernel_spec(kernel_name).argv[0])
-    except NoSuchKernel:
-        why = "`jupyter kernelspec list` shows those that are installed"
-        raise ValueError(f"no kernel {kernel_name!r}: {why}") from None

@@ -171,9 +171,10 @@ def test_two_notebooks_that_would_share_their_results_are_refused(write, tmp_pat
     monkeypatch.chdir(tmp_path)
     paths = [write(name, "lr = 0.1", f"print({name!r})") for name in ("nb/x", "x")]
     with pytest.raises(ValueError, match=r"nb/x\.ipynb and .*x\.ipynb would both be x"):
-        session.plan(list(map(str, paths)), notebooks=tmp_path / "nb")
-    folders = {s.directory for s in session.plan(["nb/x.ipynb", "x.ipynb"], notebooks=tmp_path)}
-    assert len(folders) == 2
+        plan(paths, "quick", tmp_path / "results")
+    for folder in (tmp_path, tmp_path / "nb"):
+        specs = session.plan(list(map(str, paths)), notebooks=folder)
+        assert len({spec.directory for spec in specs}) == 2
 
 
 def test_data_are_fetched_for_those_that_load_them(write, tmp_path, monkeypatch):
