@@ -139,6 +139,16 @@ def test_another_kernel_and_language_are_planned_or_named(write, tmp_path, monke
     assert len(keys) == 2
 
 
+def test_another_folder_is_another_key_wherever_both_lie(write, tmp_path):
+    def key(project: str, **how) -> str:
+        return plan([write(f"{project}/nb", "lr = 0.1")], "quick", tmp_path, how=How(**how))[0].key
+
+    for project in "ab":
+        (tmp_path / project / "data").mkdir(parents=True)
+    there = [key(project, cwd=tmp_path / project / "data") for project in "ab"]
+    assert key("a") == key("a", cwd=tmp_path / "a") != there[0] == there[1]
+
+
 def test_two_tables_are_refused_before_anything_runs(write, tmp_path):
     cells = ("from cliplab.lab import record", "record(rows)", "record(rows)")
     with pytest.raises(ValueError, match=r"twice\.ipynb: record\(rows\) takes all rows, once"):
