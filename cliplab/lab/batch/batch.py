@@ -21,6 +21,7 @@ from cliplab.lab.batch.worker import run_one
 from cliplab.lab.runs.record import RunRecord
 
 POLL_S = 0.5
+SHOWN = 3  # files that a warning names
 
 
 @dataclass(frozen=True)
@@ -143,8 +144,8 @@ class _Batch:
         if files and spec.notebook not in self.warned:
             self.warned.add(spec.notebook)
             self.progress.say(
-                f"warning: {spec.name} reads {', '.join(files)}, which its key does not know: "
-                f"declare it in metadata.cliplab.reads"
+                f"warning: {spec.name} reads {_some(files)}, which its metadata.cliplab.reads does "
+                f"not name: after a change there, its result still counts as done"
             )
 
     def result(self, specs: Sequence[RunSpec]) -> BatchResult:
@@ -155,3 +156,10 @@ class _Batch:
             failures += [f for f in (end, undelivered) if isinstance(f, Failure)]
         left = [spec for spec, end in zip(specs, ends, strict=True) if end is None]
         return BatchResult([e for e in ends if isinstance(e, RunRecord)], failures, left)
+
+
+def _some(files: Sequence[str]) -> str:
+    """The first of these names, and how many more there are."""
+    shown = len(files) if len(files) <= SHOWN + 1 else SHOWN
+    more = f" and {len(files) - shown} more" if shown < len(files) else ""
+    return ", ".join(files[:shown]) + more

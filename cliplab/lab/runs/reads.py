@@ -16,6 +16,7 @@ from typing import Any
 
 from cliplab.lab.runs.closure import Closure
 
+CLAIMS = "claims.toml"
 SETTLED_NS = 2 * 10**9  # a file may change twice within what its times can tell
 _hashes: dict[tuple[Path, int, int, int, int], str] = {}
 
@@ -92,11 +93,11 @@ def undeclared(opened: Path, code: Closure) -> list[str]:
     """Files that a run read below the kernel's folder and that its key does not hold.
 
     ``opened`` is what the kernel noted (lab/kernels/watch.py). Names are relative to that folder.
-    Hidden files are not among them, nor cliplab's own, nor what the closure has. Where a name has
-    characters that cannot be shown, they are escaped.
+    Hidden files are not among them, nor cliplab's own, nor what the closure has, nor the claims
+    that ``judge`` looks up: they make no number. Characters that cannot be shown are escaped.
     """
     folder = os.path.realpath(code.beside)
-    declared = (code.home / name for name in code.reads)
+    declared = (code.home / name for name in (*code.reads, CLAIMS))
     known = {os.path.realpath(path) for path in (*code.names, *declared)}
     entries = opened.read_bytes().split(b"\0")[:-1] if opened.exists() else []
     names = {

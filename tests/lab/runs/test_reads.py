@@ -151,7 +151,7 @@ def test_files_that_were_opened_and_are_not_in_the_key(code, folder, tmp_path):
     assert undeclared(opened, notebook) == []
     paths = [
         *("data.csv", "more/a.csv", "__pycache__/mod.cpython-312.pyc", ".hidden", ".git/config"),
-        *("x/.ipynb_checkpoints/a.csv", "a\nb.csv", "\udcff.csv"),
+        *("claims.toml", "x/.ipynb_checkpoints/a.csv", "a\nb.csv", "\udcff.csv"),
     ]
     entries = [os.fsencode(folder / path) + b"\0" for path in paths]
     opened.write_bytes(b"".join([*entries, os.fsencode(folder / "cut off")]))
