@@ -23,8 +23,9 @@ def export(options: argparse.Namespace) -> int:
     table = table_of(records)
     if options.output:
         write_export(table, options.output, force=options.force)
-        size = f"{len(table.rows)} rows, {len(table.columns)} columns, of {len(records)} runs"
-        print(f"{options.output}: {size}")
+        sizes = (len(table.rows), "row"), (len(table.columns), "column"), (len(records), "run")
+        rows, columns, runs = (f"{k} {noun}{'s' * (k != 1)}" for k, noun in sizes)
+        print(f"{options.output}: {rows}, {columns}, of {runs}")
     else:
         sys.stdout.flush()
         sys.stdout.buffer.write(as_csv(table))

@@ -72,7 +72,7 @@ def test_a_bad_record_is_named_the_rest_exported_and_the_status_is_1(here, capsy
         ("export 02", "'02' matches no notebook: 01_a, sub/b"),
         ("export none.ipynb", "matches no notebook"),
         ("export --preset full", "no records of preset 'full' in results"),
-        ("export --results nowhere", "no results in nowhere"),
+        ("export --results nowhere", "no results: nowhere is not a folder"),
         ("export -o table.xlsx", "expected a name that ends in .csv, .json, .parquet"),
         ("export -o mine.csv", "--force overwrites it"),
         ("export -o results", "expected a name that ends in"),

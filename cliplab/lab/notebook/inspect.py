@@ -19,7 +19,7 @@ def inspect_text(path: Path) -> str:
     found, language = read_signature(path), language_of(read_notebook(path)) or "python"
     head = f"{path} ({language})"
     if found.parameters:
-        lines = [_line(parameter) for parameter in found.parameters.values()]
+        lines = [told(parameter) for parameter in found.parameters.values()]
         width = max(len(left) for left, _ in lines)
         return "\n".join([head, *(f"  {left:{width}}  {help}".rstrip() for left, help in lines)])
     if found.open and is_python(language):
@@ -27,7 +27,8 @@ def inspect_text(path: Path) -> str:
     return f"{head}\n  no parameters are declared"
 
 
-def _line(parameter: Parameter) -> tuple[str, str]:
+def told(parameter: Parameter) -> tuple[str, str]:
+    """A parameter's declaration, and its help with its bound."""
     default = parameter.default if parameter.computed else repr(parameter.default)
     kind = parameter.type or f"({_inferred(parameter)})"
     bound = f"[{parameter.bound}]" if parameter.bound else ""

@@ -39,7 +39,7 @@ def named_notebooks(names: Sequence[str], folder: Path) -> dict[Path, bool]:
     known = [] if paths else list(_below(folder))
     if not names:
         if not known:
-            raise ValueError(f"no notebooks in {folder}")
+            raise ValueError(f"no notebooks in {folder}: name some, or their folder by --notebooks")
         return dict.fromkeys(known, False)
     found: dict[Path, bool] = {}
     for name in names:
@@ -159,5 +159,5 @@ def preset_values(
 ) -> dict[str, Any]:
     """The same of what has been read."""
     if preset not in presets:
-        raise ValueError(f"{stem} has no preset {preset!r}: {', '.join(presets)}")
+        raise ValueError(f"{stem} has no preset {preset!r}, only {', '.join(presets)}")
     return signature.defaults | signature.typed(presets[preset])

@@ -10,8 +10,10 @@ from typing import Any
 
 from cliplab.lab.batch.oneline import one_line
 from cliplab.lab.notebook.cells import load_cells
+from cliplab.lab.notebook.inspect import told
 from cliplab.lab.notebook.parameters import read_parameters
 from cliplab.lab.notebook.presets import notebook_name, preset_params, read_presets
+from cliplab.lab.notebook.values import Parameter
 from cliplab.lab.report.tables import duration
 from cliplab.lab.runs.closure import Closure
 from cliplab.lab.runs.keys import closure
@@ -79,7 +81,7 @@ def corrupt(entries: Iterable[dict[str, Any]]) -> int:
 
 def as_text(entry: dict[str, Any]) -> str:
     """A description for people."""
-    lines = [f"{entry['notebook']}: {entry['question']}"]
+    lines = [": ".join(filter(None, (entry["notebook"], entry["question"])))]
     if entry["expected_time"]:
         lines.append(f"  expected time: {entry['expected_time']}")
     for preset, state in entry["records"].items():
@@ -97,12 +99,11 @@ def as_text(entry: dict[str, Any]) -> str:
             lines.append(f"    stale: {len(stale) - MOST} reasons more (--json)")
         values = [f"{name}={value!r}" for name, value in entry["values"][preset].items()]
         lines += _wrapped(values)
-    lines.append("  parameters (quick):")
+    if entry["parameters"]:
+        lines.append("  parameters (quick):")
     for p in entry["parameters"]:
-        bound = f" [{p['bound']}]" if p["bound"] else ""
-        lines.append(
-            f"    {p['name']}: {p['type']} = {p['default']!r}  {p['help']}{bound}".rstrip()
-        )
+        declaration, help = told(Parameter(**p))
+        lines.append(f"    {declaration}  {help}".rstrip())
     return "\n".join(lines)
 
 

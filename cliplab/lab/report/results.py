@@ -35,7 +35,7 @@ def run_folders(results: Path) -> Iterator[RunFolder]:
     ``ValueError`` if there is no such folder.
     """
     if not results.is_dir():
-        raise ValueError(f"no results in {results}: it is not a folder")
+        raise ValueError(f"no results: {results} is not a folder")
     for folder, inner, _ in os.walk(results):
         inner[:] = sorted(name for name in inner if not name.startswith("."))
         *name, preset = Path(folder).relative_to(results).parts or ("",)
