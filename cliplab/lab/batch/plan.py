@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -39,9 +38,7 @@ class _Subject:
 
     @cached_property
     def environment(self) -> dict[str, Any]:
-        found = environment(self.code, self.kernel.name)
-        cwd = os.path.relpath(self.code.beside, self.path.parent)
-        return found if cwd == os.curdir else {**found, "cwd": cwd}
+        return environment(self.code, self.kernel.name)
 
     def given(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """What papermill has to put into the notebook."""

@@ -120,7 +120,8 @@ def _told(spec: RunSpec, code: Closure, told: dict[str, Any], folder: Path) -> d
 
 
 def _versions(planned: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in planned.items() if name not in ("device", "kernel")}
+    others = "device", "kernel", "cwd"
+    return {name: value for name, value in planned.items() if name not in others}
 
 
 def _children_cpu_s() -> float:

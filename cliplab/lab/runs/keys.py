@@ -8,6 +8,7 @@ pinned in the modules that fetch them, or as the notebook declares them (see rea
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -64,8 +65,13 @@ def run_key(code_key: str, params: Mapping[str, Any], environment: Mapping[str, 
 
 
 def environment(code: Closure, kernel_name: str = DEFAULT) -> dict[str, Any]:
-    """Device type, Python minor version, versions of the distributions that the code imports."""
-    return {"device": device_type(), **interpreter(kernel_name, code.outside)}
+    """Device type, Python minor version, versions of the distributions that the code imports.
+
+    Where the notebook runs, from its own folder, if it is not that one: a project moves as a whole.
+    """
+    found = {"device": device_type(), **interpreter(kernel_name, code.outside)}
+    cwd = os.path.relpath(code.beside, code.home)
+    return found if cwd == os.curdir else {**found, "cwd": cwd}
 
 
 def made_of(code: Closure) -> dict[str, Any]:

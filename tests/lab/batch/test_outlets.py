@@ -22,6 +22,8 @@ if lr == 3:
     raise ValueError("too large")
 if lr == 4:
     time.sleep(600)
+from cliplab.lab import record
+record(lr=lr)
 os.getcwd()
 """
 
@@ -78,7 +80,7 @@ def test_output_goes_where_it_is_wanted(project, capsys):
         assert f"01 lr={lr}: '{project / 'there'}'" in said
         cells = cells_of(project / "out" / f"{lr}.ipynb")
         assert all(c.metadata.jupyter.source_hidden for c in cells if c.cell_type == "code")
-        assert [o.get("name") for o in cells[-1].outputs] == ["stdout", "stderr", None]
+        assert [o.get("name") for o in cells[-1].outputs] == ["stdout", "stderr", None, None]
     heads = [(project / f"said-{lr}.txt").read_text().splitlines()[:2] for lr in (1, 2)]
     assert heads == [["before", "lr is 1"], ["lr is 2", f"{counted} "]]
     logged = (project / "logs" / "01.txt").read_text()
