@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 LEFT_OUT = """papermill's own options that are not here: paths on s3://, gs://, adl:// and the like,
 - for stdin and stdout, --engine, --language (a kernel has one), --inject-paths, --log-level,
---no-progress-bar (bars are on terminals only), --no-request-save-on-cell-execute."""
+--no-progress-bar (bars are on terminals only), --no-request-save-on-cell-execute.
+--help-notebook is `cliplab inspect`, --kernel NAME is -k; --parameters and its kin
+have their short forms only."""
 
 
 def positive_int(text: str) -> int:
