@@ -74,20 +74,26 @@ def read_records(
 
 
 def chosen(words: Sequence[str], known: Iterable[str], notebooks: Path) -> set[str]:
-    """The notebooks meant by name, file name, unique prefix of one, or path; all if no word.
+    """The notebooks meant by name, file name, unique prefix of one, path or folder; all if no word.
 
     >>> sorted(chosen(["01", "b"], ["01_a", "mine/b", "c"], Path("notebooks")))
     ['01_a', 'mine/b']
     """
     names = dict.fromkeys(known)
-    return {_chosen(word, list(names), notebooks) for word in words} if words else set(names)
+    if not words:
+        return set(names)
+    return {name for word in words for name in _chosen(word, list(names), notebooks)}
 
 
-def _chosen(word: str, known: Sequence[str], notebooks: Path) -> str:
+def _chosen(word: str, known: Sequence[str], notebooks: Path) -> list[str]:
     if word.endswith(".ipynb"):
         word = notebook_name(Path(word), notebooks)
         matches = [name for name in known if name == word]
     else:
+        folders = (os.path.normpath(word), notebook_name(Path(word, "_"), notebooks)[:-2])
+        inside = [name for name in known for one in folders if one and name.startswith(f"{one}/")]
+        if inside and word not in known:
+            return inside
         files = {name: name.rpartition("/")[2] for name in known}
         matches = (
             [name for name in known if name == word]
@@ -97,4 +103,4 @@ def _chosen(word: str, known: Sequence[str], notebooks: Path) -> str:
     if len(matches) != 1:
         what = f"matches {len(matches)} notebooks" if matches else "matches no notebook"
         raise ValueError(f"{word!r} {what}: {', '.join(matches or known) or 'none found'}")
-    return matches[0]
+    return matches

@@ -164,3 +164,18 @@ def test_a_file_that_is_no_export_is_kept(suffix, results, tmp_path):
     (folder := tmp_path / f"folder{suffix}").mkdir()
     with pytest.raises(ValueError, match="a folder"):
         write_export(found, folder, force=True)
+
+
+def test_a_folder_of_names_means_all_below_it(results, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    put(results, "mine/deep/d", {})
+    put(results, "miner", {})
+    inside = ["mine/b", "mine/deep/d"]
+    for word in ("mine", "mine/", "./mine", str(tmp_path / "mine")):
+        assert [row[0] for row in table(results, word).rows] == inside, word
+    assert [row[0] for row in table(results, "mine/deep", "c").rows] == ["c", "mine/deep/d"]
+    put(results, "mine", {})  # a notebook of that very name
+    assert [row[0] for row in table(results, "mine").rows] == ["mine"]
+    for word in ("mi", "mine/none", ".", ""):
+        with pytest.raises(ValueError, match=r"matches (no|2) notebook"):
+            table(results, word)
