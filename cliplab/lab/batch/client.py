@@ -157,7 +157,7 @@ def merged(outputs: list[Any]) -> list[Any]:
 def _reason(cell: Any, name: str, value: str) -> str:
     """What an error says, else the last line of its traceback, else that of the cell's stderr."""
     if value.strip():
-        return f"{name}: {one_line(value):.500}"
+        return f"{name}: {one_line(value)}"
     tracebacks = [o["traceback"] for o in cell.outputs if o["output_type"] == "error"]
     stderr = [o["text"] for o in cell.outputs if o.get("name") == "stderr"]
     texts = ["\n".join(tracebacks[-1]) if tracebacks else "", "".join(stderr)]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+MOST = 500  # characters
+
 
 def one_line(error: object) -> str:
     """What an error says, without line breaks and colours; its type if it says nothing.
@@ -13,4 +15,5 @@ def one_line(error: object) -> str:
     """
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", str(error))
     printable = "".join(c if c.isprintable() else " " for c in plain)
-    return " ".join(printable.split()) or type(error).__name__
+    line = " ".join(printable.split()) or type(error).__name__
+    return line if len(line) <= MOST else f"{line[: MOST - 1]}…"

@@ -94,7 +94,7 @@ def plan(
                     key=run_key(subject.code.key, values, subject.environment),
                     code_key=subject.code.key,
                     results=results.resolve(),
-                    label=one_line(" ".join([name, *(f"{n}={values[n]}" for n in varied)])),
+                    label=one_line(" ".join([name, *(f"{n}={values[n]!s:.80}" for n in varied)])),
                     how=how,
                     kernel_name=subject.kernel.name,
                     language=subject.kernel.language,

@@ -82,7 +82,8 @@ class Progress(Silent):
     def finished(self, spec: RunSpec, failed: bool) -> None:
         """Count a run that is over."""
         self._count += 1
-        seconds = time.monotonic() - self._started.pop(spec.directory, time.monotonic())
+        now = time.monotonic()
+        seconds = now - self._started.pop(spec.directory, now)
         if self._bar:
             self._bar.update()
         if failed or not self._bar:

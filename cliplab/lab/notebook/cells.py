@@ -16,7 +16,11 @@ def read_notebook(path: Path) -> dict[str, Any]:
     Without nbformat, which loads slowly, but for a notebook of before version 4.
     """
     try:
+        if path.exists() and not path.is_file():  # a pipe, from which nothing may ever come
+            raise ValueError("it is no file")
         text = path.read_text(encoding="utf-8")
+        if not text.strip():
+            raise ValueError("the file is empty")
         notebook = json.loads(text)
         if isinstance(notebook, dict) and "worksheets" in notebook:
             notebook = _upgraded(text)

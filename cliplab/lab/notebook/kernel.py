@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 DEFAULT = "python3"
+_OF_THIS_PYTHON = ("", "python", DEFAULT)  # to Jupyter, in any case
 
 
 class Kernel(NamedTuple):
@@ -35,7 +36,7 @@ def kernel_of(notebook: Mapping[str, Any], name: str | None = None) -> Kernel:
     name = name or str(_specs(notebook)[0].get("name") or "")
     if not name and not is_python(language):
         raise ValueError(f"it is in {language} and names no kernel; -k NAME does")
-    if name.lower() in ("", DEFAULT):
+    if name.lower() in _OF_THIS_PYTHON:
         return Kernel()
     return Kernel(name, str(kernelspec(name).language) or language or "python")
 

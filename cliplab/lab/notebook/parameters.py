@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import keyword
 import re
 from collections.abc import Mapping
@@ -48,7 +49,13 @@ class Signature:
 
     def typed(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Values as the declared types; ``ValueError`` names what is unknown or ill."""
-        return {name: coerce(self._parameter(name), value) for name, value in values.items()}
+        typed = {name: coerce(self._parameter(name), value) for name, value in values.items()}
+        for name, value in typed.items():
+            try:
+                json.dumps(value, ensure_ascii=False).encode()
+            except UnicodeEncodeError as error:
+                raise ValueError(f"parameter {name}: {error}") from None
+        return typed
 
     def _parameter(self, name: str) -> Parameter:
         if name in self.parameters:
@@ -60,7 +67,7 @@ class Signature:
         if not valid(name) or (self.python and keyword.iskeyword(name)):
             raise ValueError(f"parameter {name!r}: expected a name of the notebook's language")
         if not any(name in source for source in self.after):
-            raise ValueError(f"parameter {name!r}: no cell of the notebook has that name")
+            raise ValueError(f"parameter {name!r}: no cell of the notebook uses it")
         return Parameter(name)
 
     def given(self, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cliplab.lab import session
+from cliplab.lab.batch.oneline import one_line
 from cliplab.lab.batch.plan import only, plan, shard
 from cliplab.lab.batch.progress import Silent
 from cliplab.lab.batch.spec import How
@@ -93,6 +94,20 @@ def test_anybodys_notebook_is_planned_and_keeps_what_it_has(write, tmp_path):
     assert specs[0].params == untouched.params | specs[0].given
     assert len({s.key for s in (untouched, *specs)}) == 3
     assert only(specs, {"shape": [None], "n": [7]}) == specs[1:]
+
+
+def test_huge_values_make_no_huge_lines_and_text_that_no_file_holds_is_refused(write, tmp_path):
+    path = write("odd", "xs = [1]\ntext = ''", "half = '\\ud800'")
+    (spec,) = plan(
+        [path], "quick", tmp_path, params={"xs": list(range(10**5)), "text": "x" * 10**6}
+    )
+    assert len(spec.label) < 200
+    with pytest.raises(ValueError, match=r"parameter xs: .* is no JSON value") as caught:
+        plan([path], "quick", tmp_path, params={"xs": [*range(10**5), {1: 2}]})
+    assert len(one_line(caught.value)) <= 500
+    for value in ("\ud800", ["\udcff"], {"a": "\ud800"}):
+        with pytest.raises(ValueError, match=r"odd: parameter text: .* surrogates not allowed"):
+            plan([path], "quick", tmp_path, params={"text": value})
 
 
 def test_a_notebook_without_parameters_is_planned_with_any(write, tmp_path):

@@ -1,6 +1,7 @@
 """The one reader of notebooks, against nbformat's."""
 
 import json
+import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -55,7 +56,8 @@ def without(name: str) -> str:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("", "Expecting value"),
+        ("", "the file is empty"),
+        (" \n", "the file is empty"),
         ('{"cells": [', "Expecting value"),
         ("[]", "the file: expected a JSON object, got '[]'"),
         ("{}", "nbformat: expected a number, got 'None'"),
@@ -72,15 +74,16 @@ def without(name: str) -> str:
         ('{"worksheets": 3}', "of a version before 4"),
         ("[" * 100_000, "cannot read notebook"),
         (b"\x89PNG\x00\xff", "codec can't decode"),
-        (None, "Is a directory"),
+        (Path.mkdir, "it is no file"),
+        (os.mkfifo, "it is no file"),
     ],
 )
 def test_what_is_no_notebook_is_refused_by_name(tmp_path: Path, text, complaint: str) -> None:
     path = tmp_path / "notebook.ipynb"
     with pytest.raises(ValueError, match=r"cannot read notebook .*notebook\.ipynb: No such file"):
         read_notebook(path)
-    if text is None:
-        path.mkdir()
+    if callable(text):
+        text(path)
     else:
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ValueError, match=r"cannot read notebook .*notebook\.ipynb: ") as caught:

@@ -28,6 +28,8 @@ def notebook(**metadata: object) -> dict:
         ({}, None, Kernel()),
         ({"kernelspec": {"name": "python3"}}, None, Kernel()),
         ({"kernelspec": {"name": "Python3"}, "language_info": {"name": "python"}}, None, Kernel()),
+        ({"kernelspec": {"name": "python"}}, None, Kernel()),  # so to jupyter_client as well
+        ({}, "python", Kernel()),
         ({"kernelspec": "python3", "language_info": []}, None, Kernel()),
         ({"kernelspec": {"name": "ir"}}, None, Kernel("ir", "R")),
         ({"kernelspec": {"name": "my_env"}}, None, Kernel("my_env", "python")),

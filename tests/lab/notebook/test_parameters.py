@@ -171,7 +171,7 @@ def test_without_a_parameters_cell_a_name_is_what_the_notebook_does_not_set_itse
     for name in ("not a name", "class", "1x"):
         with pytest.raises(ValueError, match="expected a name of the notebook's language"):
             found.typed({name: 5})
-    with pytest.raises(ValueError, match="parameter 'typo': no cell of the notebook has that name"):
+    with pytest.raises(ValueError, match="parameter 'typo': no cell of the notebook uses it"):
         found.typed({"typo": 5})
 
 
