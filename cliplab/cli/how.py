@@ -54,6 +54,12 @@ def _seconds_or_never(text: str) -> float:
     return 0.0 if re.fullmatch("0+", text) else _seconds(text)
 
 
+def _name(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("expected the name of a kernel")
+    return text
+
+
 def _folder(text: str) -> Path:
     path = Path(text).absolute()
     if not path.is_dir():
@@ -105,6 +111,7 @@ def add_how(run: argparse.ArgumentParser) -> None:
     add(
         "-k",
         "--kernel-name",
+        type=_name,
         metavar="NAME",
         help="a kernel that Jupyter knows (the notebook's own, else python3)",
     )

@@ -211,11 +211,11 @@ def report(options: argparse.Namespace) -> int:
     from cliplab.lab.report.outcome import check_reportable, last_records, preset_records
     from cliplab.lab.session import tell
 
+    check_reportable(options.notebooks, options.reports, options.results)
     if options.preset:
         records, bad = preset_records(options.preset, options.notebooks, options.results)
     else:
         records, bad = last_records(options.results)
-    check_reportable(options.notebooks, options.reports)
     outcome = tell(records, notebooks=options.notebooks, reports=options.reports)
     status = _say(outcome, bad)
     if options.publish and status == 0:

@@ -131,8 +131,8 @@ def run(
     """
     require(*FOR_RUNS)
     display = display or Silent()
-    if reports is not None:
-        check_reportable(notebooks, reports)
+    if reports is not None and specs:
+        check_reportable(notebooks, reports, specs[0].results)
     done, damaged = find_done(specs)
     for why in damaged:
         display.say(f"{why}: set aside, and run again")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -13,23 +13,26 @@ from typing import Any
 from cliplab.lab.batch.spec import Failure, RunSpec
 from cliplab.lab.runs.files import write_atomic
 
+FLAGS = ("output", "stdout_file", "stderr_file")
+
 
 def placed(specs: Sequence[RunSpec]) -> list[RunSpec]:
     """The runs with the paths of their ``how`` filled in, as in ``out/{lr}.ipynb``.
 
-    ``ValueError``: an unknown name, two runs that would write one output, or one in whose place
-    is a file that neither cliplab nor papermill wrote.
+    ``ValueError``: an unknown name, two runs that would write one output, one in whose place is a
+    file that neither cliplab nor papermill wrote, or a path that is a notebook's or the results'.
     """
     found = [_filled_in(spec) for spec in specs]
     notebooks = {os.path.realpath(spec.notebook) for spec in found}
     owners: dict[Path, RunSpec] = {}
     for spec in found:
+        for flag in FLAGS:
+            if path := getattr(spec.how, flag):
+                _refuse_kept(f"--{flag.replace('_', '-')} {path}", path, spec, notebooks)
         if path := spec.how.output:
             if path in owners:
                 both = f"{owners[path].label} and {spec.label}"
                 raise ValueError(f"--output {path} is that of two runs: {both}")
-            if os.path.realpath(path) in notebooks:
-                raise ValueError(f"--output {path} is a notebook to run")
             _refuse_foreign(path)
             owners[path] = spec
     return found
@@ -40,7 +43,7 @@ def _filled_in(spec: RunSpec) -> RunSpec:
     names |= spec.params
     paths: dict[str, Any] = {
         name: _path(f"--{name.replace('_', '-')}", template, names)
-        for name in ("output", "stdout_file", "stderr_file")
+        for name in FLAGS
         if (template := getattr(spec.how, name))
     }
     if spec.how.cwd and not spec.how.cwd.is_dir():
@@ -57,6 +60,14 @@ def _path(flag: str, template: Path, names: dict[str, Any]) -> Path:
     if path.is_dir():
         raise ValueError(f"{flag} {path} is a folder")
     return path
+
+
+def _refuse_kept(what: str, path: Path, spec: RunSpec, notebooks: Container[str]) -> None:
+    real = Path(os.path.realpath(path))
+    if str(real) in notebooks:
+        raise ValueError(f"{what} is a notebook to run")
+    if real.parent in (spec.results, spec.directory) or real.with_name(".lock").exists():
+        raise ValueError(f"{what} is in a folder that cliplab keeps: choose another")
 
 
 def _refuse_foreign(path: Path) -> None:

@@ -63,12 +63,14 @@ def _carry_out(spec: RunSpec, budget: Budget) -> RunRecord:
         code = closure(spec.notebook, beside=how.cwd)
         ask_for(versions(code.outside))
         if code.key != spec.code_key:
-            raise RunError("the code changed after the batch was planned", retry=False)
+            raise RunError("the code or its data changed after the batch was planned", retry=False)
         opened = Path(sockets, "opened")
         payload = payload_of(execute(spec, server, watching(argv, opened), sockets))
         told = _told(spec, code, payload["provenance"], folder)
-        if closure(spec.notebook, beside=how.cwd).key != spec.code_key:
-            raise RunError("the code changed while it ran", retry=False)
+        after = closure(spec.notebook, beside=how.cwd)
+        if after.key != spec.code_key:
+            what = ", ".join(code.unlike(after)) or "the notebook"
+            raise RunError(f"changed while it ran: {what}", retry=False)
         if unknown := undeclared(opened, code):
             told["undeclared"] = unknown
     leave_done(spec)

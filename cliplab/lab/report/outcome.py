@@ -31,8 +31,10 @@ from cliplab.lab.runs.record import RunRecord, union_rows
 LAST_RUN = "last_run.json"
 
 
-def check_reportable(notebooks: Path, reports: Path) -> None:
-    """``ValueError``, before any run: claims that cannot be read, a folder of somebody else."""
+def check_reportable(notebooks: Path, reports: Path, results: Path) -> None:
+    """``ValueError``, before any run: claims that cannot be read, a folder for something else."""
+    if reports.resolve() == results.resolve():
+        raise ValueError(f"--reports {reports} is the folder of the results: choose another")
     registered(notebooks)
     check_folder(reports)
 
@@ -172,7 +174,7 @@ def failure_table(failures: Sequence[Failure]) -> str:
             one_line(f.spec.label),
             f.cell or "–",
             one_line(f.error),
-            str(f.spec.directory / "error.txt"),
+            str(f.spec.error_path) if f.spec.error_path.exists() else "–",
         )
         for f in failures
     ]

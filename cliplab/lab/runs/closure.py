@@ -58,6 +58,14 @@ class Closure:
         tops = {one.module.split(".")[0] for one in imports}
         return sorted(tops - self.own - {""})
 
+    def unlike(self, other: Closure) -> list[str]:
+        """The names of modules and data that are not the same in both."""
+        return sorted({name for name, *_ in self._contents() ^ other._contents()})
+
+    def _contents(self) -> set[tuple[object, ...]]:
+        units = {(self.names[one.path], one, form.hash) for one, form in self.units.items()}
+        return {*units, *self.reads.items()}
+
     def definitions(self) -> dict[str, list[Definition]]:
         """Every definition by ``module:name``; several where it is defined several times."""
         found: dict[str, list[Definition]] = {}

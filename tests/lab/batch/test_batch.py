@@ -281,7 +281,7 @@ def test_code_that_changed_after_planning_is_not_run_under_the_old_key(folder, t
     notebook = json.loads(spec.notebook.read_text())
     notebook["cells"][-1]["source"] = "changed = 1"
     spec.notebook.write_text(json.dumps(notebook))
-    with pytest.raises(RuntimeError, match="the code changed after the batch was planned"):
+    with pytest.raises(RuntimeError, match="changed after the batch was planned"):
         run_one(spec)
     assert not spec.record_path.exists()
 

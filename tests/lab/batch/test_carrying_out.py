@@ -20,6 +20,10 @@ from IPython.display import display
 def say(**values):
     display({"application/papermill.record+json": values}, raw=True)
 """
+WRITE = """
+open("helper.py", "w").write("VALUE = 1")
+import helper
+"""
 CHANGE = """
 text = open("changes.ipynb").read()
 open("changes.ipynb", "w").write(text.replace("text = ", "words = "))
@@ -38,6 +42,7 @@ ENDS = {
     "exit": ["say(x=1)", "exit()", "1 / 0"],
     "last": ["say(x=1)\nexit()"],
     "changes": [CHANGE],
+    "writes": [WRITE],
 }
 CELLS = {
     "magic": ("3/3", "UsageError: Line magic function `%notamagic` not found."),
@@ -49,7 +54,8 @@ CELLS = {
     "allowed": ("3/5", "ZeroDivisionError: division by zero"),
     "both": ("4/5", "UsageError: Line magic function `%notamagic` not found."),
     "gone": ("3/3", "the kernel died: killed by SIGKILL (out of memory?)"),
-    "changes": ("3/3", "the code changed while it ran"),
+    "changes": ("3/3", "changed while it ran: the notebook"),
+    "writes": ("3/3", "changed while it ran: helper"),
 }
 
 

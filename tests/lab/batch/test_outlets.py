@@ -143,6 +143,12 @@ def test_prepared_notebooks_hold_their_parameters_and_nothing_runs(project, caps
         ("-o dangling", "dangling is there and is no output of cliplab or papermill"),
         ("-o notebooks/{notebook}.ipynb", "01.ipynb is a notebook to run"),
         ("-o notebooks", "notebooks is a folder"),
+        ("--stdout-file notebooks/01.ipynb", "01.ipynb is a notebook to run"),
+        ("--stderr-file link.ipynb", "link.ipynb is a notebook to run"),
+        ("--stdout-file results/last_run.json", "is in a folder that cliplab keeps"),
+        ("-o results/{notebook}/{preset}/{key}/x.ipynb", "is in a folder that cliplab keeps"),
+        ("-o others/running.ipynb", "is in a folder that cliplab keeps"),
+        ("-k=", "expected the name of a kernel"),
         ("--stdout-file notebooks", "--stdout-file"),
         ("--stderr-file {x}", "--stderr-file {x}: expected"),
         ("--stdout-file mine.txt/x", "cannot write"),
@@ -156,6 +162,9 @@ def test_what_cannot_be_is_refused_before_anything_runs(options, complaint, proj
     (project / "mine.ipynb").write_text(nbformat.writes(nbformat.v4.new_notebook()))
     (project / "mine.txt").write_text("mine")
     (project / "dangling").symlink_to("nowhere")
+    (project / "link.ipynb").symlink_to("notebooks/01.ipynb")
+    (project / "others").mkdir()
+    (project / "others" / ".lock").touch()  # of a run
     notebook = project / "notebooks" / "01.ipynb"
     document = json.loads(notebook.read_text())
     document["metadata"]["papermill"] = {}  # run before, in place

@@ -53,14 +53,16 @@ def test_it_is_refused_before_any_run_and_in_one_line(
     (tmp_path / "docs" / "pages").mkdir(parents=True)
     for name in ("docs/index.html", "docs/pages/mine.html"):
         (tmp_path / name).write_text("mine")
+    (tmp_path / "results").mkdir()
     before = content(tmp_path)
     if command == ["report"]:
-        (tmp_path / "results").mkdir()
         (tmp_path / "results" / "last_run.json").write_text("[]")
         before = content(tmp_path)
     assert main([*command, "--reports", "docs"]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
     assert content(tmp_path) == before
+    assert main([*command, "--reports", "results/../results"]) == 2
+    assert "is the folder of the results" in capsys.readouterr().err
     assert main([*command, "--reports", "."]) == 2
     assert content(tmp_path) == before
 
