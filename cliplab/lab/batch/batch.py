@@ -144,8 +144,8 @@ class _Batch:
         if files and spec.notebook not in self.warned:
             self.warned.add(spec.notebook)
             self.progress.say(
-                f"warning: {spec.name} reads {_some(files)}, which its metadata.cliplab.reads does "
-                f"not name: after a change there, its result still counts as done"
+                f"warning: {spec.name} reads {_some(files)}, which metadata.cliplab.reads (or "
+                f"ignores) does not name: after a change there, its result still counts as done"
             )
 
     def result(self, specs: Sequence[RunSpec]) -> BatchResult:

@@ -26,6 +26,7 @@ class Closure:
     beside: Path = Path()  # where it runs
     home: Path = Path()  # where its notebook lies
     reads: Mapping[str, str] = field(default_factory=dict)  # hashes of files, named as from home
+    ignores: tuple[str, ...] = ()  # patterns of files that it reads and no number depends on
 
     @cached_property
     def key(self) -> str:
@@ -60,10 +61,10 @@ class Closure:
 
     def unlike(self, other: Closure) -> list[str]:
         """The names of modules and data that are not the same in both."""
-        return sorted({name for name, *_ in self._contents() ^ other._contents()})
+        return sorted({name for name, _ in self._contents() ^ other._contents()})
 
-    def _contents(self) -> set[tuple[object, ...]]:
-        units = {(self.names[one.path], one, form.hash) for one, form in self.units.items()}
+    def _contents(self) -> set[tuple[str, object]]:
+        units = {(self.names[one.path], (one, found.hash)) for one, found in self.units.items()}
         return {*units, *self.reads.items()}
 
     def definitions(self) -> dict[str, list[Definition]]:
@@ -84,6 +85,7 @@ def closure_of(
     beside: Path | None = None,
     home: Path | None = None,
     reads: Mapping[str, str] | None = None,
+    ignores: tuple[str, ...] = (),
 ) -> Closure:
     """What ``root`` reaches in the package at ``folder``, and of what has no version.
 
@@ -110,6 +112,7 @@ def closure_of(
         beside=beside or Path(),
         home=home or Path(),
         reads=reads or {},
+        ignores=ignores,
     )
 
 

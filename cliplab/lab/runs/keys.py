@@ -21,7 +21,7 @@ from cliplab.lab.runs.closure import Closure, closure_of
 from cliplab.lab.runs.device import device_type
 from cliplab.lab.runs.faces import PACKAGE
 from cliplab.lab.runs.interpreter import interpreter
-from cliplab.lab.runs.reads import declared
+from cliplab.lab.runs.reads import declared, ignored
 from cliplab.lab.runs.sources import form_of_notebook
 
 __all__ = [
@@ -56,6 +56,7 @@ def closure(notebook: Path, package: Path = PACKAGE, beside: Path | None = None)
         beside=(beside or home).absolute(),
         home=home,
         reads=declared(document, home / notebook.name),
+        ignores=ignored(document, home / notebook.name),
     )
 
 

@@ -2,6 +2,7 @@
 
 A notebook declares them in its metadata, relative to its folder, ``*`` and ``**`` allowed; a folder
 stands for all files below it: ``{"cliplab": {"reads": ["data.csv", "more/*.csv", "images"]}}``.
+``ignores`` lists, in the same way, what it reads and no number depends on.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import hashlib
 import os
 import time
 from collections.abc import Iterator, Mapping
+from fnmatch import fnmatch
 from glob import glob
 from pathlib import Path
 from typing import Any
@@ -26,16 +28,9 @@ def declared(notebook: Mapping[str, Any], path: Path) -> dict[str, str]:
 
     ``ValueError`` where the declaration is no list of text, or names what is not there.
     """
-    wanted: Any = notebook
-    for name in ("metadata", "cliplab", "reads"):
-        wanted = wanted.get(name) if isinstance(wanted, dict) else None
-    if wanted is None:
-        return {}
     where = f"{path}: metadata.cliplab.reads"
-    if not isinstance(wanted, list) or not all(isinstance(one, str) and one for one in wanted):
-        raise ValueError(f"{where}: {wanted!r} is not a list of file names")
     files: set[str] = set()
-    for one in wanted:
+    for one in _listed(notebook, path, "reads"):
         found = set(_files(path.parent, one))
         if not found:
             raise ValueError(f"{where}: {one!r} names no file in {path.parent}")
@@ -44,6 +39,25 @@ def declared(notebook: Mapping[str, Any], path: Path) -> dict[str, str]:
         return {Path(name).as_posix(): _sha256(path.parent / name) for name in sorted(files)}
     except OSError as error:
         raise ValueError(f"{where}: cannot read {error.filename}: {error.strerror}") from None
+
+
+def ignored(notebook: Mapping[str, Any], path: Path) -> tuple[str, ...]:
+    """Patterns of files that the notebook reads and on which, as it says, no number depends.
+
+    ``ValueError`` where ``metadata.cliplab.ignores`` is no list of text.
+    """
+    return tuple(_listed(notebook, path, "ignores"))
+
+
+def _listed(notebook: Mapping[str, Any], path: Path, kind: str) -> list[str]:
+    found: Any = notebook
+    for name in ("metadata", "cliplab", kind):
+        found = found.get(name) if isinstance(found, dict) else None
+    if found is None:
+        return []
+    if not isinstance(found, list) or not all(isinstance(one, str) and one for one in found):
+        raise ValueError(f"{path}: metadata.cliplab.{kind}: {found!r} is not a list of file names")
+    return found
 
 
 def _files(folder: Path, pattern: str) -> Iterator[str]:
@@ -94,7 +108,8 @@ def undeclared(opened: Path, code: Closure) -> list[str]:
 
     ``opened`` is what the kernel noted (lab/kernels/watch.py). Names are relative to that folder.
     Hidden files are not among them, nor cliplab's own, nor what the closure has, nor the claims
-    that ``judge`` looks up: they make no number. Characters that cannot be shown are escaped.
+    that ``judge`` looks up: they make no number; nor what the notebook ignores. Characters that
+    cannot be shown are escaped.
     """
     folder = os.path.realpath(code.beside)
     declared = (code.home / name for name in (*code.reads, CLAIMS))
@@ -105,7 +120,12 @@ def undeclared(opened: Path, code: Closure) -> list[str]:
         for path in map(_source_of, map(os.fsdecode, entries))
         if os.path.realpath(path) not in known and not Path(path).is_relative_to(code.folder)
     }
-    shown = sorted(name for name in names if not any(map(_is_hidden, Path(name).parts)))
+    shown = sorted(
+        name
+        for name in names
+        if not any(map(_is_hidden, Path(name).parts))
+        and not any(fnmatch(name, pattern) for pattern in code.ignores)
+    )
     return [name if name.isprintable() else ascii(name)[1:-1] for name in shown]
 
 

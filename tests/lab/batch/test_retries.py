@@ -116,6 +116,6 @@ def test_what_a_notebook_reads_beyond_its_key_is_said_once(files, told, tmp_path
         progress=lines,
     )
     assert lines.lines == [
-        f"warning: 01 reads {told}, which its metadata.cliplab.reads does not name: "
+        f"warning: 01 reads {told}, which metadata.cliplab.reads (or ignores) does not name: "
         "after a change there, its result still counts as done"
     ]

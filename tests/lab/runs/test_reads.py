@@ -156,3 +156,20 @@ def test_files_that_were_opened_and_are_not_in_the_key(code, folder, tmp_path):
     entries = [os.fsencode(folder / path) + b"\0" for path in paths]
     opened.write_bytes(b"".join([*entries, os.fsencode(folder / "cut off")]))
     assert undeclared(opened, notebook) == ["a\\nb.csv", "mod.py", "more/a.csv", "\\udcff.csv"]
+
+
+def test_what_a_notebook_ignores_is_not_warned_of_and_in_no_key(folder, make_notebook, tmp_path):
+    path, opened = make_notebook(folder / "a.ipynb", "x = 1"), tmp_path / "opened"
+    files = ("data.csv", "more/a.csv", "more/deep/c.csv")
+    opened.write_bytes(b"".join(os.fsencode(folder / name) + b"\0" for name in files))
+    plain = closure(path)
+    assert undeclared(opened, plain) == [*files]
+    notebook = json.loads(path.read_text())
+    notebook["metadata"]["cliplab"] = {"ignores": ["more/*"]}
+    path.write_text(json.dumps(notebook))
+    assert undeclared(opened, closure(path)) == ["data.csv"]
+    assert closure(path).key == plain.key
+    notebook["metadata"]["cliplab"] = {"ignores": "more/*"}
+    path.write_text(json.dumps(notebook))
+    with pytest.raises(ValueError, match=r"metadata.cliplab.ignores: 'more/\*' is not a list"):
+        closure(path)
