@@ -50,12 +50,7 @@ class Signature:
     def typed(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Values as the declared types; ``ValueError`` names what is unknown or ill."""
         typed = {name: coerce(self._parameter(name), value) for name, value in values.items()}
-        for name, value in typed.items():
-            try:
-                json.dumps(value, ensure_ascii=False).encode()
-            except UnicodeEncodeError as error:
-                raise ValueError(f"parameter {name}: {error}") from None
-        return typed
+        return {name: _whole(name, value) for name, value in typed.items()}
 
     def _parameter(self, name: str) -> Parameter:
         if name in self.parameters:
@@ -191,3 +186,13 @@ def _declared(source: str) -> dict[str, Parameter]:
 def _type_name(annotation: Any) -> str:
     plain = isinstance(annotation, str) or not isinstance(annotation, type) or get_args(annotation)
     return type_name(str(annotation) if plain else annotation.__name__)
+
+
+def _whole(name: str, value: Any) -> Any:
+    """A JSON value with its surrogate pairs, which YAML leaves in halves, as characters."""
+    try:
+        whole = json.loads(json.dumps(value))
+        json.dumps(whole, ensure_ascii=False).encode()
+    except ValueError as error:
+        raise ValueError(f"parameter {name}: {error}") from None
+    return whole

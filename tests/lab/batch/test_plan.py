@@ -105,6 +105,8 @@ def test_huge_values_make_no_huge_lines_and_text_that_no_file_holds_is_refused(w
     with pytest.raises(ValueError, match=r"parameter xs: .* is no JSON value") as caught:
         plan([path], "quick", tmp_path, params={"xs": [*range(10**5), {1: 2}]})
     assert len(one_line(caught.value)) <= 500
+    (pair,) = plan([path], "quick", tmp_path, params={"text": "\ud83d\ude00"})  # as YAML reads it
+    assert pair.given == {"text": "😀"}
     for value in ("\ud800", ["\udcff"], {"a": "\ud800"}):
         with pytest.raises(ValueError, match=r"odd: parameter text: .* surrogates not allowed"):
             plan([path], "quick", tmp_path, params={"text": value})
