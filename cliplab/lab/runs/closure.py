@@ -10,7 +10,7 @@ from pathlib import Path
 from cliplab.lab.runs.canonical import Definition, Form, digest
 from cliplab.lab.runs.faces import PACKAGE, Package, References, Unit
 from cliplab.lab.runs.places import Places
-from cliplab.lab.runs.syntax import RUN
+from cliplab.lab.runs.syntax import RUN, WRITES
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,11 @@ def closure_of(
 
     ``telling``: also what only tells; ``beside``: the folder where modules are looked for first.
     """
-    places = tuple(beside / name for name in _folders(root)) if beside else ()
-    package = Package(folder, telling, Places(places))
+    places = Places()
+    if beside:
+        written = frozenset(beside / name for name in _named(root, WRITES))
+        places = Places(tuple(beside / name for name in _folders(root)), written)
+    package = Package(folder, telling, places)
     units: dict[Unit, Form] = {}
     references: dict[Unit | None, References] = {None: package.references(root)}
     waiting = [r.unit for _, found in references[None] for r in found]
@@ -118,5 +121,11 @@ def closure_of(
 
 def _folders(root: Form) -> list[str]:
     """Where modules are: in the notebook's folder, where it says, and beside what it runs."""
-    paths = [one.module.removeprefix(RUN) for one in root.imports if one.module.startswith(RUN)]
+    paths = _named(root, RUN)
     return list(dict.fromkeys([".", *(path.rpartition("/")[0] or "." for path in paths)]))
+
+
+def _named(root: Form, prefix: str) -> list[str]:
+    """The paths that stand among the imports, as the prefix says what for."""
+    names = (one.module for one in root.imports)
+    return [name.removeprefix(prefix) for name in names if name.startswith(prefix)]

@@ -9,7 +9,7 @@ import ast
 import shlex
 
 from cliplab.lab.notebook.syntax import parse, statements
-from cliplab.lab.runs.syntax import RUN, chain, last_name, texts
+from cliplab.lab.runs.syntax import RUN, WRITES, chain, last_name, texts
 
 CALLS = ("run_line_magic", "run_cell_magic", "magic")
 # Magics that run what stands behind them, or the cell below them, as Python.
@@ -62,7 +62,8 @@ def _run_by(call: ast.Call) -> list[ast.stmt]:
     if name in MODULES:
         return _imported(line.partition(" ")[0])
     if name not in PYTHON:  # a body of which nothing is known counts as text, its imports as well
-        return parsed(body).body if body else []
+        written = _words(line)[-1:] if name == "writefile" else []
+        return [*_imported(*(WRITES + file for file in written)), *parsed(body).body]
     code = _code(line)
     for i, rest in enumerate((line.removesuffix(code), "")[: len(words) - 1], 1):
         call.args[i] = ast.Constant(rest)
@@ -82,15 +83,19 @@ def _code(line: str) -> str:
 
 def _file(line: str) -> list[ast.stmt]:
     """What ``%run line`` or ``%load line`` reads."""
-    try:
-        words = shlex.split(line)
-    except ValueError:
-        return []
+    words = _words(line)
     plain = [word for word in words if not word.startswith("-")]
     if "-m" in words:
         return _imported(*plain[:1])
     files = [word for word in plain if word.endswith(SUFFIXES)] or [f"{w}.py" for w in plain]
     return _imported(*(RUN + file for file in files[:1]))
+
+
+def _words(line: str) -> list[str]:
+    try:
+        return shlex.split(line)
+    except ValueError:
+        return []
 
 
 def _added(*names: str) -> list[ast.stmt]:

@@ -21,15 +21,19 @@ SUFFIXES = (*EXTENSION_SUFFIXES, *SOURCE_SUFFIXES, *BYTECODE_SUFFIXES)  # in Pyt
 
 @dataclass(frozen=True)
 class Places:
-    """The folders that are first on a kernel's path, its own before all; then the usual ones."""
+    """The folders that are first on a kernel's path, its own before all; then the usual ones.
+
+    What the notebook itself has ``written`` is not looked at: the cell that does so is code.
+    """
 
     folders: tuple[Path, ...] = ()
+    written: frozenset[Path] = frozenset()
 
     def base(self, top: str) -> Path | None:
         """The path, without a suffix, of a top-level module; None: it has a version, or is none."""
         if not top.isidentifier():
             return None
-        beside = [folder / top for folder in self.folders]
+        beside = [f / top for f in self.folders if file_of(f / top) not in self.written]
         for base in filter(file_of, beside):
             return base
         found = [] if top in sys.stdlib_module_names else list(_on_the_path(top))

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 RUN = "./"  # begins the name of what has a path: a file that is run, a folder where modules are
+WRITES = ".>"  # begins the name of a file that a cell writes
 
 
 class Import(NamedTuple):

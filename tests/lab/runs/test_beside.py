@@ -217,3 +217,20 @@ def test_prose_keeps_a_key_and_a_constant_changes_it(name, comment, before, afte
     finally:
         path.write_text(LOCAL[name])
     assert code_key(folder / "a.ipynb", folder / "made" / "cliplab") == reach(cell).key
+
+
+def test_a_module_that_the_notebook_writes_is_its_cell_whether_it_is_there_or_not(
+    folder, make_notebook
+):
+    def code(body: str):
+        return closure(make_notebook(folder / "w.ipynb", f"%%writefile mine.py\n{body}", USE))
+
+    before = code("X = 1")
+    assert before.outside == ["mine"]
+    for content in ("X = 1", "X = 2"):
+        (folder / "mine.py").write_text(content)
+        assert code("X = 1").key == before.key
+    assert code("X = 2").key != before.key
+
+
+USE = "import mine"

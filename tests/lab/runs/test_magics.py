@@ -25,7 +25,7 @@ CODE = [
     ("get_ipython().magic('time import a')", "import a"),
     ("get_ipython().run_cell_magic('time', '', 'import a')", "import a"),
     ("%%unknown\nimport a", "import a"),
-    ("%%writefile a.py\nimport a", "import a"),
+    ("%%writefile a.py\nimport a", "import_module('.>a.py')\nimport a"),
     ("%time", ""),
     ("get_ipython().magic('')", ""),
     ("get_ipython().run_line_magic(name, 'x')", ""),
