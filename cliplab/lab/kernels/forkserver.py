@@ -32,6 +32,12 @@ READ_AT_START = (
     "LC_",
 )
 
+# What is read then: figures are shown inline, and pyarrow, which pandas imports, starts no thread.
+AT_START = {
+    "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",
+}
+
 
 class ForkError(RuntimeError):
     """The fork server gave no kernel."""
@@ -113,7 +119,7 @@ class ForkServer:
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
                 cwd=folder,
-                env={**env, "MPLBACKEND": "module://matplotlib_inline.backend_inline"},
+                env={**env, **AT_START},
             )
 
     def fork(self, argv: Sequence[str], env: Mapping[str, str], cwd: str) -> ForkedKernel:

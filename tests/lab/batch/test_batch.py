@@ -93,7 +93,7 @@ def test_equal_parameters_have_equal_keys_however_they_were_given(folder):
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ({"preset": "none"}, "no preset 'none': quick, smoke, bad, typo"),
+        ({"preset": "none"}, "no preset 'none', only quick, smoke, bad, typo"),
         ({"preset": "bad"}, "without quotes"),
         ({"preset": "typo"}, "unknown parameter 'lrate'"),
         ({"params": {"lrate": 1}}, "unknown parameter 'lrate'; declared: lr, arms"),

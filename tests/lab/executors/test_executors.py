@@ -351,7 +351,7 @@ def test_what_is_not_installed_is_named(module, name, extra, tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     Path("c.yaml").write_text("cluster: SLURMCluster")
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(ValueError, match=rf"{module} is not installed; .*cliplab\[{extra}\]"):
+    with pytest.raises(ValueError, match=rf"{module} is not installed: .*cliplab\[{extra}\]"):
         open_executor(name, 2)
 
 

@@ -138,7 +138,8 @@ def test_union_refuses_the_same_arm_and_seed_twice(tmp_path):
         union_rows([first, second, replace(first, directory=tmp_path / "3")])
 
 
-def test_provenance_can_be_stored():
+def test_provenance_can_be_stored(monkeypatch):
+    monkeypatch.delenv("CLIPLAB_VERSIONS", raising=False)  # of a run in this process
     found = json.loads(json.dumps(provenance()))
     assert found["versions"]["torch"] == torch.__version__
     assert found["threads"]["torch"] == torch.get_num_threads()
