@@ -98,7 +98,7 @@ def interval(runs):
     return runs.mean() - half, runs.mean() + half
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.filterwarnings("ignore")
 def test_our_ppo_reaches_the_return_of_stable_baselines3(notebook):
     torch.set_num_threads(1)
