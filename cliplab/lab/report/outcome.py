@@ -6,6 +6,7 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -24,6 +25,7 @@ from cliplab.lab.notebook.presets import (
 )
 from cliplab.lab.report import tables
 from cliplab.lab.report.folder import CLAIMS, check_folder
+from cliplab.lab.report.results import run_folders
 from cliplab.lab.runs.files import set_aside, write_atomic
 from cliplab.lab.runs.keys import code_key, digest
 from cliplab.lab.runs.record import RunRecord, union_rows
@@ -223,8 +225,7 @@ def preset_records(
     """
     newest: dict[tuple[str, str], RunRecord] = {}
     bad: list[str] = []
-    for notebook in find_notebooks([], notebooks):
-        name = notebook_name(notebook, notebooks)
+    for name, notebook in _with_results(preset, notebooks, results).items():
         try:
             code = code_key(notebook)
         except ValueError as error:
@@ -238,6 +239,18 @@ def preset_records(
     if not newest:
         raise ValueError(_one_of(bad, f"no current records of preset {preset!r} in {results}"))
     return list(newest.values()), bad
+
+
+def _with_results(preset: str, notebooks: Path, results: Path) -> dict[str, Path]:
+    """The notebooks of the folder by name, and those elsewhere that have runs of the preset."""
+    found: dict[str, Path] = {}
+    with suppress(ValueError):  # there is no such folder, or nothing in it
+        found = {notebook_name(path, notebooks): path for path in find_notebooks([], notebooks)}
+    for run in run_folders(results):
+        elsewhere = Path(f"{run.notebook}.ipynb")
+        if run.preset == preset and run.notebook not in found and elsewhere.is_file():
+            found[run.notebook] = elsewhere
+    return found
 
 
 def load_all(paths: Iterable[Path]) -> tuple[list[RunRecord], list[str]]:

@@ -2,13 +2,16 @@
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from recording import put
 
 from cliplab.cli.main import main
 from cliplab.lab.batch.spec import Failure, RunSpec
-from cliplab.lab.report.outcome import failure_table, judge_and_report
+from cliplab.lab.report.outcome import failure_table, judge_and_report, preset_records
+from cliplab.lab.runs.keys import code_key
 from cliplab.lab.runs.record import RunRecord
 
 NAME = "01_exploding_gradients"
@@ -80,3 +83,20 @@ def test_what_the_terminal_cannot_encode_is_printed_all_the_same(
         out.flush()
         assert b"01_gr" in out.buffer.getvalue()
         assert b"?" in out.buffer.getvalue()
+
+
+def test_a_presets_records_are_those_of_notebooks_elsewhere_too(
+    tmp_path, make_notebook, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("notebooks", "mine"):
+        code = code_key(make_notebook(tmp_path / folder / f"{folder}.ipynb", "x = 1"))
+    for name in ("notebooks", "mine/mine", "mine/gone"):
+        replace(put(tmp_path / "results", name, {"x": name}), code_key=code).write(
+            next((tmp_path / "results" / name).rglob("record.json"))
+        )
+    for folder in ("notebooks", "no such folder"):
+        records, bad = preset_records("quick", Path(folder), Path("results"))
+        assert bad == []
+        assert [r.notebook for r in records][-1] == "mine/mine"
+        assert len(records) == (2 if folder == "notebooks" else 1)
