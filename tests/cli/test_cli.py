@@ -128,7 +128,7 @@ def test_data_that_cannot_be_fetched_is_one_line_and_nothing_starts(tmp_path, mo
         ("diagnose loss.csv --lr 0", "'0' is not a positive number"),
         ("diagnose", "required: FILE"),
         ("report", "`cliplab run` first"),
-        ("report --preset quick", "no current records of preset 'quick'"),
+        ("report --preset quick", "no results: "),
     ],
 )
 def test_bad_input_is_one_line_status_2_and_starts_nothing(command, complaint, project, capsys):
