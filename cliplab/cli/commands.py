@@ -88,7 +88,7 @@ def notebooks(options: argparse.Namespace) -> int:
     return 0
 
 
-def _tell(errors: Sequence[ValueError], status: int) -> int:
+def _tell(errors: Sequence[str], status: int) -> int:
     """Name what could not be read; ``status`` if there is anything."""
     for error in errors:
         fail(status, error)

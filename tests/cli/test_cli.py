@@ -10,10 +10,10 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+from commanding import status_of
 from recording import LIGHT
 from waiting import LONG, is_gone, wait_until
 
-from cliplab.cli.main import main
 from cliplab.history import History
 from cliplab.lab.runs.keys import code_key
 
@@ -40,13 +40,6 @@ def project(tmp_path, make_notebook, monkeypatch) -> Path:
     (tmp_path / "broken.toml").write_text("wait = [\n\n")
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def status_of(command: str) -> int:
-    try:
-        return main(command.split())
-    except SystemExit as stop:
-        return int(stop.code or 0)
 
 
 def test_data_that_cannot_be_fetched_is_one_line_and_nothing_starts(tmp_path, monkeypatch, capsys):

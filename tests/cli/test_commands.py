@@ -8,9 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from commanding import status_of
 from recording import put
-
-from cliplab.cli.main import main
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,13 +22,6 @@ def here(tmp_path, monkeypatch):
         put(Path("results"), "01_a", {"lr": lr}, rows=[{"arm": "ä", "seed": 0, "loss": lr / 3}])
     put(Path("results"), "sub/b", {"x": None}, preset="smoke", values={"best": 1})
     return tmp_path
-
-
-def status_of(command: str) -> int:
-    try:
-        return main(command.split())
-    except SystemExit as stop:
-        return int(stop.code or 0)
 
 
 def test_a_table_goes_to_stdout_or_to_a_file(here, capsys):

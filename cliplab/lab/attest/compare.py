@@ -28,7 +28,7 @@ def first_difference(before: Payload, after: Payload, without: Collection[str] =
     for (name, x), (other, y) in zip(old, new, strict=False):
         if name != other:
             return f"{name} was recorded, now {other}"
-        if not _same(x, y):
+        if not same(x, y):
             return f"{name}: {x!r} was recorded, now {y!r}"
     return None if len(old) == len(new) else f"{len(old)} values were recorded, now {len(new)}"
 
@@ -72,5 +72,6 @@ def _flat(where: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield where, value
 
 
-def _same(x: Any, y: Any) -> bool:
+def same(x: Any, y: Any) -> bool:
+    """Type and bits, NaN and the sign of zero included."""
     return type(x) is type(y) and repr(x) == repr(y)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,12 @@ from cliplab.lab.batch.spec import RunError, RunSpec
 from cliplab.lab.kernels.forkserver import PROVISIONER, ForkServer
 from cliplab.lab.kernels.quick_imports import papermill
 from cliplab.lab.notebook.cells import read_notebook
+from cliplab.lab.notebook.kernel import is_this_python
 
 
 def is_ours(argv: Sequence[str]) -> bool:
     """Whether a kernel is ipykernel in this Python, which can be forked."""
-    python, *arguments = argv
-    here = python == sys.executable or bool(re.fullmatch(r"python[\d.]*", python))
-    return here and arguments[:2] == ["-m", "ipykernel_launcher"]
+    return is_this_python(argv[0]) and list(argv[1:3]) == ["-m", "ipykernel_launcher"]
 
 
 def execute(spec: RunSpec, server: ForkServer | None, arguments: list[str], sockets: str) -> Any:

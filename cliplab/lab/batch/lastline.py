@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-_ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+from cliplab.lab.batch.oneline import ANSI
 
 
 def to_see(text: str) -> str:
@@ -41,13 +41,10 @@ class LastLine:
 
     def write(self, text: str) -> None:
         """Text as it comes; shown at most twice a second."""
-        lines = [line.strip() for line in re.split(r"[\r\n]", _ANSI.sub("", text))]
+        lines = [line.strip() for line in re.split(r"[\r\n]", ANSI.sub("", text))]
         if any(lines) and self._clock() - self._written >= 0.5:
             self._written = self._clock()
             self._show([line for line in lines if line][-1][:200])
-
-    def flush(self) -> None:
-        """Nothing waits."""
 
     def _show(self, line: str) -> None:
         with suppress(OSError):  # a display, nothing more

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-MARK = ".cliplab"  # says in its first line what cliplab made a folder for
+from cliplab.lab.notebook.presets import MARK
+
 WHAT = "notebooks"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -54,6 +56,11 @@ def kernelspec(name: str) -> Any:
     except Exception as error:  # of whatever is wrong with the kernel's own file
         why = f"kernel {name!r} cannot be had: {error}"
     raise ValueError(why)
+
+
+def is_this_python(program: str) -> bool:
+    """Whether a kernel starts this interpreter: by its path, or as Jupyter calls it."""
+    return program == sys.executable or bool(re.fullmatch(r"python(3(\.\d+)?)?", program))
 
 
 def check_translatable(kernel: Kernel, values: Mapping[str, Any]) -> None:

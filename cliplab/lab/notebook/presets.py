@@ -15,6 +15,7 @@ from cliplab.lab.notebook.declarations import SEEDS
 from cliplab.lab.notebook.parameters import Signature, read_signature
 
 __all__ = [
+    "MARK",
     "SEEDS",
     "find_notebooks",
     "named_notebooks",
@@ -24,8 +25,9 @@ __all__ = [
     "read_presets",
 ]
 
-# Files that tell a folder of cliplab's from a user's: a run's own, all results, what a mark says.
-_RUN, _LAST, _MARK = ".lock", "last_run.json", ".cliplab"
+MARK = ".cliplab"  # a file that says that cliplab made its folder, and in its first line what for
+# Other files that tell a folder of cliplab's from a user's: a run's own, and all results'.
+_RUN, _LAST = ".lock", "last_run.json"
 
 
 def find_notebooks(names: Sequence[str], folder: Path) -> list[Path]:
@@ -81,7 +83,7 @@ def _below(folder: Path) -> Iterator[Path]:
     found = []
     for root, folders, files in os.walk(_whole(folder)):
         here = Path(root)
-        if _RUN in files or _LAST in files or (_MARK in files and _is_marked(here / _MARK)):
+        if _RUN in files or _LAST in files or (MARK in files and _is_marked(here / MARK)):
             folders.clear()
             continue
         folders[:] = [name for name in folders if not name.startswith(".")]

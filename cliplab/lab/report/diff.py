@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from cliplab.lab.attest.compare import same
 from cliplab.lab.report.export import finite
 from cliplab.lab.report.sides import Experiment, Item, Side
 from cliplab.lab.report.tables import aligned
@@ -98,7 +99,7 @@ def _compared(
     parameters = {
         name: (old.params.get(name), new.params.get(name))
         for name in {**old.params, **new.params}
-        if not _equal(old.params.get(name), new.params.get(name))
+        if not same(old.params.get(name), new.params.get(name))
     }
     settings = {name: value for name, value in settings.items() if name not in parameters}
     found = Comparison(one.notebook, one.preset, settings, parameters=parameters)
@@ -128,7 +129,7 @@ def _changes(item: Item, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iter
     before, after = dict(_leaves("", old)), dict(_leaves("", new))
     for name in {**before, **after}:
         x, y = before.get(name), after.get(name)
-        if not _equal(x, y):
+        if not same(x, y):
             yield Change(item, name, x, y)
 
 
@@ -142,11 +143,6 @@ def _leaves(where: str, value: Any) -> Iterator[tuple[str, Any]]:
             yield from _leaves(f"{where}[{i}]", inner)
     else:
         yield where, value
-
-
-def _equal(x: Any, y: Any) -> bool:
-    """Type and bits, NaN and the sign of zero included."""
-    return type(x) is type(y) and repr(x) == repr(y)
 
 
 def as_text(found: Sequence[Comparison], names: tuple[str, str], most: int | None = MOST) -> str:

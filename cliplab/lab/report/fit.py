@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cliplab.lab.batch.lastline import to_see
+
 MOST_TEXT = 100_000  # characters that a page shows of a cell's outputs
 MOST_TEXTS = 400_000  # and of all of them
 MOST_WHOLE = 8_000_000  # characters of figures, tables and the like, which cannot be cut
@@ -34,16 +36,9 @@ def _joined(outputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         else:
             pieces.append((output, [output["text"]] if stream else []))
     return [
-        output | {"text": _overwritten("".join(texts))} if texts else output
+        output | {"text": to_see("".join(texts)).replace("\r", "")} if texts else output
         for output, texts in pieces
     ]
-
-
-def _overwritten(text: str) -> str:
-    if "\r" not in text:
-        return text
-    lines = text.replace("\r\n", "\n").split("\n")
-    return "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in lines)
 
 
 class _Room:

@@ -7,7 +7,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from cliplab.lab.runs.files import MARK, check_writable, is_leftover
+from cliplab.lab.notebook.presets import MARK
+from cliplab.lab.runs.files import check_writable, is_leftover
 
 INDEX, CLAIMS, CALIBRATION, PAGES = "index.html", "claims.json", "calibration.json", "pages"
 HEAD_BYTES = 1000  # of a page, in which its <meta> lines stand

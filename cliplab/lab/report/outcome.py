@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
@@ -25,7 +25,7 @@ from cliplab.lab.notebook.presets import (
 )
 from cliplab.lab.report import tables
 from cliplab.lab.report.folder import CLAIMS, check_folder
-from cliplab.lab.report.results import run_folders
+from cliplab.lab.report.results import load_all, run_folders
 from cliplab.lab.runs.files import set_aside, write_atomic
 from cliplab.lab.runs.keys import code_key, digest
 from cliplab.lab.runs.record import RunRecord, union_rows
@@ -251,19 +251,6 @@ def _with_results(preset: str, notebooks: Path, results: Path) -> dict[str, Path
         if run.preset == preset and run.notebook not in found and elsewhere.is_file():
             found[run.notebook] = elsewhere
     return found
-
-
-def load_all(paths: Iterable[Path]) -> tuple[list[RunRecord], list[str]]:
-    """The records at these places, and what is wrong with those that cannot be read."""
-    records, bad = [], []
-    for path in paths:
-        try:
-            records.append(RunRecord.load(path))
-        except FileNotFoundError:
-            bad.append(f"no record {path}")
-        except ValueError as error:
-            bad.append(str(error))
-    return records, bad
 
 
 def _one_of(bad: Sequence[str], otherwise: str) -> str:

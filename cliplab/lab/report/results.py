@@ -51,7 +51,7 @@ def _is_key(name: str) -> bool:
 
 def read_records(
     results: Path, names: Sequence[str] = (), preset: str | None = None, *, notebooks: Path
-) -> tuple[list[RunRecord], list[ValueError]]:
+) -> tuple[list[RunRecord], list[str]]:
     """The records of these notebooks and this preset (else of all), and what is wrong with others.
 
     ``ValueError``: there is none.
@@ -61,16 +61,24 @@ def read_records(
     folders = [f for f in folders if f.notebook in wanted and preset in (None, f.preset)]
     if not folders:
         raise ValueError(f"no records{f' of preset {preset!r}' if preset else ''} in {results}")
+    loaded, damaged = load_all(folder.record for folder in folders)
     records: dict[tuple[str, str, str], RunRecord] = {}
-    damaged: list[ValueError] = []
-    for folder in folders:
-        try:
-            record = RunRecord.load(folder.record)
-        except ValueError as error:
-            damaged.append(error)
-        else:
-            records.setdefault((record.notebook, record.preset, record.key), record)
+    for record in loaded:
+        records.setdefault((record.notebook, record.preset, record.key), record)
     return list(records.values()), damaged
+
+
+def load_all(paths: Iterable[Path]) -> tuple[list[RunRecord], list[str]]:
+    """The records at these places, and what is wrong with those that cannot be read."""
+    records, bad = [], []
+    for path in paths:
+        try:
+            records.append(RunRecord.load(path))
+        except FileNotFoundError:
+            bad.append(f"no record {path}")
+        except ValueError as error:
+            bad.append(str(error))
+    return records, bad
 
 
 def chosen(words: Sequence[str], known: Iterable[str], notebooks: Path) -> set[str]:

@@ -47,7 +47,7 @@ class Side:
     name: str
     experiments: Mapping[tuple[str, str, str], Experiment]
     kinds: frozenset[str]
-    damaged: Sequence[ValueError] = ()
+    damaged: Sequence[str] = ()
 
 
 PUBLISHED, RECORDED = frozenset({"row", "choice"}), frozenset({"row", "choice", "value", "curve"})
@@ -97,12 +97,12 @@ def _published(
 ) -> Side:
     stems = sorted(file.removesuffix(".json") for file in files if file.endswith(".json"))
     experiments: dict[tuple[str, str, str], Experiment] = {}
-    damaged: list[ValueError] = []
+    damaged: list[str] = []
     for stem in sorted(chosen(words, stems, notebooks)):
         try:
             found = _read_published(stem, files[f"{stem}.json"], files[f"{stem}.csv"])
         except (KeyError, TypeError, ValueError, StopIteration) as error:
-            damaged.append(ValueError(f"{name}: {stem} is no published record: {error!r}"))
+            damaged.append(f"{name}: {stem} is no published record: {error!r}")
         else:
             if preset in (None, found.preset):
                 experiments[_identity(found)] = found

@@ -9,8 +9,6 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from uuid import uuid4
 
-MARK = ".cliplab"  # a file of this name in a folder says that cliplab made the folder
-
 
 def write_atomic(path: Path, content: str | bytes) -> None:
     """Write a file so that readers see the old one or the new one, also after a crash.

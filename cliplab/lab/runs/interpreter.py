@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import platform
-import re
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from cliplab.lab.notebook.kernel import DEFAULT, kernelspec
+from cliplab.lab.notebook.kernel import DEFAULT, is_this_python, kernelspec
 from cliplab.lab.runs.versions import versions
 
 
@@ -28,7 +26,7 @@ def interpreter(kernel_name: str, modules: Iterable[str]) -> dict[str, Any]:
     if kernel_name == DEFAULT:
         return own
     program = str(kernelspec(kernel_name).argv[0])
-    if program == sys.executable or re.fullmatch(r"python(3(\.\d+)?)?", program):
+    if is_this_python(program):
         return {"kernel": kernel_name, **own}
     folders = sorted(Path(program).parent.parent.glob("lib/python3*/site-packages"))
     if len(folders) != 1 or not Path(program).name.startswith("python"):

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from commanding import status_of
 from waiting import LONG
-
-from cliplab.cli.main import main
 
 TALK = """
 import os, sys, time
@@ -33,13 +32,6 @@ def project(tmp_path, make_notebook, monkeypatch) -> Path:
     make_notebook(tmp_path / "notebooks" / "01.ipynb", TALK, parameters="lr: int = 0")
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def status_of(command: str) -> int:
-    try:
-        return main(command.split())
-    except SystemExit as refused:
-        return int(str(refused.code))
 
 
 def cells_of(path: Path) -> list:

@@ -6,9 +6,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from commanding import status_of
 from recording import put
 
-from cliplab.cli.main import main
 from cliplab.lab.report.diff import compare
 from cliplab.lab.report.sides import open_side
 from cliplab.lab.runs.csvrows import write_rows
@@ -29,13 +29,6 @@ def two(tmp_path, monkeypatch):
     """Folders old and new, the working directory."""
     monkeypatch.chdir(tmp_path)
     return tmp_path / "old", tmp_path / "new"
-
-
-def status_of(command: str) -> int:
-    try:
-        return main(command.split())
-    except SystemExit as stop:
-        return int(stop.code or 0)
 
 
 def test_the_same_recorded_in_parts_is_the_same(two):

@@ -7,9 +7,10 @@ import pytest
 from recording import LIGHT
 
 from cliplab.cli.main import main
+from cliplab.lab.notebook.presets import MARK
 from cliplab.lab.report.folder import claim_folder, is_ours
 from cliplab.lab.report.site import write_report
-from cliplab.lab.runs.files import MARK, leftovers, set_aside, write_atomic
+from cliplab.lab.runs.files import leftovers, set_aside, write_atomic
 
 OLDER = """<!doctype html>
 <html lang="en">

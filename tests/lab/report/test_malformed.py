@@ -11,10 +11,10 @@ from recording import LIGHT
 
 from cliplab.cli.main import main
 from cliplab.lab.claims.ledger import registered
+from cliplab.lab.notebook.presets import MARK
 from cliplab.lab.report.folder import check_folder
 from cliplab.lab.report.listing import as_text, describe
 from cliplab.lab.report.outcome import judge_and_report, last_records, preset_records, remember
-from cliplab.lab.runs.files import MARK
 from cliplab.lab.runs.keys import KIND, closure, digest
 from cliplab.lab.runs.record import RunRecord
 
