@@ -26,6 +26,7 @@ lab.models lab.games
 lab.notebook
 lab.runs
 lab.stats
+lab.study
 lab.claims
 lab.kernels
 lab.batch
