@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 from cliplab.lab.contrasts import contrasts
 
 if TYPE_CHECKING:
-    from cliplab.lab.claims.rule import judge
+    from cliplab.lab.claims.judge import judge
     from cliplab.lab.notebook.parameters import check_parameters
     from cliplab.lab.runs.tidy import record
     from cliplab.lab.training.ensemble import Ensemble
 
 __all__ = ["Ensemble", "check_parameters", "contrasts", "judge", "record"]
 
-_FILES = ("notebook.parameters", "runs.tidy", "claims.rule", "training.ensemble")
+_FILES = ("notebook.parameters", "runs.tidy", "claims.judge", "training.ensemble")
 
 
 def __getattr__(name: str) -> object:

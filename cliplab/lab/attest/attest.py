@@ -19,7 +19,7 @@ from cliplab.lab.attest.checkout import checked_out, git, own_key, uncommitted
 from cliplab.lab.attest.compare import columns, first_difference
 from cliplab.lab.attest.definitions import Change, gone_definitions, new_definitions
 from cliplab.lab.attest.rerun import rerun
-from cliplab.lab.claims.fingerprints import missing_arms
+from cliplab.lab.claims.judge import unanswered
 from cliplab.lab.claims.ledger import registered
 from cliplab.lab.notebook.parameters import read_parameters
 from cliplab.lab.notebook.presets import preset_params
@@ -150,8 +150,13 @@ class Attest:
         if difference := first_difference(first, now, without=dropped | missing):
             reasons.append(f"not the same: {difference}")
         reasons += [
-            f"the {PRESET} has no arm {arm!r}, which a claim names"
-            for arm in missing_arms(registered(notebook.parent), notebook.stem, now["rows"])
+            f"the {PRESET} does not answer: {why}"
+            for why in unanswered(
+                now["rows"],
+                notebook.stem,
+                registered(notebook.parent),
+                now["choices"].get("studies", {}),
+            )
         ]
         reasons += accepted.not_entered(new, entered) + accepted.not_entered(gone, entered_before)
         if reasons:

@@ -1,105 +1,93 @@
-"""The ledger of claims: what each one asserts, and how it will be measured."""
+"""The ledger: what is asked or said, of which kind, and how it is measured; claims.toml."""
 
 from __future__ import annotations
 
 import math
 import tomllib
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
-from cliplab.lab.claims.verdict import DECIDED
-
-__all__ = ["Claim", "load_ledger", "registered"]
+__all__ = ["Claim", "Ledger", "load_ledger", "registered"]
 
 LEDGER = "claims.toml"
-TESTS = {"paired": "statistical", "mcnemar": "statistical", "exact": "exact"}
-TEXTS = ("statement", "notebook", "metric", "source", "counter")
-STATISTICAL_ONLY = ("better", "margin", "margin_reason", "unit", "baseline", "control")
+MOST_SEEDS = 8  # of a demonstration
+
+# The keys of each kind, required and optional.
+_ASKED = "notebook question study first rival control margin unit margin_reason"
+_KEYS = {
+    "comparison": (f"{_ASKED} source literature counter", "failure_margin bet"),
+    "demonstration": (
+        "notebook statement metric better first rival unit chosen source literature",
+        "counter bet",
+    ),
+    "identity": ("notebook statement metric arms source", "counter"),
+    "withdrawn": ("notebook statement", ""),
+}
+KINDS = {kind: (needed.split(), more.split()) for kind, (needed, more) in _KEYS.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """One registered claim: a primary contrast in one notebook; the keys of claims.toml.
+    """One entry of the ledger; ``kind`` says which keys it has (KINDS).
 
-    `contrast` weighs the arms within each seed (two arms, or four for an interaction); a positive
-    effect always means "as the statement says". An exact claim is a boolean metric that must hold
-    in every row of these arms. `equivalent` is open only to a claim with a `baseline` that every
-    arm must beat in the mean, and a `control` contrast that must be detected.
+    *comparison*: two ways of a study, each at its own best, for a user's decision; the only kind
+    that gets a verdict. ``first`` is the way that the verdict speaks of. *demonstration*: two arms
+    at a setting that was chosen to show something. *identity*: a boolean column that is true in
+    every row of its arms. *withdrawn*: what was once claimed, until it is measured anew.
     """
 
     id: str
-    statement: str
-    notebook: str
     kind: str
-    test: str
-    metric: str
-    contrast: Mapping[str, float]
-    n: int
-    source: str
-    counter: str
-    expected: str
-    better: str | None = None
-    margin: float | None = None
-    margin_reason: str | None = None
-    unit: str | None = None
-    baseline: float | None = None
-    control: Mapping[str, float] | None = None
+    notebook: str
+    question: str = ""
+    statement: str = ""
+    study: str = ""
+    first: str = ""
+    rival: str = ""
+    control: str = ""
+    margin: float = math.nan
+    failure_margin: float = 0.10
+    unit: str = ""
+    margin_reason: str = ""
+    metric: str = ""
+    better: str = ""
+    arms: tuple[str, ...] = ()
+    chosen: str = ""
+    source: str = ""
+    literature: str = ""  # the source's own number and its place
+    counter: str = ""
+    bet: str = ""  # ours, where there is one
 
-    def __post_init__(self) -> None:
-        for key in TEXTS:
-            self._check(key, _is_text(getattr(self, key)), "a text")
-        self._check("test", self.test in [*TESTS], f"one of {', '.join(TESTS)}")
-        self._check("kind", self.kind == TESTS[self.test], f"{TESTS[self.test]!r} for this test")
-        self._check("n", type(self.n) is int and self.n >= 1, "a whole number, at least 1")
-        self._check("expected", self.expected in DECIDED, f"one of {', '.join(DECIDED)}")
-        if self.kind == "exact":
-            self._check("contrast", _is_weights(self.contrast), "arms with weights")
-            for key in STATISTICAL_ONLY:
-                self._check(key, getattr(self, key) is None, "no such key in an exact claim")
-            return
-        self._check("better", self.better in ("lower", "higher"), "'lower' or 'higher'")
-        self._check("margin", _is_number(self.margin) and self.margin > 0, "a number above 0")
-        self._check("margin_reason", _is_text(self.margin_reason), "a text")
-        self._check("unit", _is_text(self.unit), "a text")
-        self._check_contrast("contrast", self.contrast)
-        both = (self.control is None) == (self.baseline is None)
-        self._check("control", both, "baseline and control together or neither")
-        if self.control is not None:
-            self._check("baseline", _is_number(self.baseline), "a number")
-            self._check_contrast("control", self.control)
-        closed = self.expected == "equivalent" and self.control is None
-        self._check("expected", not closed, "a baseline and a control where this is expected")
+    @property
+    def text(self) -> str:
+        """What is asked or said."""
+        return self.question or self.statement
 
-    def _check_contrast(self, key: str, weights: Any) -> None:
-        if self.test == "mcnemar":
-            ok = _is_weights(weights) and sorted(weights.values()) == [-1, 1]
-            self._check(key, ok, "two arms with weights 1 and -1")
-        else:
-            ok = _is_weights(weights) and math.fsum(weights.values()) == 0
-            self._check(key, ok, "arms with weights that add up to 0")
-
-    def _check(self, key: str, ok: bool, expected: str) -> None:
-        if not ok:
-            raise ValueError(
-                f"claim {self.id}: {key} = {getattr(self, key)!r}, expected {expected}"
-            )
+    def registered(self) -> dict[str, Any]:
+        """All that is said of it, as a registration holds it."""
+        required, optional = KINDS[self.kind]
+        return {"kind": self.kind} | {key: getattr(self, key) for key in (*required, *optional)}
 
 
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and bool(value.strip())
+@dataclass(frozen=True)
+class Ledger:
+    """All claims by id, and how many comparisons the family of Holm's correction has."""
+
+    claims: Mapping[str, Claim] = field(default_factory=dict)
+    family: int = 1
+
+    def of_kind(self, kind: str) -> list[Claim]:
+        """The claims of one kind, in their order."""
+        return [claim for claim in self.claims.values() if claim.kind == kind]
+
+    def of_notebook(self, notebook: str) -> list[Claim]:
+        """The claims of one notebook, in their order."""
+        return [claim for claim in self.claims.values() if claim.notebook == notebook]
 
 
-def _is_number(value: Any) -> TypeGuard[float]:
-    return isinstance(value, (int, float)) and type(value) is not bool and abs(value) < 1e300
-
-
-def _is_weights(value: Any) -> bool:
-    return isinstance(value, Mapping) and bool(value) and all(map(_is_number, value.values()))
-
-
-def load_ledger(folder: Path = Path()) -> dict[str, Claim]:
+def load_ledger(folder: Path = Path()) -> Ledger:
     """The claims of the claims.toml in a folder or in its notebooks/; ``ValueError`` without one.
 
     The default suits a running notebook (its folder is the current one) and a project's root.
@@ -112,27 +100,62 @@ def load_ledger(folder: Path = Path()) -> dict[str, Claim]:
     )
 
 
-def registered(notebooks: Path) -> dict[str, Claim]:
-    """The claims registered beside notebooks, by their id; none without a claims.toml there.
+def registered(notebooks: Path) -> Ledger:
+    """The claims registered beside notebooks; none without a claims.toml there.
 
     A missing, unknown or ill-valued key is a ValueError that names the claim and the key.
     """
     path = notebooks / LEDGER
     if not path.exists():
-        return {}
-    known = {field.name: field.default is MISSING for field in fields(Claim) if field.name != "id"}
+        return Ledger()
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path}: {error}") from None
-    ledger = {}
-    for claim_id, table in tables.items():
-        if not isinstance(table, dict):
-            raise ValueError(f"claim {claim_id} = {table!r}, expected a table")
-        for key in table.keys() - known.keys():
-            raise ValueError(f"claim {claim_id}: unknown key {key!r}")
-        for key, required in known.items():
-            if required and key not in table:
-                raise ValueError(f"claim {claim_id}: key {key!r} is missing")
-        ledger[claim_id] = Claim(id=claim_id, **table)
-    return ledger
+    family = tables.pop("family", None)
+    claims = {claim_id: _claim(claim_id, table) for claim_id, table in tables.items()}
+    compared = sum(claim.kind == "comparison" for claim in claims.values())
+    if family is None:
+        family = max(compared, 1)
+    if type(family) is not int or family < max(compared, 1):
+        raise ValueError(f"{path}: family = {family!r}, expected a whole number >= {compared}")
+    return Ledger(claims, family)
+
+
+def _claim(claim_id: str, table: object) -> Claim:
+    if not isinstance(table, dict):
+        raise ValueError(f"claim {claim_id} = {table!r:.60}, expected a table")
+    kind = table.get("kind")
+    if kind not in KINDS:
+        raise ValueError(
+            f"claim {claim_id}: kind = {kind!r:.60}, expected one of {', '.join(KINDS)}"
+        )
+    required, optional = KINDS[kind]
+    for key in required:
+        if key not in table:
+            raise ValueError(f"claim {claim_id}: {key} is missing")
+    for key, value in table.items():
+        if key not in (*required, *optional, "kind"):
+            raise ValueError(f"claim {claim_id}: a {kind} has no key {key!r}")
+        if expected := _wrong(key, value):
+            raise ValueError(f"claim {claim_id}: {key} = {value!r:.60}, expected {expected}")
+    arms = {"arms": tuple(table["arms"])} if "arms" in table else {}
+    if kind in ("comparison", "demonstration") and table["first"] == table["rival"]:
+        raise ValueError(
+            f"claim {claim_id}: rival = {table['rival']!r}, expected another than first"
+        )
+    return Claim(id=claim_id, **(table | arms))
+
+
+def _wrong(key: str, value: Any) -> str:
+    """What was expected instead of a value; nothing if it will do."""
+    if key == "better":
+        return "" if value in ("lower", "higher") else "'lower' or 'higher'"
+    if key in ("margin", "failure_margin"):
+        number = isinstance(value, int | float) and type(value) is not bool
+        fine = number and 0 < value < (1 if key == "failure_margin" else 1e300)
+        return "" if fine else "a number above 0"
+    if key == "arms":
+        fine = isinstance(value, list) and value and all(isinstance(a, str) and a for a in value)
+        return "" if fine else "a list of arms"
+    return "" if isinstance(value, str) and value.strip() else "a text"

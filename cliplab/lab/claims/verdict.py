@@ -3,61 +3,85 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
+
+from cliplab.lab.stats import Estimate
 
 __all__ = ["Outcome", "Verdict"]
 
 
 class Outcome(StrEnum):
-    """What may come out of a claim, the decided first."""
+    """What may come out of a claim: of a comparison for its first way, then of the other kinds."""
 
-    SUPPORTED = "supported"
-    EQUIVALENT = "equivalent"
-    REFUTED = "refuted"
-    INCONCLUSIVE = "inconclusive"
+    HELPS = "helps"
+    NO_MATTER = "no matter"
+    HARMS = "harms"
+    UNCLEAR = "unclear"
+    HOLDS = "holds"  # an identity, in every row
+    FAILS = "fails"  # an identity, in some row
+    SHOWN = "shown"  # a demonstration: an interval, and no verdict
     NO_VERDICT = "no verdict"  # measured, but in a setting that the claim does not speak of
     NOT_RUN = "not run"
+    WITHDRAWN = "withdrawn"
 
 
-DECIDED = (Outcome.SUPPORTED, Outcome.EQUIVALENT, Outcome.REFUTED)
+DECIDED = (Outcome.HELPS, Outcome.NO_MATTER, Outcome.HARMS)
 COLOURS = dict(zip(DECIDED, ("#0072B2", "#009E73", "#D55E00"), strict=True))
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the rows say about one claim; None where a field does not apply."""
+    """What the rows say about one claim; None where a field does not apply.
+
+    Effects are signed so that positive speaks for the first-named way: ``loss`` is the rival's loss
+    given success minus the first's (of a demonstration, what its metric differs by), ``failures``
+    the rival's share of failed runs minus the first's. ``control``: the handicapped rival's loss
+    minus the first's. ``usable``: the first's usable range minus the rival's, in decades of the
+    learning rate or, without one, in shares of all configurations.
+    """
 
     id: str
+    kind: str
     statement: str
     notebook: str
-    kind: str
     outcome: Outcome
     reason: str = ""  # of an outcome that could have been another, in a word or two
-    effect: float | None = None
-    low: float | None = None
-    high: float | None = None
-    n: int | None = None
-    p: float | None = None
+    first: str = ""
+    rival: str = ""
+    loss: Estimate | None = None
+    failures: Estimate | None = None
+    control: Estimate | None = None
+    usable: Estimate | None = None
+    levels: Mapping[str, Any] | None = None  # each way's own loss, failures, usable range
     p_holm: float | None = None
     margin: float | None = None
-    unit: str | None = None
+    failure_margin: float | None = None
+    unit: str = ""
+    usable_unit: str = ""
+    small: bool = False  # of a study that decides nothing
     note: str = ""
 
     @property
     def verdict(self) -> str:
-        """The outcome with its reason, in words: ``inconclusive (n=4)``."""
-        return f"{self.outcome} ({self.reason})" if self.reason else str(self.outcome)
+        """The outcome with its reason, in words: ``unclear (loss wide)``, ``helps (small)``."""
+        said = ", ".join(filter(None, [self.reason, "small" if self.small else ""]))
+        return f"{self.outcome} ({said})" if said else str(self.outcome)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields published in claims.json."""
         what = ("id", "statement", "notebook", "kind", "verdict", "outcome", "reason", "note")
-        measured = ("effect", "low", "high", "n", "p")
-        return {key: getattr(self, key) for key in (*what, *measured)}
+        more = ("first", "rival", "margin", "failure_margin", "unit", "p_holm")
+        estimands = ("loss", "failures", "control", "usable")
+        return {
+            **{key: getattr(self, key) for key in (*what, *more)},
+            **{key: _numbers(getattr(self, key)) for key in estimands},
+        }
 
     def __str__(self) -> str:
-        measured = self._measured()
+        measured = self.measured()
         return f"{self.id} {self.verdict}: {self.statement}" + (
             f" [{measured}]" if measured else ""
         )
@@ -68,18 +92,29 @@ class Verdict:
             f'<div style="border-left:4px solid {colour};padding:.2em .8em;line-height:1.5">'
             f"<b>{html.escape(self.id)} · {html.escape(self.verdict)}</b><br>"
             f"{html.escape(self.statement)}<br>"
-            f'<span style="opacity:.75">{html.escape(self._measured())}</span></div>'
+            f'<span style="opacity:.75">{html.escape(self.measured())}</span></div>'
         )
 
-    def _measured(self) -> str:
+    def measured(self) -> str:
+        """The numbers in one line."""
         parts = []
-        if self.effect is not None:
-            parts.append(f"effect {self.effect:+.3g} {self.unit}, margin {self.margin:g}")
-        if self.low is not None and self.high is not None:
-            parts.append(f"90 % interval {self.low:+.3g} to {self.high:+.3g}")
-        if self.n is not None:
-            parts.append(f"n = {self.n}")
-        if self.p is not None:
-            holm_p = "before Holm" if self.p_holm is None else f"Holm {self.p_holm:.2g}"
-            parts.append(f"p = {self.p:.2g} ({holm_p})")
+        if self.loss is not None:
+            name = "loss" if self.kind == "comparison" else "difference"
+            parts.append(f"{name} {_told(self.loss, self.margin)} {self.unit}".rstrip())
+        if self.failures is not None:
+            parts.append(f"failures {_told(self.failures, self.failure_margin)}")
+        if self.usable is not None:
+            parts.append(f"usable range {_told(self.usable, None)} {self.usable_unit}".rstrip())
+        if self.p_holm is not None:
+            parts.append(f"Holm p = {self.p_holm:.2g}")
         return "; ".join([*parts, self.note] if self.note else parts)
+
+
+def _told(estimate: Estimate, margin: float | None) -> str:
+    text = f"{estimate.effect:+.3g} [{estimate.low:+.3g}, {estimate.high:+.3g}]"
+    return text if margin is None else f"{text} (margin {margin:g})"
+
+
+def _numbers(estimate: Estimate | None) -> dict[str, Any]:
+    names = ("effect", "low", "high", "p", "n")
+    return {name: None if estimate is None else getattr(estimate, name) for name in names}

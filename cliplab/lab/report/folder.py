@@ -10,7 +10,7 @@ from typing import Any
 from cliplab.lab.notebook.presets import MARK
 from cliplab.lab.runs.files import check_writable, is_leftover
 
-INDEX, CLAIMS, CALIBRATION, PAGES = "index.html", "claims.json", "calibration.json", "pages"
+INDEX, CLAIMS, PAGES = "index.html", "claims.json", "pages"
 HEAD_BYTES = 1000  # of a page, in which its <meta> lines stand
 POLICY = b"\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\""
 
@@ -38,7 +38,7 @@ def check_folder(reports: Path) -> None:
                 f"--reports {reports} holds {foreign.relative_to(reports)}, which cliplab did not "
                 "write: choose a folder of its own"
             )
-    for name in (INDEX, CLAIMS, CALIBRATION):
+    for name in (INDEX, CLAIMS):
         check_ours(reports / name)
 
 
@@ -57,7 +57,7 @@ def is_ours(path: Path) -> bool:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return False
-    return {CLAIMS: _is_claims, CALIBRATION: _is_calibration}[path.name](content)
+    return _is_claims(content)
 
 
 def _is_marked(reports: Path) -> bool:
@@ -80,7 +80,7 @@ def _is_part(path: Path) -> bool:
         return _is_marked(path.parent)
     if is_leftover(path):
         return True
-    return (path.suffix == ".html" or path.name in (CLAIMS, CALIBRATION)) and is_ours(path)
+    return (path.suffix == ".html" or path.name == CLAIMS) and is_ours(path)
 
 
 def _is_page(head: bytes, name: str) -> bool:
@@ -94,7 +94,3 @@ def _is_claims(content: Any) -> bool:
         isinstance(claim, dict) and {"id", "statement", "verdict"} <= claim.keys()
         for claim in content
     )
-
-
-def _is_calibration(content: Any) -> bool:
-    return isinstance(content, dict) and content.keys() == {"key", "lines"}

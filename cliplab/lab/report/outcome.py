@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
@@ -13,8 +13,8 @@ from pathlib import Path
 
 from cliplab.lab.batch.oneline import one_line
 from cliplab.lab.batch.spec import Failure
-from cliplab.lab.claims.ledger import Claim, registered
-from cliplab.lab.claims.rule import judge_all
+from cliplab.lab.claims.judge import judge_all
+from cliplab.lab.claims.ledger import Ledger, registered
 from cliplab.lab.claims.verdict import Outcome, Verdict
 from cliplab.lab.notebook.presets import (
     SEEDS,
@@ -83,15 +83,16 @@ def judge_and_report(
 
 
 def judge_records(
-    records: Sequence[RunRecord], notebooks: Path, ledger: Mapping[str, Claim]
+    records: Sequence[RunRecord], notebooks: Path, ledger: Ledger
 ) -> tuple[list[Verdict], list[str]]:
     """Verdicts of the rows at their preset's parameters: the claims speak of no other setting.
 
     They speak of notebooks of the collection, at presets that these have; what is wrong with those
     that cannot be read is the second result.
     """
-    rows, changed = {}, {}
-    judged, bad = _registered(records, notebooks, {claim.notebook for claim in ledger.values()})
+    rows, changed, studies = {}, {}, {}
+    claimed = {claim.notebook for claim in ledger.claims.values()}
+    judged, bad = _registered(records, notebooks, claimed)
     for name in dict.fromkeys(record.notebook for record in judged):
         own = [record for record in judged if record.notebook == name]
         _refuse_overlap(own)
@@ -102,11 +103,12 @@ def judge_records(
         if names and not at_preset:
             changed[name] = f"{', '.join(names)} changed"
         rows[name] = union_rows(at_preset or (own if len(settings) == 1 else []))
+        studies[name] = own[0].choices.get("studies", {})
     verdicts = [
         replace(v, outcome=Outcome.NO_VERDICT, reason=why)
         if (why := changed.get(v.notebook))
         else v
-        for v in judge_all(rows, records[0].preset, ledger)
+        for v in judge_all(rows, records[0].preset, ledger, studies)
     ]
     return verdicts, bad
 
@@ -153,13 +155,13 @@ def _refuse_overlap(records: Sequence[RunRecord]) -> None:
 
 def verdict_table(verdicts: Sequence[Verdict]) -> str:
     """One line a claim."""
-    head = ("claim", "verdict", "effect [90 % interval]", "n", "p (Holm)", "statement")
+    head = ("claim", "verdict", "loss [90 % interval]", "failures", "Holm p", "statement")
     rows = [
         (
             v.id,
             v.verdict,
-            tables.effect(v),
-            tables.number(v.n),
+            tables.effect(v.loss, v.unit),
+            tables.effect(v.failures),
             tables.p_value(v.p_holm),
             v.statement,
         )

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cliplab.lab.claims.calibration import kept_lines
-from cliplab.lab.claims.ledger import Claim
+from cliplab.lab.claims.ledger import Ledger
 from cliplab.lab.claims.verdict import Outcome, Verdict
 from cliplab.lab.notebook.cells import read_notebook, title_and_question
 from cliplab.lab.report import grid, tables
-from cliplab.lab.report.folder import CALIBRATION, INDEX, PAGES, claim_folder
+from cliplab.lab.report.folder import INDEX, PAGES, claim_folder
 from cliplab.lab.report.runpages import RunPages
 from cliplab.lab.report.tables import is_number
 from cliplab.lab.runs.files import write_atomic
@@ -28,13 +27,12 @@ if TYPE_CHECKING:
 
 # Columns that every trained model has: they say how it went, not what was measured.
 TELEMETRY = ("seed", "lr", "threshold", "diverged", "norm_median", "clip_fraction", "excess")
-_WITHOUT_VERDICT = (Outcome.NO_VERDICT, Outcome.NOT_RUN)
 
 
 def write_report(
     records: Sequence[RunRecord],
     verdicts: Sequence[Verdict],
-    ledger: Mapping[str, Claim],
+    ledger: Ledger,
     out_dir: Path,
     failures: Iterable[Failure] = (),
 ) -> tuple[Path, list[str]]:
@@ -60,7 +58,6 @@ def write_report(
         verdicts=verdicts,
         tally=_tally(verdicts),
         forest=_forest(verdicts),
-        calibration=_calibration(verdicts, ledger, out_dir),
         notebooks=notebooks,
         noise=[row for notebook in notebooks for row in notebook["noise"]],
         first_page={n["name"]: n["pages"][0]["href"] for n in notebooks},
@@ -106,7 +103,7 @@ def _by_notebook(records: Sequence[RunRecord]) -> Iterator[list[RunRecord]]:
 
 
 def _notebook(
-    records: list[RunRecord], ledger: Mapping[str, Claim], pages: RunPages
+    records: list[RunRecord], ledger: Ledger, pages: RunPages
 ) -> dict[str, Any]:
     """What the index says about one notebook and preset; writes the pages of its runs."""
     name = records[0].notebook
@@ -121,7 +118,7 @@ def _notebook(
         "title": title or name,
         "question": question or name,
         "metric": metric,
-        "models": [] if grid.has_settings(records) else tables.across_models(rows, metric),
+        "models": [] if grid.has_settings(records) else tables.across_models(_shown(rows), metric),
         "noise": [
             row | {"notebook": name, "margin": margin} for row in tables.noise_floor(rows, metric)
         ],
@@ -146,16 +143,18 @@ def _title(records: Sequence[RunRecord]) -> tuple[str, str]:
 
 
 def _metric_and_margin(
-    notebook: str, rows: list[dict[str, Any]], ledger: Mapping[str, Claim]
+    notebook: str, rows: list[dict[str, Any]], ledger: Ledger
 ) -> tuple[str | None, float | None]:
-    """The metric (and margin) of the first claim the notebook owns that its rows can show."""
+    """The metric (and margin) of a study, or of the first claim that the rows can show."""
     columns: dict[str, list[Any]] = defaultdict(list)
     for row in rows:
         for column, value in row.items():
             columns[column].append(value)
-    for claim in ledger.values():
-        if claim.notebook == notebook and claim.metric in columns:
-            return claim.metric, claim.margin
+    own = ledger.of_notebook(notebook)
+    if "study" in columns and (margins := [c.margin for c in own if c.kind == "comparison"]):
+        return "test_loss", margins[0]
+    if metric := next((c.metric for c in own if c.metric in columns), None):
+        return metric, None
     numbers = [c for c in columns if c not in TELEMETRY and all(map(is_number, columns[c]))]
     return next((m for m in ("val_loss", "error", "solved", *numbers) if m in columns), None), None
 
@@ -175,12 +174,13 @@ def _run(record: RunRecord, varied: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _calibration(
-    verdicts: Sequence[Verdict], ledger: Mapping[str, Claim], out_dir: Path
-) -> list[str]:
-    """What is known of the verdict rule, where it gave a verdict."""
-    given = [v for v in verdicts if v.outcome not in _WITHOUT_VERDICT]
-    return kept_lines(out_dir / CALIBRATION, len(ledger)) if given else []
+def _shown(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows as tables show them: of a study its finalists, all of a way together."""
+    return [
+        row | {"arm": f"{row['study']}: {row['way']}, finalists"} if row.get("study") else row
+        for row in rows
+        if row.get("stage") in (None, "finalists")
+    ]
 
 
 def _tally(verdicts: Sequence[Verdict]) -> dict[Outcome, int]:
@@ -192,9 +192,9 @@ def _tally(verdicts: Sequence[Verdict]) -> dict[Outcome, int]:
 def _forest(verdicts: Sequence[Verdict]) -> dict[str, Any]:
     """Coordinates of the forest plot: effects over their margins, at most 6 margins either way."""
     shown = [
-        (v, v.low / v.margin, v.effect / v.margin, v.high / v.margin)
+        (v, v.loss.low / v.margin, v.loss.effect / v.margin, v.loss.high / v.margin)
         for v in verdicts
-        if v.margin and v.effect is not None and v.low is not None and v.high is not None
+        if v.margin and v.loss is not None
     ]
     widest = max((max(-low, high) for _, low, _, high in shown), default=2.0)
     limit = ceil(min(6.0, max(2.0, widest)))
@@ -215,7 +215,7 @@ def _forest(verdicts: Sequence[Verdict]) -> dict[str, Any]:
             "cut_high": high > limit,
             "outcome": v.outcome,
             "verdict": v.verdict,
-            "effect": tables.effect(v),
+            "effect": tables.effect(v.loss, v.unit),
         }
         for i, (v, low, effect, high) in enumerate(shown)
     ]

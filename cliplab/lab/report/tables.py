@@ -9,7 +9,7 @@ from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cliplab.lab.claims.verdict import Verdict
+    from cliplab.lab.stats.paired import Estimate
 
 Row = dict[str, Any]
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -71,10 +71,11 @@ def interval(estimate: float | None, low: float | None, high: float | None) -> s
     return f"{number(estimate)} [{number(low)}, {number(high)}]"
 
 
-def effect(verdict: Verdict) -> str:
-    """A verdict's estimate with its interval and unit."""
-    estimate = interval(verdict.effect, verdict.low, verdict.high)
-    return f"{estimate} {verdict.unit}" if verdict.unit and verdict.effect is not None else estimate
+def effect(estimate: Estimate | None, unit: str = "") -> str:
+    """An estimate with its interval and unit; a dash for none."""
+    if estimate is None:
+        return "–"
+    return f"{interval(estimate.effect, estimate.low, estimate.high)} {unit}".rstrip()
 
 
 def duration(seconds: float) -> str:

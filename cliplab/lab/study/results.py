@@ -33,7 +33,12 @@ class WayRuns:
     screened_loss: Floats  # [K, S] test
     fresh_score: Floats  # [m, n]; empty before that stage
     fresh_loss: Floats  # [m, n]
-    failed: NDArray[np.bool_]  # [picks, R / 3]; empty before that stage
+    pick_loss: Floats  # [picks, R / 3] test; empty before that stage
+
+    @property
+    def failed(self) -> NDArray[np.bool_]:
+        """Which runs of the picks failed: ``[picks, R / 3]``."""
+        return np.isnan(self.pick_loss)
 
     def ranked(self) -> list[int]:
         """The m best configurations by mean validation over the screening seeds, best first."""
@@ -68,13 +73,13 @@ def way_runs(
         if row.get("study") == study and row.get("way") == (of or way):
             stages[row["stage"]][row["configuration"]].append(row)
     screened = [stages["screening"][i] for i in range(size.configurations)]
-    score, loss, _ = _columns(screened, size.screening, prefix, f"{study}: {way}, screening")
+    score, loss = _columns(screened, size.screening, prefix, f"{study}: {way}, screening")
     none = np.empty((0, 0))
-    found = WayRuns(size, score, loss, none, none, np.empty((0, 0), dtype=bool))
+    found = WayRuns(size, score, loss, none, none, none)
     if not stages["finalists"]:
         return found
     finalists = [stages["finalists"][i] for i in found.ranked()]
-    score, loss, _ = _columns(finalists, size.fresh, prefix, f"{study}: {way}, finalists")
+    score, loss = _columns(finalists, size.fresh, prefix, f"{study}: {way}, finalists")
     found = replace(found, fresh_score=score, fresh_loss=loss)
     if of or not stages["failures"]:
         return found
@@ -82,14 +87,12 @@ def way_runs(
     each = len(picks[0])
     if each not in [r // size.picks for r in size.runs]:
         raise ValueError(f"{study}: {way}: {each} runs of a pick, expected those of {size.runs}")
-    _, _, failed = _columns(picks, each, prefix, f"{study}: {way}, failures")
-    return replace(found, failed=failed)
+    _, loss = _columns(picks, each, prefix, f"{study}: {way}, failures")
+    return replace(found, pick_loss=loss)
 
 
-def _columns(
-    groups: list[list[Row]], n: int, prefix: str, what: str
-) -> tuple[Floats, Floats, NDArray[np.bool_]]:
-    """Scores, losses (NaN where failed) and failures, a line each configuration, by seed."""
+def _columns(groups: list[list[Row]], n: int, prefix: str, what: str) -> tuple[Floats, Floats]:
+    """Scores and losses (NaN where failed), a line each configuration, by seed."""
     if wrong := {len(group) for group in groups} - {n}:
         raise ValueError(f"{what}: {sorted(wrong)[0]} runs of a configuration, expected {n}")
     lines = [sorted(group, key=lambda row: row["seed"]) for group in groups]
@@ -98,4 +101,4 @@ def _columns(
     failed = np.array([[bool(row[f"{prefix}failed"]) for row in line] for line in lines])
     score = np.array([[float(row[f"{prefix}score"]) for row in line] for line in lines])
     loss = np.array([[float(row[f"{prefix}test_loss"]) for row in line] for line in lines])
-    return score, np.where(failed, np.nan, loss), failed
+    return score, np.where(failed, np.nan, loss)

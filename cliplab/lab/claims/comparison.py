@@ -1,0 +1,201 @@
+"""What a study says about two of its ways: loss, failures, control, edges, usable range."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cliplab.lab.stats.best_of import Ranked, loss_difference, usable_range
+from cliplab.lab.stats.paired import Estimate
+from cliplab.lab.stats.shares import boschloo, difference_interval
+from cliplab.lab.study.results import WayRuns
+from cliplab.lab.study.space import Space
+
+__all__ = ["Measured", "measure"]
+
+Floats = NDArray[np.float64]
+OUTER, FIFTH = 0.1, 0.2  # of a coordinate: where a pick, and where most of the best, lie at an edge
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Both primaries of a comparison, and what may withhold its verdict.
+
+    Effects are signed so that positive speaks for the first way. ``loss`` is None where a way
+    hardly ever succeeds. ``left_out``: the difference of failure shares without the worse way's
+    most failing pick and the better way's least failing one.
+    """
+
+    loss: Estimate | None
+    failures: Estimate
+    left_out: float
+    control: Estimate | None = None
+    edges: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    usable: Estimate | None = None
+    levels: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def p(self) -> float:
+        """Of the comparison: twice the smaller p of its two primaries."""
+        of_loss = 1.0 if self.loss is None else self.loss.p
+        return min(1.0, 2 * min(of_loss, self.failures.p))
+
+
+def measure(
+    first: WayRuns,
+    rival: WayRuns,
+    names: tuple[str, str],
+    margin: float,
+    *,
+    handicapped: WayRuns | None = None,
+    space: Space | None = None,
+    tuned: Mapping[str, list[str]] | None = None,
+    draws: list[dict[str, Any]] | None = None,
+) -> Measured:
+    """Compare two ways of a study; ``handicapped`` is the control's rival.
+
+    ``draws`` are the configurations (with ``space``, and what each way ``tuned``): without them
+    there is no look at edges, and the usable range is a share.
+    """
+    size = first.size
+    loss = loss_difference(_ranked(first), _ranked(rival), size.configurations, size.best_of)
+    failures, left_out, counts = _failures(first, rival)
+    control = None
+    if handicapped is not None:
+        control = loss_difference(
+            _ranked(first), _ranked(handicapped), size.configurations, size.best_of
+        )
+    usable, shares = _usable(first, rival, margin, _decades(space))
+    ways = dict(zip(names, (first, rival), strict=True))
+    edges: list[str] = []
+    if space and draws and tuned and size.decides:
+        for name, way in ways.items():
+            edges += [f"{name}: {edge}" for edge in _edges(way, space, tuned[name], draws)]
+    notes = _better_pick(rival, margin)
+    return Measured(
+        loss,
+        failures,
+        left_out,
+        control,
+        tuple(edges),
+        tuple(f"{names[1]}: {note}" for note in notes),
+        usable,
+        {
+            "loss": [_level(way) for way in ways.values()],
+            "sd": _spread(first, rival),
+            "failures": counts,
+            "usable": shares,
+            "decades": _decades(space),
+        },
+    )
+
+
+def _ranked(way: WayRuns) -> Ranked:
+    return Ranked(tuple(way.ranked()), way.fresh_loss)
+
+
+def _level(way: WayRuns) -> float | None:
+    level = _ranked(way).loss(way.size.configurations, way.size.best_of)
+    return level if math.isfinite(level) else None
+
+
+def _spread(first: WayRuns, rival: WayRuns) -> float | None:
+    """Run-to-run standard deviation of the finalists' successful runs, of both ways."""
+    lines = [line[~np.isnan(line)] for way in (first, rival) for line in way.fresh_loss]
+    lines = [line for line in lines if len(line) > 1]
+    return float(np.sqrt(np.mean([line.var(ddof=1) for line in lines]))) if lines else None
+
+
+def _failures(
+    first: WayRuns, rival: WayRuns
+) -> tuple[Estimate, float, list[tuple[int, int, list[int]]]]:
+    """Failure shares over the picks: their difference, that with one pick left out, the counts.
+
+    Two ways that did not fail in the first runs were not extended for each other: then p is 1.
+    """
+    failed = [_pick_failures(way) for way in (first, rival)]
+    start = first.size.runs[0] // first.size.picks
+    if start and not any(f[:, :start].any() for f in failed):
+        failed = [f[:, :start] for f in failed]
+    (x, n), (y, m) = ((int(f.sum()), f.size) for f in failed)
+    low, high = difference_interval(y, m, x, n)
+    stopped = failed[0].shape[1] <= start or not first.size.runs[1]
+    p = 1.0 if stopped else boschloo(y, m, x, n)
+    shares = [f.mean(1) for f in failed]
+    worse, better = (shares[0], shares[1]) if x / n > y / m else (shares[1], shares[0])
+    left = float(np.sort(worse)[:-1].mean() - np.sort(better)[1:].mean())
+    counts = [(int(f.sum()), f.size, f.sum(1).tolist()) for f in failed]
+    effect = y / m - x / n
+    return Estimate(effect, low, high, p, n + m), (left if effect >= 0 else -left), counts
+
+
+def _pick_failures(way: WayRuns) -> NDArray[np.bool_]:
+    """Failures of the picks, ``[picks, runs]``, of their fresh runs where no stage counts them."""
+    return way.failed if way.failed.size else np.isnan(way.fresh_loss[way.places()])
+
+
+def _decades(space: Space | None) -> float | None:
+    rate = space.coordinates.get("lr") if space else None
+    return rate.decades if rate else None
+
+
+def _usable(
+    first: WayRuns, rival: WayRuns, margin: float, decades: float | None
+) -> tuple[Estimate | None, list[float]]:
+    """Shares of the screening runs that succeed within 2 margins of the better way's loss."""
+    levels = [level for way in (first, rival) if (level := _level(way)) is not None]
+    if not levels:
+        return None, []
+    line = min(levels) + 2 * margin
+    shares = [(way.screened_loss <= line).mean(1) for way in (first, rival)]  # NaN is not
+    estimate = usable_range(*shares)
+    scale = decades or 1.0
+    effect, low, high = (scale * v for v in (estimate.effect, estimate.low, estimate.high))
+    scaled = Estimate(effect, low, high, estimate.p, estimate.n)
+    return scaled, [scale * float(share.mean()) for share in shares]
+
+
+def _edges(way: WayRuns, space: Space, tuned: list[str], draws: list[dict[str, Any]]) -> list[str]:
+    """Coordinates at whose closed end the top pick lies, and most of the best screened ones too."""
+    best = np.argsort(way.screened_score.mean(1), kind="stable")[: len(draws) // 6]
+    found = []
+    for name in tuned:
+        coordinate = space.coordinates[name]
+        places = np.array([coordinate.place(draw[name]) for draw in draws])
+        top = places[way.picks()[0]]
+        for end, closed, far in (
+            ("low", not coordinate.open_low, places),
+            ("high", not coordinate.open_high, 1 - places),
+        ):
+            at_top = top if end == "low" else 1 - top
+            if closed and at_top < OUTER and int((far[best] < FIFTH).sum()) >= 0.6 * len(best):
+                found.append(f"{name} at its {end} end")
+    return found
+
+
+def _better_pick(way: WayRuns, margin: float) -> list[str]:
+    """A note where another pick is better than the best chosen by more than a margin."""
+    from scipy.stats import ttest_ind
+
+    start = way.size.runs[0] // way.size.picks
+    if not start or not way.pick_loss.size:
+        return []
+    lines = [line[:start] for line in way.pick_loss]
+    top, found = lines[0][~np.isnan(lines[0])], []
+    for place, line in enumerate(lines[1:], 2):
+        other = line[~np.isnan(line)]
+        if len(other) < max(len(top), 2) or len(top) < 2 or top.mean() - other.mean() <= margin:
+            continue
+        if max(top.std(), other.std()) == 0:
+            p = 0.0
+        else:
+            p = ttest_ind(top - margin, other, equal_var=False, alternative="greater").pvalue
+        if p < 0.0125:
+            found.append(f"pick {place} is better than the first by more than a margin")
+    return found
