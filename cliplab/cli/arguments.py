@@ -93,6 +93,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     what.add_argument("--split-seeds", type=positive_int, metavar="K", help="at most K a run")
     what.add_argument("--shard", type=_shard, metavar="I/N", help="part I of N, say of a job array")
+    what.add_argument(
+        "--replicate", action="store_true", help="a registered study on other draws and seeds"
+    )
     what.add_argument("--force", action="store_true", help="also those that are done")
     what.add_argument("--dry-run", action="store_true", help="list them with keys, run nothing")
 

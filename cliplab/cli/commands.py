@@ -88,6 +88,48 @@ def notebooks(options: argparse.Namespace) -> int:
     return 0
 
 
+def register(options: argparse.Namespace) -> int:
+    """``cliplab register``: fix comparisons, their seeds and their chances before they are run."""
+    from cliplab.lab.claims.registering import PILOT, register
+    from cliplab.lab.notebook.presets import find_notebooks, notebook_name
+    from cliplab.lab.report.results import load_all
+
+    for path in find_notebooks(options.notebook, options.notebooks):
+        folder = options.results / notebook_name(path, options.notebooks) / PILOT
+        pilots, bad = load_all(sorted(folder.glob("*/record.json")))
+        pilots.sort(key=lambda pilot: str(pilot.provenance.get("finished", "")))
+        written = register(path, pilots)
+        content = json.loads(written.read_text(encoding="utf-8"))
+        print(f"{written}: first seed {content['first_seed']}; commit it before the verdict run")
+        for name, chances in content["power"].items():
+            print(
+                f"  {name}: " + ", ".join(f"{what} {value:.2f}" for what, value in chances.items())
+            )
+        _tell(bad, FAILED)
+    return 0
+
+
+def calibrate(options: argparse.Namespace) -> int:
+    """``cliplab calibrate``: the verdict rule on surfaces whose truth is known."""
+    from cliplab.lab.claims.calibration import table
+    from cliplab.lab.claims.registering import PILOT, planned
+    from cliplab.lab.notebook.presets import find_notebooks, notebook_name
+    from cliplab.lab.report.results import load_all
+
+    if not options.notebook:
+        print(table(options.studies))
+        return 0
+    for path in find_notebooks(options.notebook, options.notebooks):
+        folder = options.results / notebook_name(path, options.notebooks) / PILOT
+        pilots, _ = load_all(sorted(folder.glob("*/record.json")))
+        if not pilots:
+            raise ValueError(f"{path.stem}: no pilot in {folder}: `cliplab run --preset {PILOT}`")
+        pilot = max(pilots, key=lambda one: str(one.provenance.get("finished", "")))
+        for name, found in planned(path, pilot, options.studies).items():
+            print(f"{name}: {found}")
+    return 0
+
+
 def _tell(errors: Sequence[str], status: int) -> int:
     """Name what could not be read; ``status`` if there is anything."""
     for error in errors:

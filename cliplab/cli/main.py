@@ -15,7 +15,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
 from cliplab.cli.arguments import REFUSED, fail, parse_arguments
-from cliplab.cli.commands import diff, export, inspect, notebooks
+from cliplab.cli.commands import calibrate, diff, export, inspect, notebooks, register
 from cliplab.extras import advice
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; the exit status is 0, 1 (a run failed), 2 (refused) or 128 + a signal."""
     commands = {"run": run, "list": list_, "attest": attest, "report": report, "diagnose": diagnose}
     commands |= {"export": export, "diff": diff, "inspect": inspect, "notebooks": notebooks}
+    commands |= {"register": register, "calibrate": calibrate}
     if isinstance(sys.stdout, TextIOWrapper):  # what it cannot encode is a question mark
         sys.stdout.reconfigure(errors="replace")
     try:
@@ -63,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
         options.notebook,
         notebooks=options.notebooks,
         results=options.results,
-        preset=options.preset,
+        preset=_preset(options),
         params=options.params,
         grid=options.grid,
         seeds=options.seeds,
@@ -108,6 +109,13 @@ def run(options: argparse.Namespace) -> int:
     if outcome.left:
         _say_left(outcome.left, len(specs), options)
     return status
+
+
+def _preset(options: argparse.Namespace) -> str:
+    """The preset asked for; a replication is one of its own, with the seeds registered for it."""
+    if options.replicate and options.preset != "verdict":
+        raise ValueError(f"--replicate: only --preset verdict is registered, not {options.preset}")
+    return "replica" if options.replicate else str(options.preset)
 
 
 def _prepare(specs: Sequence[RunSpec]) -> int:

@@ -1,4 +1,4 @@
-"""The arguments of ``export``, ``diff``, ``inspect`` and ``notebooks``."""
+"""The arguments of the commands in ``commands.py``."""
 
 from __future__ import annotations
 
@@ -52,6 +52,23 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
     inspect = commands.add_parser("inspect", help="the parameters of a notebook")
     inspect.add_argument("notebook", type=Path, metavar="NOTEBOOK", help="path")
     inspect.add_argument("--json", action="store_true", help="for programs")
+
+    register = commands.add_parser(
+        "register",
+        **folders,
+        help="fix comparisons before their verdict run: records/NN.registration.json",
+    )
+    register.add_argument("notebook", nargs="+", metavar="NOTEBOOK", help=NOTEBOOKS["help"])
+
+    calibrate = commands.add_parser(
+        "calibrate",
+        **folders,
+        help="how often the verdict rule errs: on drawn surfaces, or at a pilot's own noise",
+    )
+    calibrate.add_argument("notebook", **NOTEBOOKS)
+    calibrate.add_argument(
+        "--studies", type=int, default=500, metavar="N", help="simulated a cell (%(default)s)"
+    )
 
     copy = commands.add_parser("notebooks", help="copy this collection, to run it anywhere")
     copy.add_argument("folder", type=Path, metavar="DIR", help="a new folder, or one made so")

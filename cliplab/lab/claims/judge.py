@@ -15,7 +15,7 @@ from cliplab.lab.claims.rule import decide, multipliers
 from cliplab.lab.claims.verdict import Outcome, Verdict
 from cliplab.lab.stats.paired import Estimate, paired
 from cliplab.lab.stats.shares import difference_interval
-from cliplab.lab.study.results import way_runs
+from cliplab.lab.study.results import WayRuns, way_runs
 from cliplab.lab.study.size import Size, size_of
 from cliplab.lab.study.space import Space
 
@@ -118,31 +118,52 @@ def _verdict(claim: Claim, rows: list[Row], studies: Mapping[str, About], family
 
 
 def _measure(claim: Claim, rows: list[Row], studies: Mapping[str, About]) -> tuple[Measured, Size]:
-    """Both ways of a comparison, read from the rows of its study."""
+    """What the two ways of a comparison come to, and how large their study was."""
+    about = studies.get(claim.study)
+    first, rival, handicapped = ways_of(claim, rows, about)
+    given: dict[str, Any] = {}
+    if about:
+        draws = _draws(claim, rows, about, first.size)
+        given = {"space": Space.of(about["space"]), "tuned": about["ways"], "draws": draws}
+    names = (claim.first, claim.rival)
+    measured = measure(first, rival, names, claim.margin, handicapped=handicapped, **given)
+    return measured, first.size
+
+
+def ways_of(
+    claim: Claim, rows: Sequence[Row], about: About | None
+) -> tuple[WayRuns, WayRuns, WayRuns]:
+    """The runs of a comparison's first way, its rival and its control, from a notebook's rows.
+
+    ``ValueError``: some of them are missing.
+    """
     own = [row for row in rows if row.get("study") == claim.study]
-    screened: dict[str, dict[int, Row]] = {}
+    screened: dict[str, set[int]] = {}
     for row in own:
         if row["stage"] == "screening":
-            screened.setdefault(row["way"], {})[row["configuration"]] = row
-    about = studies.get(claim.study)
+            screened.setdefault(row["way"], set()).add(row["configuration"])
     handicaps = about["handicaps"] if about else _handicap(claim, screened)
-    ways = (claim.first, claim.rival, handicaps.get(claim.control, claim.control))
-    if missing := [way for way in ways if way not in screened]:
+    of = handicaps.get(claim.control)
+    needed = (claim.first, claim.rival, of or claim.control)
+    if missing := [way for way in needed if way not in screened]:
         names = ", ".join(map(repr, dict.fromkeys(missing)))
         raise MissingRowsError(f"claim {claim.id}: no rows of {names} in study {claim.study!r}")
     size = size_of(len(screened[claim.first]))
-    first = way_runs(own, claim.study, claim.first, size)
-    rival = way_runs(own, claim.study, claim.rival, size)
-    of = handicaps.get(claim.control)
-    handicapped = way_runs(own, claim.study, claim.control, size, of=of)
-    given: dict[str, Any] = {}
-    if about:
-        draws = [
-            {c: screened[way][i][c] for way in ways[:2] for c in about["ways"][way]}
-            for i in range(size.configurations)
-        ]
-        given = {"space": Space.of(about["space"]), "tuned": about["ways"], "draws": draws}
-    return measure(first, rival, ways[:2], claim.margin, handicapped=handicapped, **given), size
+    return (
+        way_runs(own, claim.study, claim.first, size),
+        way_runs(own, claim.study, claim.rival, size),
+        way_runs(own, claim.study, claim.control, size, of=of),
+    )
+
+
+def _draws(claim: Claim, rows: Sequence[Row], about: About, size: Size) -> list[dict[str, Any]]:
+    """The configurations: what each has of all that the two ways tune."""
+    draws: list[dict[str, Any]] = [{} for _ in range(size.configurations)]
+    for row in rows:
+        if row.get("study") == claim.study and row["way"] in (claim.first, claim.rival):
+            tuned = about["ways"][row["way"]]
+            draws[row["configuration"]] |= {name: row[name] for name in tuned}
+    return draws
 
 
 def _handicap(claim: Claim, screened: Mapping[str, Any]) -> dict[str, str]:

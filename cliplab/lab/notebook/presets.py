@@ -13,6 +13,7 @@ from typing import Any
 
 from cliplab.lab.notebook.declarations import SEEDS
 from cliplab.lab.notebook.parameters import Signature, read_signature
+from cliplab.lab.notebook.registrations import read_registration
 
 __all__ = [
     "MARK",
@@ -126,7 +127,8 @@ def notebook_name(path: Path, folder: Path) -> str:
 def read_presets(notebook: Path) -> dict[str, dict[str, Any]]:
     """The notebook's presets from presets.toml beside it; ``quick`` is always there.
 
-    ``fingerprint`` is the verdict but for its own lines, so that its shapes cannot drift.
+    ``fingerprint`` is the verdict but for its own lines, so that its shapes cannot drift. The first
+    seed of ``verdict``, and with it of its ``replica``, is the one that a registration fixed.
     """
     path = notebook.parent / "presets.toml"
     try:
@@ -139,6 +141,10 @@ def read_presets(notebook: Path) -> dict[str, dict[str, Any]]:
     presets = {"quick": {}} | _table(found, f"{path}: {notebook.stem}", "[NOTEBOOK.PRESET]")
     for name, values in presets.items():
         _table(values, f"{path}: {notebook.stem}.{name}", f"[{notebook.stem}.{name}]")
+    if "verdict" in presets and (registration := read_registration(notebook)):
+        verdict = presets["verdict"]
+        presets["replica"] = verdict | {"first_seed": registration["replica_seed"]}
+        presets["verdict"] = verdict | {"first_seed": registration["first_seed"]}
     if "fingerprint" in presets:
         presets["fingerprint"] = presets.get("verdict", {}) | presets["fingerprint"]
     return presets

@@ -102,9 +102,7 @@ def _by_notebook(records: Sequence[RunRecord]) -> Iterator[list[RunRecord]]:
     return (groups[name] for name in sorted(groups))
 
 
-def _notebook(
-    records: list[RunRecord], ledger: Ledger, pages: RunPages
-) -> dict[str, Any]:
+def _notebook(records: list[RunRecord], ledger: Ledger, pages: RunPages) -> dict[str, Any]:
     """What the index says about one notebook and preset; writes the pages of its runs."""
     name = records[0].notebook
     rows = [row for record in records for row in record.rows]

@@ -1,0 +1,100 @@
+"""Register a notebook's comparisons before its verdict run: what, how, with which chances."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cliplab.lab.claims.calibration import Calibration, calibrate, noise_of
+from cliplab.lab.claims.judge import judge_all, ways_of
+from cliplab.lab.claims.ledger import registered
+from cliplab.lab.notebook.presets import preset_params
+from cliplab.lab.notebook.registrations import registration_path, sealed
+from cliplab.lab.runs.files import write_atomic
+from cliplab.lab.runs.keys import code_key
+from cliplab.lab.runs.record import RunRecord
+from cliplab.lab.study.size import size_named
+
+__all__ = ["claims_of", "planned", "register"]
+
+PILOT = "pilot"
+
+
+def claims_of(notebook: Path) -> dict[str, dict[str, Any]]:
+    """The comparisons of a notebook in full, by id, as its registration holds them."""
+    own = registered(notebook.parent).of_notebook(notebook.stem)
+    return {claim.id: claim.registered() for claim in own if claim.kind == "comparison"}
+
+
+def planned(notebook: Path, pilot: RunRecord, studies: int = 500) -> dict[str, Calibration]:
+    """What the verdict's rule would find of each comparison, at its own size and pilot's noise."""
+    ledger = registered(notebook.parent)
+    size = size_named(preset_params(notebook, "verdict")["size"])
+    abouts = pilot.choices.get("studies", {})
+    found = {}
+    for claim in ledger.of_notebook(notebook.stem):
+        if claim.kind == "comparison":
+            first, rival, _ = ways_of(claim, pilot.rows, abouts.get(claim.study))
+            noise = noise_of(first, rival, claim.margin)
+            found[claim.id] = calibrate(size, noise, ledger.family, studies)
+    return found
+
+
+def register(notebook: Path, pilots: Sequence[RunRecord]) -> Path:
+    """Write the registration of a notebook; its pilots, the newest last, say what noise to expect.
+
+    ``ValueError``: no comparisons, no pilot, a record published by an earlier registration, or
+    chances below what evidence needs (see ``docs/study.md``).
+    """
+    claims = claims_of(notebook)
+    if not claims:
+        raise ValueError(f"{notebook.stem}: claims.toml has no comparison of it to register")
+    pilots = [pilot for pilot in pilots if pilot.preset == PILOT and pilot.choices.get("studies")]
+    if not pilots:
+        raise ValueError(
+            f"{notebook.stem}: no pilot with studies: `cliplab run {notebook.stem} --preset pilot`"
+        )
+    path = registration_path(notebook)
+    published = path.with_name(f"{notebook.stem}.json")
+    if path.exists() and published.exists():
+        about, before = (json.loads(p.read_text(encoding="utf-8")) for p in (published, path))
+        if about.get("registration") == before.get("hash"):
+            raise ValueError(
+                f"{path.name}: a record was published by it; say in records/DEVIATIONS.md why "
+                "it is registered again, and remove the file"
+            )
+    power = planned(notebook, pilots[-1])
+    if refusals := [f"{name}: {why}" for name, one in power.items() for why in one.refusals()]:
+        raise ValueError("not to be registered: " + "; ".join(refusals))
+    params = preset_params(notebook, "verdict")
+    content = {
+        "notebook": notebook.stem,
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "claims": claims,
+        "family": registered(notebook.parent).family,
+        "studies": pilots[-1].choices["studies"],
+        "params": {name: value for name, value in params.items() if name != "first_seed"},
+        "code_key": code_key(notebook),
+        "power": {name: one.row() for name, one in power.items()},
+        "pilots": [_shown(pilot, notebook) for pilot in pilots],
+    }
+    text = json.dumps(sealed(content), indent=1, sort_keys=True, ensure_ascii=False)
+    path.parent.mkdir(exist_ok=True)
+    write_atomic(path, text + "\n")
+    return path
+
+
+def _shown(pilot: RunRecord, notebook: Path) -> dict[str, Any]:
+    """A pilot, and what it had shown before anything was registered."""
+    ledger = registered(notebook.parent)
+    studies = {notebook.stem: pilot.choices["studies"]}
+    verdicts = judge_all({notebook.stem: pilot.rows}, PILOT, ledger, studies)
+    return {
+        "finished": str(pilot.provenance.get("finished", ""))[:16],
+        "code_key": pilot.code_key,
+        "params": pilot.params,
+        "showed": {v.id: v.measured() for v in verdicts if v.kind == "comparison"},
+    }

@@ -1,0 +1,116 @@
+"""What is published under ``records/``: rows, what is said of them, and the verdicts they give."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cliplab.lab.claims.judge import judge_all
+from cliplab.lab.claims.ledger import Ledger
+from cliplab.lab.claims.verdict import DECIDED, Outcome, Verdict
+from cliplab.lab.notebook.registrations import read_registration
+from cliplab.lab.runs.csvrows import read_rows
+from cliplab.lab.runs.register import differences
+
+__all__ = ["REPLICA", "Published", "load_published"]
+
+REPLICA = ".replica"  # of the file names of a replication
+_NEEDED = {"question", "choices", "provenance"}
+
+
+@dataclass(frozen=True)
+class Published:
+    """All that is published, by notebook; ``again``: the verdicts of replications, by claim."""
+
+    about: Mapping[str, Mapping[str, Any]]
+    verdicts: Mapping[str, list[Verdict]]
+    registrations: Mapping[str, Mapping[str, Any]]
+    again: Mapping[str, Verdict] = field(default_factory=dict)
+
+    def all_verdicts(self) -> Iterator[Verdict]:
+        """The verdicts of all notebooks, in their order."""
+        for own in self.verdicts.values():
+            yield from own
+
+
+def load_published(root: Path, ledger: Ledger) -> Published:
+    """Read ``root/records``; ``ValueError`` for a record that is damaged."""
+    rows, about = {}, {}
+    for path in sorted((root / "records").glob("*.csv")):
+        rows[path.stem], about[path.stem] = _read(path)
+    registrations = {
+        name: registration
+        for name in dict.fromkeys(claim.notebook for claim in ledger.claims.values())
+        if (registration := read_registration(root / "notebooks" / f"{name}.ipynb"))
+    }
+    first = {name: own for name, own in rows.items() if not name.endswith(REPLICA)}
+    again = {name.removesuffix(REPLICA): own for name, own in rows.items() if name not in first}
+    studies = {name: one["choices"].get("studies", {}) for name, one in about.items()}
+    verdicts: dict[str, list[Verdict]] = {name: [] for name in first}
+    # A notebook that has claims and no record yet is told, too: its claims are withdrawn or wait.
+    waiting: dict[str, list[dict[str, Any]]] = {
+        c.notebook: [] for c in ledger.claims.values() if c.notebook not in first
+    }
+    for verdict in judge_all({**first, **waiting}, "verdict", ledger, studies):
+        verdicts.setdefault(verdict.notebook, []).append(verdict)
+    repeated = judge_all(again, "replica", ledger, studies)
+    return Published(
+        {name: one for name, one in about.items() if name in first},
+        verdicts,
+        registrations,
+        {verdict.id: verdict for verdict in repeated if verdict.kind == "comparison"},
+    )
+
+
+def _read(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The rows of a published record, and the rest of it from the JSON file beside it."""
+    try:
+        rows = read_rows(path.read_text(encoding="utf-8"))
+        about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        if not isinstance(about, dict) or not about.keys() >= _NEEDED:
+            raise ValueError(f"expected {', '.join(sorted(_NEEDED))}")
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"damaged record {path.with_suffix('')}: {error}") from None
+    return rows, about
+
+
+def deviations(published: Published, ledger: Ledger, verdict: Verdict) -> list[str]:
+    """Where a comparison is not, word for word, what was registered of it."""
+    registration = published.registrations.get(verdict.notebook)
+    if registration is None:
+        return ["not registered"]
+    about = published.about.get(verdict.notebook)
+    found = list(
+        differences(registration["claims"].get(verdict.id), ledger.claims[verdict.id].registered())
+    )
+    if about and about.get("registration") != registration["hash"]:
+        found.append("its record is of another registration")
+    return found
+
+
+def holds(first: Verdict, again: Verdict | None) -> str:
+    """What a replication says of a verdict: holds, does not hold, or nothing that was decided.
+
+    A decided verdict holds if the same study on other seeds and draws gives the same word, or for
+    helps and harms, short of it, a 90 % interval of loss or failures on that side of 0 and none on
+    the other.
+    """
+    if again is None:
+        return ""
+    if first.outcome not in DECIDED:
+        return f"again: {again.verdict}"
+    if again.outcome is first.outcome:
+        return "holds"
+    if first.outcome is Outcome.NO_MATTER:
+        return f"does not hold: {again.verdict}"
+    sign = 1 if first.outcome is Outcome.HELPS else -1
+    ends = [
+        (sign * e.low, sign * e.high) if sign > 0 else (-e.high, -e.low)
+        for e in (again.loss, again.failures)
+        if e is not None
+    ]
+    same = any(low > 0 for low, _ in ends) and not any(high < 0 for _, high in ends)
+    return f"holds, less surely: {again.verdict}" if same else f"does not hold: {again.verdict}"
