@@ -12,12 +12,15 @@ from cliplab.lab.stats.scores import (
     interquartile_mean,
     probability_of_improvement,
 )
+from cliplab.lab.stats.shares import boschloo, difference_interval
 
 __all__ = [
     "Estimate",
     "Interval",
+    "boschloo",
     "collapsed",
     "contrasts",
+    "difference_interval",
     "holm",
     "interquartile_mean",
     "mcnemar",

@@ -30,7 +30,7 @@ def boschloo(x: int, n: int, y: int, m: int) -> float:
     the equality of two probabilities* (doi:10.1111/j.1467-9574.1970.tb00104.x).
 
     >>> round(boschloo(0, 33, 5, 33), 4), boschloo(3, 33, 3, 33)
-    (0.0266, 1.0)
+    (0.0356, 1.0)
     """
     (x, n), (y, m) = _counts(x, n), _counts(y, m)
     return min(1.0, 2 * float(min(_one_sided(n, m)[x, y], _one_sided(m, n)[y, x])))
