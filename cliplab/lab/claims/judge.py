@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cliplab.lab.claims.comparison import Measured, measure
-from cliplab.lab.claims.ledger import MOST_SEEDS, Claim, Ledger, load_ledger
+from cliplab.lab.claims.ledger import MOST_SEEDS, STUDIED, Claim, Ledger, load_ledger
 from cliplab.lab.claims.rule import decide, multipliers
 from cliplab.lab.claims.verdict import Outcome, Verdict
 from cliplab.lab.stats.paired import Estimate, paired
@@ -73,15 +73,17 @@ def judge_all(
     for claim in claims:
         about = (studies or {}).get(claim.notebook, {})
         try:
-            if claim.kind == "comparison":
+            if claim.kind in STUDIED:
                 measured[claim.id], sizes[claim.id] = _measure(claim, rows[claim.notebook], about)
             else:
                 verdicts[claim.id] = _verdict(claim, rows[claim.notebook], about, ledger.family)
         except (ValueError, OverflowError) as error:
             verdicts[claim.id] = _base(claim, Outcome.NOT_RUN, note=str(error))
-    steps = multipliers([m.p for m in measured.values()], ledger.family)
-    for (claim_id, found), multiplier in zip(measured.items(), steps, strict=True):
-        verdicts[claim_id] = _told(ledger.claims[claim_id], found, sizes[claim_id], multiplier)
+    family = {name: m.p for name, m in measured.items() if ledger.claims[name].kind != "a/a"}
+    steps = dict(zip(family, multipliers(list(family.values()), ledger.family), strict=True))
+    for name, found in measured.items():
+        multiplier = steps.get(name, ledger.family)
+        verdicts[name] = _told(ledger.claims[name], found, sizes[name], multiplier)
     ordered = [verdicts[claim.id] for claim in claims]
     if preset in WITHOUT_VERDICT:
         return [_withheld(verdict, preset) for verdict in ordered]
@@ -266,7 +268,7 @@ def _bad(claim: Claim, row: Row, value: Any, expected: str) -> str:
 
 
 def _base(claim: Claim, outcome: Outcome, **measured: Any) -> Verdict:
-    compared = claim.kind == "comparison"
+    compared = claim.kind in STUDIED
     return Verdict(
         id=claim.id,
         kind=claim.kind,

@@ -13,11 +13,13 @@ __all__ = ["Claim", "Ledger", "load_ledger", "registered"]
 
 LEDGER = "claims.toml"
 MOST_SEEDS = 8  # of a demonstration
+STUDIED = ("comparison", "a/a")  # the kinds that a study answers
 
 # The keys of each kind, required and optional.
 _ASKED = "notebook question study first rival control margin unit margin_reason"
 _KEYS = {
     "comparison": (f"{_ASKED} source literature counter", "failure_margin bet"),
+    "a/a": (_ASKED, "failure_margin counter"),
     "demonstration": (
         "notebook statement metric better first rival unit chosen source literature",
         "counter bet",
@@ -33,7 +35,8 @@ class Claim:
     """One entry of the ledger; ``kind`` says which keys it has (KINDS).
 
     *comparison*: two ways of a study, each at its own best, for a user's decision; the only kind
-    that gets a verdict. ``first`` is the way that the verdict speaks of. *demonstration*: two arms
+    that gets a verdict. ``first`` is the way that the verdict speaks of. *a/a*: a way against
+    itself, which tests the pipeline and is no part of Holm's family. *demonstration*: two arms
     at a setting that was chosen to show something. *identity*: a boolean column that is true in
     every row of its arms. *withdrawn*: what was once claimed, until it is measured anew.
     """
@@ -140,7 +143,7 @@ def _claim(claim_id: str, table: object) -> Claim:
         if expected := _wrong(key, value):
             raise ValueError(f"claim {claim_id}: {key} = {value!r:.60}, expected {expected}")
     arms = {"arms": tuple(table["arms"])} if "arms" in table else {}
-    if kind in ("comparison", "demonstration") and table["first"] == table["rival"]:
+    if kind in (*STUDIED, "demonstration") and table["first"] == table["rival"]:
         raise ValueError(
             f"claim {claim_id}: rival = {table['rival']!r}, expected another than first"
         )

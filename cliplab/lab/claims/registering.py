@@ -10,7 +10,7 @@ from typing import Any
 
 from cliplab.lab.claims.calibration import Calibration, calibrate, noise_of
 from cliplab.lab.claims.judge import judge_all, ways_of
-from cliplab.lab.claims.ledger import registered
+from cliplab.lab.claims.ledger import STUDIED, registered
 from cliplab.lab.notebook.presets import preset_params
 from cliplab.lab.notebook.registrations import registration_path, sealed
 from cliplab.lab.runs.files import write_atomic
@@ -24,9 +24,9 @@ PILOT = "pilot"
 
 
 def claims_of(notebook: Path) -> dict[str, dict[str, Any]]:
-    """The comparisons of a notebook in full, by id, as its registration holds them."""
+    """What a notebook's studies answer, in full, by id, as its registration holds it."""
     own = registered(notebook.parent).of_notebook(notebook.stem)
-    return {claim.id: claim.registered() for claim in own if claim.kind == "comparison"}
+    return {claim.id: claim.registered() for claim in own if claim.kind in STUDIED}
 
 
 def planned(notebook: Path, pilot: RunRecord, studies: int = 500) -> dict[str, Calibration]:

@@ -28,6 +28,7 @@ def results_page(published: Published, ledger: Ledger) -> str:
     sections = {
         "Answers": _overview(published, ledger),
         **dict(_answers(published, ledger)),
+        "A way against itself": _again(published),
         "Demonstrations": _demonstrations(published, ledger),
         "Identities": _identities(published),
         "Withdrawn, being redone": _withdrawn(published),
@@ -134,6 +135,15 @@ def planned(power: Mapping[str, Any]) -> str:
     return ", ".join(f"{what} {number(chance)}" for what, chance in power.items())
 
 
+def _again(published: Published) -> str:
+    """What the whole pipeline says where there is nothing to find."""
+    return "\n".join(
+        f"### {v.statement}\n\n**{v.verdict[:1].upper()}{v.verdict[1:]}** (`{v.id}`)\n\n"
+        + "\n".join(f"* {line}" for line in measured_lines(v))
+        for v in _of_kind(published, "a/a")
+    )
+
+
 def _demonstrations(published: Published, ledger: Ledger) -> str:
     return markdown(
         {
@@ -189,7 +199,7 @@ def found_cell(verdicts: Sequence[Verdict]) -> str:
 
 def _found(verdicts: Iterable[Verdict]) -> Iterator[str]:
     for v in verdicts:
-        if v.kind == "comparison":
+        if v.kind in ("comparison", "a/a"):
             yield f"* {v.statement} **{v.verdict}**. " + " ".join(list(measured_lines(v))[:3])
         elif v.kind == "demonstration" and v.loss:
             told = interval(v.loss.effect, v.loss.low, v.loss.high)

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from cliplab import list_methods
-from cliplab.lab.claims.ledger import Ledger, load_ledger
+from cliplab.lab.claims.ledger import STUDIED, Ledger, load_ledger
 from cliplab.lab.data.catalogue import list_data
 from cliplab.lab.notebook.cells import load_cells, read_notebook, tagged, title_and_question
 from cliplab.lab.notebook.registrations import read_registration
@@ -63,7 +63,7 @@ def publish(records: Sequence[RunRecord], root: Path, ledger: Ledger | None = No
 
 def _registration(notebook: Path, parts: Sequence[RunRecord], ledger: Ledger) -> str | None:
     """The hash of what was registered of a notebook; None where it has nothing to register."""
-    own = [c for c in ledger.of_notebook(notebook.stem) if c.kind == "comparison"]
+    own = [c for c in ledger.of_notebook(notebook.stem) if c.kind in STUDIED]
     if not own:
         return None
     registration = read_registration(notebook)
