@@ -35,13 +35,13 @@ peers: $(READY) ## install also what only tests and exports as parquet need
 lab: $(READY) ## open the notebooks in JupyterLab
 	$(BIN)jupyter lab notebooks
 
-reproduce: $(READY) ## run the collection and report every claim (PRESET=quick JOBS=2 EXECUTOR=local)
+reproduce: $(READY) ## run the collection, one report of answers (PRESET=quick JOBS=2 EXECUTOR=local)
 	$(BIN)cliplab run --preset $(PRESET) --jobs $(JOBS) --executor $(EXECUTOR) $(ARGS)
 
 report: $(READY) ## write the HTML report of the last batch again
 	$(BIN)cliplab report
 
-results: $(READY) ## run the verdict preset, publish its rows, regenerate RESULTS.md and README.md
+results: $(READY) ## run the registered studies, publish their rows, regenerate RESULTS.md and README.md
 	$(BIN)cliplab run --preset verdict --jobs $(JOBS) --executor $(EXECUTOR) $(ARGS)
 	$(BIN)cliplab report --preset verdict --publish
 
