@@ -1,0 +1,172 @@
+"""How far a verdict can be trusted: simulated studies through the code that measures and decides."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from cliplab.lab.claims.comparison import Measured, measure
+from cliplab.lab.claims.rule import decide
+from cliplab.lab.claims.surfaces import SPACE, Noise, drawn, noise_of, two_ways
+from cliplab.lab.claims.verdict import Outcome
+from cliplab.lab.study.results import WayRuns
+from cliplab.lab.study.size import Size
+
+__all__ = ["Calibration", "Noise", "calibrate", "noise_of"]
+
+EQUAL, HALF, ONE, TWO, FAILING = (
+    "equal",
+    "half a margin",
+    "one margin",
+    "two margins",
+    "15 % more failures",
+)
+# By how many margins the first way is worse, and how many more of its runs fail.
+TRUTHS = {EQUAL: (0.0, 0.0), HALF: (0.5, 0.0), ONE: (1.0, 0.0), TWO: (2.0, 0.0), FAILING: (0, 0.15)}
+FAILURE_MARGIN = 0.10
+HANDICAP = 2.0  # margins by which the control's rival is worse
+
+# Chances below which a comparison is not registered.
+NO_MATTER_OF_EQUAL = 0.5
+HARMS_OF_TWO = 0.6
+MANY_FAILURES = 0.10  # in both ways: two equal ones cannot be shown to be so
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What the rule says of studies whose truth is known, by truth: shares of the four words.
+
+    The first way is the worse one. ``first``, ``last``: at Holm's first step (its multiplier is the
+    ``family``) and at its last; ``reasons`` of the word unclear, at the first. ``cover``: how often
+    the 90 % interval of the loss holds the surface's own difference.
+    """
+
+    size: Size
+    noise: Noise
+    family: int
+    studies: int
+    first: Mapping[str, Mapping[str, float]]
+    last: Mapping[str, Mapping[str, float]]
+    reasons: Mapping[str, Mapping[str, float]]
+    cover: Mapping[str, float]
+
+    def row(self) -> dict[str, float]:
+        """The chance of a right word at Holm's first step, as planned before any verdict seed."""
+        found = {f"{truth}: {Outcome.HARMS}": self.first[truth]["harms"] for truth in TRUTHS}
+        del found[f"{EQUAL}: {Outcome.HARMS}"]
+        return {f"{EQUAL}: {Outcome.NO_MATTER}": self.first[EQUAL]["no matter"], **found}
+
+    def refusals(self) -> list[str]:
+        """Why a comparison of this noise is not to be registered; nothing if it may be."""
+        equal, two = self.first[EQUAL]["no matter"], self.first[TWO]["harms"]
+        found = []
+        if equal < NO_MATTER_OF_EQUAL:
+            found.append(
+                f"equal ways would be called no matter in {equal:.0%} of studies, "
+                f"expected {NO_MATTER_OF_EQUAL:.0%} ({self._why(EQUAL)})"
+            )
+        if two < HARMS_OF_TWO:
+            found.append(
+                f"a difference of two margins would be found in {two:.0%} of studies, "
+                f"expected {HARMS_OF_TWO:.0%} ({self._why(TWO)})"
+            )
+        return found + self.notes() if found else []
+
+    def notes(self) -> list[str]:
+        """What no number of studies would change."""
+        if min(self.noise.failures or (0.0,)) <= MANY_FAILURES:
+            return []
+        return ["both ways fail in more than 10 % of runs: equality cannot be shown"]
+
+    def _why(self, truth: str) -> str:
+        most = sorted(self.reasons[truth].items(), key=lambda item: -item[1])
+        return ", ".join(f"{reason} {share:.0%}" for reason, share in most)
+
+    def __str__(self) -> str:
+        chances = ", ".join(f"{what} {share:.2f}" for what, share in self.row().items())
+        return "; ".join([chances, *(self.refusals() or self.notes())])
+
+
+def calibrate(
+    size: Size, noise: Noise, family: int, studies: int = 500, seed: int = 0
+) -> Calibration:
+    """Simulate studies of two ways whose truth is known, and judge them; milliseconds a study.
+
+    Every study has a surface, draws and runs of its own; the five truths of a study share the
+    first two, and the ways share the draws. The control is the rival's own runs, two margins worse.
+    Rates have a standard error of at most ``0.5 / sqrt(studies)``.
+
+    Raises ``ValueError`` if the family or the number of studies is below 1.
+    """
+    if family < 1 or studies < 1:
+        raise ValueError(f"family = {family}, studies = {studies}, expected at least 1 of each")
+    found: dict[str, list[tuple[Measured, float]]] = {truth: [] for truth in TRUTHS}
+    for study in range(studies):
+        rng = np.random.default_rng([seed, study])
+        surface = drawn(noise, rng)
+        draws = SPACE.draws(size.configurations, int(rng.integers(2**31)))
+        points = np.array([list(draw.values()) for draw in draws], dtype=float)
+        for truth, (shift, extra) in TRUTHS.items():
+            worse = surface.worse(shift, extra)
+            first, rival = two_ways((worse, surface), points, size, noise, rng)
+            measured = measure(
+                first,
+                rival,
+                ("first", "rival"),
+                1.0,
+                handicapped=_handicapped(rival),
+                space=SPACE,
+                tuned={"first": list(SPACE.coordinates), "rival": list(SPACE.coordinates)},
+                draws=draws,
+            )
+            effect = -shift
+            if extra:  # failures in screening change who becomes a finalist
+                effect = surface.level(noise, size, rng) - worse.level(noise, size, rng)
+            found[truth].append((measured, effect))
+    return Calibration(
+        size,
+        noise,
+        family,
+        studies,
+        {truth: _words(of, family)[0] for truth, of in found.items()},
+        {truth: _words(of, 1)[0] for truth, of in found.items()},
+        {truth: _words(of, family)[1] for truth, of in found.items()},
+        {truth: _cover(of) for truth, of in found.items()},
+    )
+
+
+def _handicapped(rival: WayRuns) -> WayRuns:
+    return replace(
+        rival,
+        screened_score=rival.screened_score + HANDICAP,
+        screened_loss=rival.screened_loss + HANDICAP,
+        fresh_score=rival.fresh_score + HANDICAP,
+        fresh_loss=rival.fresh_loss + HANDICAP,
+    )
+
+
+def _words(
+    found: list[tuple[Measured, float]], multiplier: int
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Shares of the words, and of the reasons of unclear."""
+    said = [decide(measured, 1.0, FAILURE_MARGIN, multiplier) for measured, _ in found]
+    words = Counter(str(outcome) for outcome, _ in said)
+    reasons = Counter(reason for _, reason in said if reason)
+    every = (Outcome.HELPS, Outcome.HARMS, Outcome.NO_MATTER, Outcome.UNCLEAR)
+    return (
+        {str(word): words[word] / len(found) for word in every},
+        {reason: count / len(found) for reason, count in reasons.items()},
+    )
+
+
+def _cover(found: list[tuple[Measured, float]]) -> float:
+    """Of the studies that have an interval; NaN without one."""
+    held = [
+        measured.loss.low <= effect <= measured.loss.high
+        for measured, effect in found
+        if measured.loss is not None
+    ]
+    return float(np.mean(held)) if held else float("nan")
