@@ -92,6 +92,12 @@ def norm(threshold: float = 1.0) -> dict[str, Any]:
     return {"threshold": threshold}
 
 
+@_method("Hazan, Levy, Shalev-Shwartz 2015 (SNGD); Cutkosky, Mehta 2020")
+def normalise(threshold: float = 1.0) -> dict[str, Any]:
+    """Scale the whole gradient to norm c, whether it is larger or smaller."""
+    return {"threshold": threshold, "mode": "normalise"}
+
+
 @_method("tf.clip_by_norm; Keras clipnorm")
 def tensor_norm(threshold: float = 1.0) -> dict[str, Any]:
     """Scale every tensor's gradient to norm c when it is larger."""
@@ -222,9 +228,9 @@ def list_methods() -> Methods:
 def create(name: str, params: Parameters, **parameters: Any) -> Clipper:
     """Make the clipper of a published method by its name.
 
-    ``name``: adagc, agc, autoclip, block_rms, decay, edm_queue, moving_average, none, norm, robust,
-    spike_skip, target_rate, tensor_norm, value or zclip; ``list_methods()`` says what each does,
-    its own parameters and their defaults.
+    ``name``: adagc, agc, autoclip, block_rms, decay, edm_queue, moving_average, none, norm,
+    normalise, robust, spike_skip, target_rate, tensor_norm, value or zclip; ``list_methods()`` says
+    what each does, its own parameters and their defaults.
 
     ``params``: what is clipped: a module, tensors, ``(name, tensor)`` pairs, or optimizer-style
     groups, as for ``Clipper``.
@@ -232,7 +238,7 @@ def create(name: str, params: Parameters, **parameters: Any) -> Clipper:
     ``parameters``: the method's own, and ``scope``, ``norm_type``, ``mode``, ``nonfinite`` and
     ``exclude`` of ``Clipper``, which win over what the method would set: ``create("agc", model,
     scope="tensor", exclude="head.*")``. ``threshold`` is there where the method has that parameter
-    (norm, value, tensor_norm, block_rms); the others make their threshold themselves.
+    (norm, normalise, value, tensor_norm, block_rms); the others make their threshold themselves.
 
     Raises ``ValueError`` for an unknown name or parameter, and for what does not go together.
 

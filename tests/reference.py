@@ -285,6 +285,8 @@ def factors(
             return c / n
         if mode == "soft":
             return c / (c + n) if n > 0 else 1.0
+        if mode == "normalise":
+            return min(c / n, 2.0**126) if n > 0 else 1.0
         return min(1.0, c / n) if n > 0 else 1.0
 
     return [factor(n, c) for n, c in zip(sizes, limits, strict=True)], skipped

@@ -67,6 +67,15 @@ def test_published_defaults(name, policy, scope):
     assert built.get("scope", "global") == scope
 
 
+def test_a_normalised_gradient_has_the_norm_asked_for():
+    assert settings("normalise") == {"threshold": 1.0, "mode": "normalise"}
+    weight = nn.Parameter(torch.zeros(2))
+    for grad in ([30.0, 40.0], [0.003, 0.004]):
+        weight.grad = torch.tensor(grad)
+        cliplab.create("normalise", [weight], threshold=2.0).clip()
+        torch.testing.assert_close(weight.grad, torch.tensor([1.2, 1.6]))
+
+
 def test_zclip_without_its_fixed_limit_and_at_a_percentile():
     plain = settings("zclip", max_norm=None)["threshold"]
     assert isinstance(plain, ZScore)
@@ -102,7 +111,7 @@ def net():
 ALL = [method.name for method in cliplab.list_methods()]
 CLIPPERS = {
     "scope": ["global", "group", "tensor", "unit", "element", "member"],
-    "mode": ["rescale", "soft", "skip"],
+    "mode": ["rescale", "soft", "normalise", "skip"],
     "nonfinite": ["raise", "skip", "zero", "propagate"],
     "norm_type": [1.0, 2.0, math.inf],
 }
@@ -130,7 +139,8 @@ def test_every_method_takes_the_clippers_arguments_and_they_win(method, argument
         "a fixed threshold": whole["scope"] == "element" and not is_stateless(built),
         'mode "skip" needs scope': whole["mode"] == "skip"
         and whole["scope"] not in ("global", "group", "tensor"),
-        'mode "soft" cannot': whole["mode"] == "soft" and whole["scope"] == "element",
+        f'mode "{whole["mode"]}" cannot': whole["mode"] in ("soft", "normalise")
+        and whole["scope"] == "element",
     }
     if any(clashes.values()):
         with pytest.raises(ValueError, match="|".join(w for w, bad in clashes.items() if bad)):

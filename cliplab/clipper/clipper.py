@@ -24,8 +24,10 @@ class Clipper(Engine):
     ``scope`` partitions: the whole gradient, each param "group", each "tensor", each "unit" (an
     output row or filter), each "element" (value clipping, ``clamp(g, -c, c)``), or each "member"
     (leading axis of stacked models). ``threshold`` is ``c``: a number or a policy, which is copied.
-    ``mode``: "rescale"; "soft" (``g * c / (c + size)``); or "skip", which leaves the gradient and
-    reports the step as skipped; through ``attach`` the optimizer then takes no step at all.
+    ``mode``: "rescale"; "soft" (``g * c / (c + size)``); "normalise" (``g * c / size``, also where
+    that is more than ``g``: every part then has size c, but one of size 0 stays; Hazan, Levy,
+    Shalev-Shwartz 2015); or "skip", which leaves the gradient and reports the step as skipped;
+    through ``attach`` the optimizer then takes no step at all. No part meets a factor above 2^126.
 
     ``params``: a module, tensors, ``(name, tensor)`` pairs, or optimizer-style groups. A group with
     ``clip=False`` is neither measured nor clipped; one with its own ``threshold`` is measured and
@@ -74,8 +76,8 @@ class Clipper(Engine):
             raise ValueError(f'scope "element" needs a fixed threshold, got {described(policy)}')
         if mode == "skip" and scope not in ("global", "group", "tensor"):
             raise ValueError(f'mode "skip" needs scope global, group or tensor, got {scope!r}')
-        if mode == "soft" and scope == "element":
-            raise ValueError('mode "soft" cannot be used with scope "element"')
+        if mode in ("soft", "normalise") and scope == "element":
+            raise ValueError(f'mode "{mode}" cannot be used with scope "element"')
         warn_of_zero(policy)
         policy.init(partition.n_parts, partition.device)
         scalar = scope in ("global", "element") and partition.n_parts == 1

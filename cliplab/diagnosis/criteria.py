@@ -36,7 +36,8 @@ def diagnose(history: History | Recorded, lr: float | None = None) -> Findings:
     A ``Clipper`` is taken for its history. ``lr`` is used where that has no learning rates. The
     criteria are the constants of this module. Clip frequency alone does not tell a good run from a
     bad one (the best and the worst settings may clip every step), so compare the loss before
-    following an advice.
+    following an advice. It is not judged where the gradient is normalised: of a clipper of that
+    mode, or if a recorded factor is above 1.
 
     ``ValueError`` for what has no history, and for a learning rate that is not positive.
     """
@@ -121,7 +122,7 @@ def _find_skipped(record: Record) -> Iterator[Finding]:
 
 def _find_rates(record: Record) -> Iterator[Finding]:
     counts = record.fine & record.limits.isfinite().any(dim=1)
-    if int(counts.sum()) < MIN_STEPS:
+    if record.normalises or int(counts.sum()) < MIN_STEPS:
         return
     norms, limits = record.norms[counts], record.limits[counts]
     share = (record.clipped[counts] & ~record.skipped[counts]).double().mean(dim=0)

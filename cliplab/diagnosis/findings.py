@@ -61,7 +61,10 @@ class Findings(list[Finding]):
 
 @dataclass(frozen=True)
 class Record:
-    """A history on the CPU: ``[steps, n_parts]``, and ``[steps]`` where ``fine`` and ``total``."""
+    """A history on the CPU: ``[steps, n_parts]``, and ``[steps]`` where ``fine`` and ``total``.
+
+    ``normalises``: small parts are scaled up to the limit, as large ones are scaled down.
+    """
 
     norms: Tensor
     limits: Tensor
@@ -72,6 +75,7 @@ class Record:
     names: list[str]
     first_step: int
     lr: float
+    normalises: bool
 
     @property
     def steps(self) -> Tensor:
@@ -94,6 +98,7 @@ def read(source: History | Recorded, lr: float | None) -> Record:
     columns = Step(*(column.cpu() for column in history.columns))
     norms = columns.size.double()
     lrs = history.lr[history.lr.isfinite()]
+    grown = columns.factor > 1.001  # not what rounding makes of a 1
     return Record(
         norms,
         columns.limit.double(),
@@ -104,4 +109,5 @@ def read(source: History | Recorded, lr: float | None) -> Record:
         [] if history.scalar or norms.shape[1] == 1 else history.part_names,
         history.first_step,
         float(lrs.median()) if len(lrs) else given,
+        getattr(source, "mode", None) == "normalise" or bool(grown.any()),
     )

@@ -58,11 +58,11 @@ class History(Ring):
         """Return the history that ``policy`` would have made of the recorded raw norms.
 
         Open loop: with other limits the weights, and so all later norms, would have been others;
-        read it for the first steps, or where clipping is rare. ``factor = min(1, limit / size)``;
-        ``SpikeSkip`` skips the steps above its limit; steps with a non-finite size are not learnt
-        and count as skipped; the recorded learning rates are kept. A clipper stands for its policy,
-        from the start, and its mode: so a method is replayed by name,
-        ``history.replay(cliplab.create("autoclip", model))``.
+        read it for the first steps, or where clipping is rare. ``factor = min(1, limit / size)``,
+        or what the mode of a clipper says; ``SpikeSkip`` skips the steps above its limit; steps
+        with a non-finite size are not learnt and count as skipped; the recorded learning rates are
+        kept. A clipper stands for its policy, from the start, and its mode: so a method is replayed
+        by name, ``history.replay(cliplab.create("autoclip", model))``.
 
         ``ValueError`` for what is no policy, and for one that needs the weights: they are not
         recorded, as losses are not (``SpikeSkip`` then goes by the sizes). The result is on the

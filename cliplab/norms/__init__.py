@@ -5,7 +5,7 @@ Makes numbers: yes.
 """
 
 from cliplab.norms.device import combine, wide_norm
-from cliplab.norms.entries import DOUBLE, LARGE, clamp_, dense, scale_
+from cliplab.norms.entries import DOUBLE, LARGE, clamp_, dense, in_range, scale_
 from cliplab.norms.rows import all_row_norms, member_norms, rough_row_norms, row_norms
 from cliplab.norms.shards import (
     add_shards,
@@ -30,6 +30,7 @@ __all__ = [
     "clamp_",
     "combine",
     "dense",
+    "in_range",
     "is_partial",
     "is_sharded",
     "local",

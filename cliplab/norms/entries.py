@@ -48,8 +48,19 @@ def scale_(tensors: Sequence[Tensor], factor: Tensor) -> None:
     if factor.is_cpu and all(t.is_cpu for t in entries):
         torch._foreach_mul_(entries, factor)
         return
-    for (device, _), bucket in kinds(entries).items():
-        torch._foreach_mul_([entries[i] for i in bucket], factor.to(device))
+    for (device, dtype), bucket in kinds(entries).items():
+        torch._foreach_mul_([entries[i] for i in bucket], in_range(factor, dtype).to(device))
+
+
+def in_range(factor: Tensor, dtype: torch.dtype) -> Tensor:
+    """A factor that a tensor of this dtype can be multiplied by on an accelerator.
+
+    There a scalar tensor is rounded to the other one's dtype first: what is too large for fp16
+    would be inf, and make NaN of a 0.
+    """
+    if dtype is not torch.float16:
+        return factor
+    return factor.clamp(max=torch.finfo(dtype).max)
 
 
 def clamp_(entries: Tensor, limit: float | Tensor) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cliplab.checks import may_look
-from cliplab.norms import clamp_, combine, dense, scale_, tensor_norms, total_norm
+from cliplab.norms import clamp_, combine, dense, in_range, scale_, tensor_norms, total_norm
 from cliplab.parts.partition import Gradients, Partition
 
 
@@ -68,6 +68,7 @@ class TensorParts(Partition):
         if not may_look(factor):
             for tensor, own in zip(tensors, self.own(factor), strict=True):
                 if tensor is not None:
+                    own = in_range(own, tensor.dtype)
                     dense([tensor])[0].mul_(own.to(tensor.device))
             return
         each = zip(tensors, self.own(factor), self.own(factor != 1), strict=True)

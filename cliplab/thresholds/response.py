@@ -1,7 +1,8 @@
 """The response: what a gradient of some size is answered with, given its limit.
 
-``factor = min(1, limit / size)``: every rule of the literature says what is measured and where the
-limit comes from; what follows is this file, for every part on its own.
+``factor = min(1, limit / size)``, or what another mode makes of the two: every rule of the
+literature says what is measured and where the limit comes from; what follows is this file, for
+every part on its own.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ from typing import Generic, Literal, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-Mode = Literal["rescale", "soft", "skip"]
+Mode = Literal["rescale", "soft", "skip", "normalise"]
 NonFinite = Literal["raise", "skip", "zero", "propagate"]
 
 Column = TypeVar("Column", Tensor, float)
+
+LARGEST = 2.0**126  # of all factors: finite in bf16 too, and its inverse is a normal fp32 number
 
 
 class Step(NamedTuple, Generic[Column]):
@@ -63,10 +66,11 @@ def respond(
     """What to do about sizes ``[n_parts]`` under limits ``[n_parts]``. Nothing is changed.
 
     ``finite`` is the mask of finite sizes, None where a look, free there, found that all are.
-    ``mode``: "rescale" (``min(1, c / n)``), "soft" (``c / (c + n)``), "skip" (the whole step, if
-    any part is above its limit), or "clamp" (entry by entry: sizes are those of the largest, and
-    the factor is left to be measured). What is not finite is left as it is ("leave"), makes all of
-    the step be "skip"ped, becomes "zero", or meets the factor as any other ("propagate", "raise").
+    ``mode``: "rescale" (``min(1, c / n)``), "soft" (``c / (c + n)``), "normalise" (``c / n``, at
+    most 2^126), "skip" (the whole step, if any part is above its limit), or "clamp" (entry by
+    entry: sizes are those of the largest, and the factor is left to be measured). A size of 0 and
+    an infinite limit have factor 1. What is not finite is left as it is ("leave"), makes all of the
+    step be "skip"ped, becomes "zero", or meets the factor as any other ("propagate", "raise").
 
     >>> step = respond(torch.tensor([5.0, 0.5]), torch.tensor([1.0, 1.0]))
     >>> step.factor, step.after
@@ -87,11 +91,10 @@ def respond(
         factor, after = torch.ones_like(sizes), torch.minimum(sizes, limits)
         after = after if skip is None else torch.where(skip, sizes, after)
     else:
-        soft = mode == "soft"
-        acts = limits.isfinite() & (sizes > 0) if soft else over
+        acts = over if mode == "rescale" else limits.isfinite() & (sizes > 0)
         if finite is not None:
             acts = _acting(acts, limits, finite, skip, nonfinite)
-        factor = _soft_factor(sizes, limits, ~acts) if soft else clip_factor(sizes, limits, ~acts)
+        factor = _FACTORS[mode](sizes, limits, ~acts)
         after = sizes * factor
     if finite is not None and nonfinite == "zero":
         factor, after = factor.where(finite, 0.0), after.where(finite, 0.0)
@@ -105,6 +108,14 @@ def _soft_factor(sizes: Tensor, limits: Tensor, within: Tensor) -> Tensor:
     large = total.isinf()
     total = torch.where(large, half + sizes / 2, total)
     return clip_factor(total, torch.where(large, half, limits), within)
+
+
+def _normalising_factor(sizes: Tensor, limits: Tensor, within: Tensor) -> Tensor:
+    """``c / n``, but 1 within; no more than ``LARGEST``: an infinite factor makes NaN of a 0."""
+    return clip_factor(sizes, limits, within).clamp_(max=LARGEST)
+
+
+_FACTORS = {"rescale": clip_factor, "soft": _soft_factor, "normalise": _normalising_factor}
 
 
 def left_out(step: Step[Tensor], flag: Tensor) -> Step[Tensor]:

@@ -103,6 +103,7 @@ SETTINGS = {
     "unit": {"threshold": 0.05, "scope": "unit"},
     "element": {"threshold": 0.01, "scope": "element"},
     "soft": {"threshold": 0.5, "mode": "soft"},
+    "normalise": {"threshold": 0.5, "mode": "normalise"},
     "skip": {"threshold": MovingAverage(3.0, window=3, warmup=1), "mode": "skip"},
 }
 

@@ -119,7 +119,10 @@ def test_scaled_gradients_are_clipped_in_true_units(make, unscale, scope):
 
 @PASSES_ITSELF
 @pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS.keys())
-@pytest.mark.parametrize("settings", [{"mode": "skip"}, {"nonfinite": "skip"}, {"mode": "soft"}])
+@pytest.mark.parametrize(
+    "settings",
+    [{"mode": "skip"}, {"nonfinite": "skip"}, {"mode": "soft"}, {"mode": "normalise"}],
+)
 def test_scaled_gradients_are_skipped_and_learnt_from_in_true_units(make, settings):
     scaled = train(make, 1024.0, threshold=Percentile(60.0), **settings)
     plain = train(make, None, threshold=Percentile(60.0), **settings)
@@ -167,3 +170,38 @@ def test_an_attribute_that_only_looks_like_a_scale_is_none():
     Clipper(params, 1.0).attach(optimizer)
     optimizer.step()
     assert params[0].tolist() == pytest.approx([0.94, 0.92])
+
+
+@pytest.mark.parametrize("scale", [None, 1024.0, 2.0**-10])
+@pytest.mark.parametrize("size", [1e-30, 1e-3, 1.0, 1e3])
+@pytest.mark.parametrize("lends", [True, False])
+@pytest.mark.parametrize("fused", [True, False])
+def test_a_factor_above_one_reaches_the_optimizer_right(monkeypatch, scale, size, lends, fused):
+    monkeypatch.setattr("cliplab.clipper.fast_step.WORTH", 0 if lends else 10**9)
+    params = with_gradients([3.0, 0.0, 4.0], weights=[torch.zeros(3)])
+    optimizer = torch.optim.SGD(params, lr=1.0, fused=fused)
+    clipper = Clipper(params, 10.0, mode="normalise")
+    clipper.attach(optimizer)
+    scaler = torch.amp.GradScaler("cpu", init_scale=scale or 1.0, enabled=scale is not None)
+    params[0].grad *= size * (scale or 1.0) / 5
+    scaler.scale(torch.zeros(()))
+    scaler.step(optimizer)
+    assert params[0].tolist() == pytest.approx([-6.0, 0.0, -8.0], rel=1e-5)
+    assert clipper.history.norm_before.item() == pytest.approx(size, rel=1e-5)
+    assert clipper.history.factor.item() == pytest.approx(10 / size, rel=1e-5)
+
+
+@pytest.mark.parametrize("scale", [None, 1024.0])
+@pytest.mark.parametrize("lends", [True, False])
+def test_the_largest_factor_makes_nothing_infinite(monkeypatch, scale, lends):
+    monkeypatch.setattr("cliplab.clipper.fast_step.WORTH", 0 if lends else 10**9)
+    params = with_gradients([1e-44, 0.0], weights=[torch.zeros(2)])
+    optimizer = torch.optim.SGD(params, lr=1.0, fused=True)
+    clipper = Clipper(params, 1e3, mode="normalise")
+    clipper.attach(optimizer)
+    scaler = torch.amp.GradScaler("cpu", init_scale=scale or 1.0, enabled=scale is not None)
+    params[0].grad *= scale or 1.0
+    scaler.scale(torch.zeros(()))
+    scaler.step(optimizer)
+    assert clipper.history.factor.item() == 2.0**126
+    assert params[0].tolist() == pytest.approx([-1e-44 * 2.0**126, 0.0], rel=0.05)

@@ -209,7 +209,7 @@ def test_fused_sgd_with_dampening_survives_a_skipped_first_step():
 
 
 @pytest.mark.parametrize("scale", [None, 1024.0])
-@pytest.mark.parametrize("mode", ["rescale", "soft", "skip"])
+@pytest.mark.parametrize("mode", ["rescale", "soft", "normalise", "skip"])
 @pytest.mark.parametrize("kind", ["sgd fused", "adamw fused"])
 def test_a_factor_handed_over_gives_the_steps_of_gradients_clipped_in_place(
     monkeypatch, kind, mode, scale

@@ -127,7 +127,7 @@ def test_modules_groups_names_and_duplicates():
         (lambda p: Clipper(p, True), "got True"),
         (lambda p: Clipper(p, "1.0"), "got '1.0'"),
         (lambda p: Clipper(p, scope="layer"), "scope must be one of global, .*, got 'layer'"),
-        (lambda p: Clipper(p, mode="half"), "mode must be one of rescale, soft, skip, got 'half'"),
+        (lambda p: Clipper(p, mode="half"), "one of rescale, soft, skip, normalise, got 'half'"),
         (lambda p: Clipper(p, nonfinite="ignore"), "got 'ignore'"),
         (lambda p: Clipper(p, norm_type=-1), "norm_type must be a number > 0 or inf, got -1"),
         (lambda p: Clipper([]), "no parameters to clip"),
@@ -135,6 +135,10 @@ def test_modules_groups_names_and_duplicates():
         (lambda p: Clipper(p, exclude="a*"), "needs a module or named parameters"),
         (lambda p: Clipper(p, Decay(), scope="element"), "needs a fixed threshold"),
         (lambda p: Clipper(p, scope="element", mode="skip"), 'mode "skip" needs scope'),
+        (
+            lambda p: Clipper(p, scope="element", mode="normalise"),
+            'mode "normalise" cannot be used',
+        ),
         (
             lambda p: Clipper([{"params": p, "threshold": 2.0}], scope="member"),
             'scope "member" takes one policy',

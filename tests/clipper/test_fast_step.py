@@ -72,6 +72,7 @@ def test_a_fast_step_does_and_records_what_the_general_one_does(stream, make, no
         ({"scope": "group"}, True),
         ({"nonfinite": "zero"}, True),
         ({"mode": "soft"}, False),
+        ({"mode": "normalise"}, False),
         ({"mode": "skip"}, False),
         ({"scope": "element"}, False),
         ({"scope": "tensor"}, False),

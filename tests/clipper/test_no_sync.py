@@ -78,10 +78,10 @@ def test_no_method_looks_at_a_value(no_sync, method):
 
 @pytest.mark.parametrize("scope", ["global", "group", "tensor", "unit", "element", "member"])
 @pytest.mark.parametrize("nonfinite", ["raise", "skip", "zero", "propagate"])
-@pytest.mark.parametrize("mode", ["rescale", "soft", "skip"])
+@pytest.mark.parametrize("mode", ["rescale", "soft", "normalise", "skip"])
 def test_no_scope_mode_or_answer_to_nan_looks_at_a_value(no_sync, scope, nonfinite, mode):
     if (mode == "skip" and scope in ("unit", "element", "member")) or (
-        mode == "soft" and scope == "element"
+        mode in ("soft", "normalise") and scope == "element"
     ):
         pytest.skip("not a combination")
     params = [nn.Parameter(torch.ones(2, 3)) for _ in range(3)]

@@ -49,3 +49,27 @@ def test_element_scope_reports_a_skipped_step_as_untouched():
     assert report.skipped
     assert report.factor == 1.0
     assert report.norm_after == INF
+
+
+@pytest.mark.parametrize("scope", ["tensor", "unit"])
+@pytest.mark.parametrize(
+    ("nonfinite", "bad", "small"),
+    [("zero", [0.0], [1.0]), ("skip", [NAN], [0.25]), ("propagate", [NAN], [1.0])],
+)
+def test_small_parts_beside_one_that_is_not_finite_are_normalised_or_not(
+    scope, nonfinite, bad, small
+):
+    params = with_gradients([INF], [0.25], [0.0])
+    report = Clipper(params, 1.0, scope=scope, mode="normalise", nonfinite=nonfinite).clip()
+    assert report.skipped.all() == (nonfinite == "skip")
+    found = [p.grad.tolist() for p in params]
+    bad = [INF] if nonfinite == "skip" else bad
+    assert found[0] == pytest.approx(bad, nan_ok=True)
+    assert found[1:] == [small, [0.0]]
+
+
+def test_a_gradient_that_is_not_finite_is_refused_before_it_is_normalised():
+    params = with_gradients([INF, 1.0], [0.25])
+    with pytest.raises(cliplab.NonFiniteGradientError, match="step 0"):
+        Clipper(params, 1.0, scope="tensor", mode="normalise").clip()
+    assert params[1].grad.tolist() == [0.25]

@@ -163,3 +163,24 @@ def test_gradients_made_in_inference_mode_are_clipped_there():
         clipper.clip()
     assert params[0].grad.norm().item() == pytest.approx(1.0)
     assert isinstance(clipper.policy, Fixed)
+
+
+@pytest.mark.parametrize("scope", ["global", "group", "tensor", "unit", "member"])
+def test_a_normalising_clipper_resumes_bit_for_bit(scope):
+    def run(clipper, steps):
+        for step in steps:
+            draw = torch.Generator().manual_seed(step)
+            for p in clipper.params:
+                p.grad = torch.randn(p.shape, generator=draw) * 10.0 ** (step % 5 - 3)
+            clipper.clip()
+        return [p.grad for p in clipper.params]
+
+    def make():
+        params = with_gradients(torch.ones(2, 3), torch.ones(2))
+        return Clipper(params, Percentile(50.0, 4), scope=scope, mode="normalise")
+
+    whole, half, again = run(make(), range(9)), make(), make()
+    run(half, range(5))
+    again.load_state_dict(half.state_dict())
+    for found, wanted in zip(run(again, range(5, 9)), whole, strict=True):
+        assert torch.equal(found, wanted)

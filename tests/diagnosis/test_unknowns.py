@@ -75,6 +75,24 @@ def test_a_clipper_is_diagnosed_by_its_history():
     assert diagnose(clipper)[0].name == "always clips"
 
 
+def clipper_of(sizes, mode):
+    clipper = Clipper(with_gradients([1.0]), 1.0, mode=mode)
+    for size in sizes:
+        clipper.params[0].grad = torch.tensor([size])
+        clipper.clip()
+    return clipper
+
+
+@pytest.mark.parametrize("sizes", [[5.0] * 60, [0.5] * 60, [5.0, 0.5, 5.0] * 20])
+def test_where_gradients_are_normalised_no_clip_frequency_is_judged(sizes):
+    rates = {"always clips", "never clips", "threshold below the median"}
+    clipper = clipper_of(sizes, "normalise")
+    assert rates & {f.name for f in diagnose(clipper_of(sizes, "rescale"))}
+    assert not rates & {f.name for f in diagnose(clipper)}
+    if min(sizes) < 1:  # what was made larger shows in the record
+        assert not rates & {f.name for f in diagnose(clipper.history)}
+
+
 @pytest.mark.parametrize("wrong", [None, 3, nn.Linear(2, 2), [1.0], torch.ones(99), History])
 def test_what_has_no_history_is_named(wrong):
     with pytest.raises(ValueError, match="diagnose needs a History or a Clipper, got") as refused:

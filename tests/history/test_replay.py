@@ -41,6 +41,7 @@ def equal(one, other):
         (RobustSpike(window=16), "skip"),
         (RobustSpike(window=16), "rescale"),
         (Percentile(50), "soft"),
+        (Percentile(50), "normalise"),
         (1.5, "rescale"),
     ],
 )

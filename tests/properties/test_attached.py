@@ -74,7 +74,7 @@ def with_a_scaler(optimizer, params):
 
 @given(
     st.sampled_from(list(KINDS)),
-    st.sampled_from(["rescale", "soft", "skip"]),
+    st.sampled_from(["rescale", "soft", "normalise", "skip"]),
     st.booleans(),
     st.lists(st.tuples(EVENTS, SIZES), min_size=1, max_size=12),
 )

@@ -52,8 +52,8 @@ STANDING = ["number", "none", "nothing"]
 CASES = [
     (scope, mode)
     for scope in ("global", "group", "tensor", "unit", "element", "member")
-    for mode in ("rescale", "soft", "skip")
-    if (scope, mode) != ("element", "soft")
+    for mode in ("rescale", "soft", "normalise", "skip")
+    if (scope != "element" or mode not in ("soft", "normalise"))
     and (mode != "skip" or scope in ("global", "group", "tensor"))
 ]
 SHAPES = [(), (1,), (5,), (0,), (4, 3), (3, 0), (2, 3, 2, 2), (1, 6)]

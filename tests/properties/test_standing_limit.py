@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import warnings
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from making import with_gradients
 from cliplab import Clipper
 
 SCOPES = ["global", "group", "tensor", "unit", "element", "member"]
+WHOLE = ["global", "tensor", "unit", "member"]
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 GRADIENTS = {
     "seed": st.integers(0, 10_000),
@@ -90,11 +92,11 @@ def test_clipping_twice_is_clipping_once(seed, exponent, limit, scope, dtype):
     limit=st.floats(0.01, 100),
     scope=st.sampled_from(SCOPES),
     power=st.integers(-20, 20),
-    mode=st.sampled_from(["rescale", "soft"]),
+    mode=st.sampled_from(["rescale", "soft", "normalise"]),
     dtype=st.sampled_from([torch.float32, torch.float64]),
 )
 def test_scaling_by_powers_of_two_commutes(seed, limit, scope, power, mode, dtype):
-    assume(not (scope == "element" and mode == "soft"))
+    assume(scope != "element" or mode == "rescale")
     scale = 2.0**power
     limit = torch.tensor(limit).item()
     grads = gradients(seed, 0.0, dtype)
@@ -108,13 +110,90 @@ def test_scaling_by_powers_of_two_commutes(seed, limit, scope, power, mode, dtyp
     seed=st.integers(0, 10_000),
     limit=st.floats(0.01, 100),
     scope=st.sampled_from(["global", "group"]),
-    mode=st.sampled_from(["rescale", "soft"]),
+    mode=st.sampled_from(["rescale", "soft", "normalise"]),
 )
 def test_the_direction_is_kept(seed, limit, scope, mode):
     grads = gradients(seed, 0.0, torch.float32)
     after, _ = clip(grads, limit, scope, mode=mode)
     before, now = (torch.cat([g.flatten() for g in x]).double() for x in (grads, after))
     assert torch.cosine_similarity(before, now, dim=0) == pytest.approx(1.0, abs=1e-9)
+
+
+@given(
+    **{**GRADIENTS, "scope": st.sampled_from([*WHOLE, "group"])}, order=st.sampled_from([1, 2, 3])
+)
+def test_normalised_is_the_gradient_by_its_size_times_the_limit(
+    seed, exponent, limit, scope, dtype, order
+):
+    grads = gradients(seed, exponent, dtype)
+    after, report = clip(grads, limit, scope, mode="normalise", norm_type=order)
+    limit = float(report.threshold.reshape(-1)[0])
+    before = [g.double() for g in grads]
+    measured = report.norm_before.reshape(-1).double()
+    each = shared(measured, scope, grads)
+    for found, raw, size in zip(after, before, each, strict=True):
+        wanted = raw * limit / size.reshape(-1, *[1] * (raw.ndim - 1))
+        tiny = torch.finfo(dtype).tiny
+        torch.testing.assert_close(
+            found, wanted.to(dtype), rtol=4 * torch.finfo(dtype).eps, atol=tiny
+        )
+    assert report.factor.reshape(-1).tolist() == pytest.approx(
+        (limit / measured).tolist(), rel=1e-6
+    )
+    assert report.norm_after.reshape(-1).tolist() == pytest.approx(
+        [limit] * len(measured), rel=1e-6
+    )
+    assert torch.equal(report.clipped, report.norm_before > report.threshold)
+
+
+def shared(sizes, scope, grads):
+    """Every tensor's own sizes: one, or one a row."""
+    if scope == "tensor":
+        return sizes.unbind()
+    if scope == "unit":
+        return torch.split(sizes, [len(g) if g.ndim > 1 else 1 for g in grads])
+    return [sizes] * len(grads)
+
+
+@given(
+    seed=st.integers(0, 10_000),
+    limit=st.floats(0.01, 100),
+    scope=st.sampled_from(WHOLE),
+    exponents=st.tuples(st.floats(-6, 6), st.floats(-6, 6)),
+)
+def test_normalised_depends_on_the_direction_alone(seed, limit, scope, exponents):
+    unit = gradients(seed, 0.0, torch.float64)
+    one, other = (
+        clip([g * 10**e for g in unit], limit, scope, mode="normalise")[0] for e in exponents
+    )
+    for a, b in zip(one, other, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=0)
+    found = sizes(one, scope)
+    torch.testing.assert_close(found, torch.full_like(found, limit), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("look", [True, False])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("scope", WHOLE)
+@pytest.mark.parametrize("limit", [0.0, 1e-3, 1.0, 100.0])
+def test_normalising_the_smallest_gradients_makes_nothing_infinite(
+    monkeypatch, look, dtype, scope, limit
+):
+    monkeypatch.setattr("cliplab.checks.LOOK", look)
+    smallest = torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps
+    for entry in (0.0, smallest, torch.finfo(dtype).smallest_normal):
+        grads = [torch.zeros(2, 3, dtype=dtype), torch.zeros(2, dtype=dtype)]
+        grads[0][0, 0] = grads[1][1] = entry
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "a threshold of 0")
+            after, report = clip(grads, limit, scope, mode="normalise", nonfinite="propagate")
+        assert report.factor.isfinite().all()
+        assert (report.factor <= 2.0**126).all()
+        assert (report.factor[report.norm_before == 0] == 1).all()
+        for a, g in zip(after, grads, strict=True):
+            assert a.isfinite().all()
+            assert (a[g == 0] == 0).all()
+        assert (sizes(after, scope) <= limit * 1.01 + smallest).all()
 
 
 @given(

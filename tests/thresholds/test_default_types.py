@@ -70,7 +70,7 @@ def test_a_loss_is_judged_in_the_precision_of_the_sizes(default):
     assert [limit > 0 for limit in limits] == [True, True, True, False, True]
 
 
-@pytest.mark.parametrize("mode", ["rescale", "soft", "skip", "clamp"])
+@pytest.mark.parametrize("mode", ["rescale", "soft", "normalise", "skip", "clamp"])
 def test_every_column_of_a_response_has_the_dtype_of_the_sizes(default, mode):
     sizes = torch.tensor([3.3, 0.7, 1e30], dtype=torch.float32, device="cpu")
     limits = torch.full_like(sizes, 1.1)

@@ -34,7 +34,11 @@ def test_no_part_is_larger_than_its_limit_afterwards_and_none_grows(sizes, limit
     assert not step.skipped.any()
 
 
-@given(SIZES, st.sampled_from(["rescale", "soft", "skip", "clamp"]), st.floats(0, 100, width=32))
+@given(
+    SIZES,
+    st.sampled_from(["rescale", "soft", "normalise", "skip", "clamp"]),
+    st.floats(0, 100, width=32),
+)
 def test_a_mask_of_finite_sizes_says_no_more_than_none(sizes, mode, limit):
     sizes = torch.tensor(sizes)
     limits, every = torch.full_like(sizes, limit), torch.ones_like(sizes, dtype=torch.bool)
@@ -44,7 +48,7 @@ def test_a_mask_of_finite_sizes_says_no_more_than_none(sizes, mode, limit):
         torch.testing.assert_close(tuple(with_mask), tuple(without), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("mode", ["rescale", "soft", "skip", "clamp"])
+@pytest.mark.parametrize("mode", ["rescale", "soft", "normalise", "skip", "clamp"])
 @pytest.mark.parametrize("nonfinite", ["raise", "skip", "zero", "propagate", "leave"])
 def test_nothing_given_is_changed_and_every_column_has_the_dtype_of_the_sizes(mode, nonfinite):
     sizes = torch.tensor([3.0, NAN, INF, 0.0], dtype=torch.float64)
@@ -59,6 +63,7 @@ def test_nothing_given_is_changed_and_every_column_has_the_dtype_of_the_sizes(mo
 def test_soft_and_skip_and_clamp():
     sizes, limits = torch.tensor([3.0, 0.5]), torch.tensor([1.0, 1.0])
     same(respond(sizes, limits, mode="soft"), factor=[0.25, 2 / 3], clipped=[1.0, 0.0])
+    same(respond(sizes, limits, mode="normalise"), factor=[1 / 3, 2.0], clipped=[1.0, 0.0])
     same(
         respond(sizes, limits, mode="skip"), factor=[1.0, 1.0], after=[3.0, 0.5], skipped=[1.0] * 2
     )
@@ -80,10 +85,31 @@ def test_what_is_not_finite(nonfinite, columns):
     same(respond(sizes, torch.ones(3), sizes.isfinite(), nonfinite=nonfinite), **columns)
 
 
-def test_without_a_limit_nothing_meets_a_factor():
+@pytest.mark.parametrize(
+    ("nonfinite", "columns"),
+    [
+        ("skip", {"factor": [1.0] * 4, "skipped": [1.0] * 4, "clipped": [1.0, 0.0, 0.0, 1.0]}),
+        ("zero", {"factor": [0.5, 4.0, 0.0, 0.0], "after": [1.0, 1.0, 0.0, 0.0]}),
+        ("propagate", {"factor": [0.5, 4.0, NAN, 0.0], "after": [1.0, 1.0, NAN, NAN]}),
+        ("leave", {"factor": [0.5, 4.0, 1.0, 1.0], "after": [1.0, 1.0, NAN, INF]}),
+    ],
+)
+def test_what_is_not_finite_is_not_normalised(nonfinite, columns):
+    sizes = torch.tensor([2.0, 0.25, NAN, INF])
+    limits = torch.ones(4)
+    same(respond(sizes, limits, sizes.isfinite(), "normalise", nonfinite), **columns)
+
+
+@pytest.mark.parametrize("mode", ["rescale", "soft", "normalise"])
+def test_without_a_limit_nothing_meets_a_factor(mode):
     sizes = torch.tensor([2.0, INF])
-    step = respond(sizes, torch.full((2,), INF), sizes.isfinite(), nonfinite="propagate")
+    step = respond(sizes, torch.full((2,), INF), sizes.isfinite(), mode, nonfinite="propagate")
     same(step, factor=[1.0, 1.0], clipped=[0.0, 0.0])
+
+
+def test_a_size_of_nothing_is_not_normalised():
+    same(respond(torch.zeros(2), torch.tensor([1.0, 0.0]), mode="normalise"), factor=[1.0, 1.0])
+    same(respond(torch.ones(1), torch.zeros(1), mode="normalise"), factor=[0.0], after=[0.0])
 
 
 def test_a_step_can_be_left_out_without_changing_it():
@@ -114,7 +140,7 @@ ANY = {
 }
 
 
-@pytest.mark.parametrize("mode", ["rescale", "soft"])
+@pytest.mark.parametrize("mode", ["rescale", "soft", "normalise"])
 @pytest.mark.parametrize("dtype", ANY)
 @given(data=st.data())
 def test_factors_of_any_size_and_limit_are_those_of_exact_arithmetic(mode, dtype, data):
@@ -125,18 +151,21 @@ def test_factors_of_any_size_and_limit_are_those_of_exact_arithmetic(mode, dtype
     exact = Fraction(1)
     if mode == "soft" and n:
         exact = c / (c + n)
+    elif mode == "normalise" and n:
+        exact = min(c / n, Fraction(2**126))
     elif n > c:
         exact = c / n
     info = torch.finfo(dtype)
     near = {"rel": 4 * info.eps, "abs": info.tiny * info.eps}
     assert step.factor.item() == pytest.approx(float(exact), **near)
-    lost = float(n) * info.tiny * info.eps  # a factor below the normal range is rounded by as much
+    least = info.tiny * info.eps  # a factor, or a size, below the normal range is rounded by it
+    lost = max(float(n), 1.0) * least
     assert step.after.item() == pytest.approx(float(n * exact), rel=8 * info.eps, abs=lost)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("scope", ["global", "tensor"])
-@pytest.mark.parametrize("mode", ["rescale", "soft"])
+@pytest.mark.parametrize("mode", ["rescale", "soft", "normalise"])
 @pytest.mark.parametrize(
     ("size", "limit"),
     [(1e38, 3e38), (3e38, 1e38), (3e38, 3e38), (3e-45, 1e-45), (1e-40, 3e-40), (1e-38, 1e-40)],
@@ -147,7 +176,7 @@ def test_gradients_at_the_ends_of_the_range_meet_the_right_factor(dtype, scope, 
     n, c = weight.grad[0].item(), torch.tensor(limit, dtype=dtype).item()
     clipper = Clipper([weight], limit, scope=scope, mode=mode)
     report = clipper.clip()
-    exact = 1 / (1 + n / c) if mode == "soft" else min(1.0, c / n)
+    exact = {"rescale": min(1.0, c / n), "soft": 1 / (1 + n / c), "normalise": c / n}[mode]
     rounding = torch.finfo(dtype).tiny * torch.finfo(dtype).eps
     assert report.factor.item() == pytest.approx(exact, rel=1e-6)
     assert weight.grad[0].item() == pytest.approx(n * exact, rel=1e-6, abs=rounding)

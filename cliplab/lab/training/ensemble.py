@@ -17,6 +17,7 @@ from torch.func import functional_call
 
 from cliplab import Clipper, ClipReport, Switch, Threshold, as_policy
 from cliplab.lab.training.telemetry import finite_or_none, member_columns
+from cliplab.thresholds import Mode
 
 
 class Ensemble(nn.Module):
@@ -32,6 +33,9 @@ class Ensemble(nn.Module):
     ``vectorize`` runs all members as one ``torch.vmap``; False takes them one after the other,
     for modules that vmap cannot take and whose own kernel is faster anyway (``nn.LSTM``).
     Models are built on the CPU, so that weights are the same everywhere, and live on ``device``.
+
+    ``mode``: what every member's gradient of size n meets, with its own limit c, as in ``Clipper``:
+    "rescale" (``min(1, c / n)``), "soft" (``c / (c + n)``) or "normalise" (``c / n``).
     """
 
     def __init__(
@@ -43,6 +47,7 @@ class Ensemble(nn.Module):
         data: Literal["seed", "member"] = "seed",
         vectorize: bool = True,
         device: torch.device | str = "cpu",
+        mode: Mode = "rescale",
     ) -> None:
         super().__init__()
         if not arms or not seeds:
@@ -65,7 +70,7 @@ class Ensemble(nn.Module):
         self.steps = 0
         self._report: ClipReport | None = None  # of a clip whose step is still to be taken
         self.clipper = Clipper(
-            list(self.parameters()), self._policies(), scope="member", nonfinite="zero"
+            list(self.parameters()), self._policies(), scope="member", mode=mode, nonfinite="zero"
         )
 
     def __len__(self) -> int:

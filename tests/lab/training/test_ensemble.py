@@ -258,3 +258,51 @@ def test_a_step_takes_a_clip_of_its_own():
     with pytest.raises(RuntimeError, match=r"step\(\) before clip\(\)"):
         ensemble.step(optimizer, losses)
     assert ensemble.steps == 1
+
+
+@pytest.mark.parametrize("vectorize", [True, False])
+def test_members_are_normalised_as_each_is_alone(vectorize):
+    arms, rate, x = {"a": None, "b": 0.5, "c": 100.0}, 0.1, torch.ones(2, 4, 3)
+    ensemble = Ensemble(linear, arms, [1, 2], vectorize=vectorize, mode="normalise")
+    optimizer = torch.optim.SGD(ensemble.parameters(), lr=rate)
+    alone = [linear(seed) for _ in arms for seed in (1, 2)]
+    for _ in range(3):
+        losses = squares(ensemble, x)
+        optimizer.zero_grad()
+        losses.sum().backward()
+        assert not ensemble.clip().clipped[4:].any()
+        ensemble.step(optimizer, losses)
+        for member, model in enumerate(alone):
+            grads = torch.autograd.grad(model(x[0]).square().mean(), list(model.parameters()))
+            size = torch.cat([g.flatten() for g in grads]).norm()
+            limit = list(arms.values())[member // 2]
+            with torch.no_grad():
+                for p, g in zip(model.parameters(), grads, strict=True):
+                    p -= rate * g * (1.0 if limit is None else limit / size)
+    for m, model in enumerate(alone):
+        for name, p in model.named_parameters():
+            torch.testing.assert_close(ensemble.weights[name][m], p, rtol=1e-4, atol=1e-5)
+    assert [row["clip_fraction"] for row in ensemble.rows()][4:] == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("make_optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS.keys())
+def test_a_dead_member_is_not_normalised_back_to_life(make_optimizer):
+    ensemble = Ensemble(linear, {"a": 1.0}, [1, 2], mode="normalise")
+    optimizer = make_optimizer(ensemble.parameters())
+    seen = []
+    for step in range(4):
+        poison = torch.tensor([math.inf if step == 1 else 1.0, 1.0])
+        losses = squares(ensemble, torch.ones(2, 4, 3)) * poison
+        optimizer.zero_grad()
+        losses.sum().backward()
+        ensemble.clip()
+        ensemble.step(optimizer, losses)
+        seen.append(ensemble.weights["weight"].detach().clone())
+    assert ensemble.alive.tolist() == [False, True]
+    assert all(torch.equal(later[0], seen[0][0]) for later in seen[1:])
+    assert not torch.equal(seen[3][1], seen[2][1])
+
+
+def test_an_ensemble_refuses_a_mode_that_members_cannot_have():
+    with pytest.raises(ValueError, match='mode "skip" needs scope'):
+        Ensemble(linear, {"a": 1.0}, [1], mode="skip")
