@@ -45,3 +45,13 @@ def test_a_default_dtype_of_double_changes_nothing(policy):
 def test_a_limit_above_all_floats_is_no_limit(policy):
     params = with_gradients([3e30, 4e30])
     assert Clipper(params, policy).clip().factor.item() == 1.0
+
+
+def test_a_factor_beyond_fp16_is_the_largest_of_fp16_where_it_is_rounded_to_that(monkeypatch):
+    """As on an accelerator, whose scalars of fp32 are rounded before the product."""
+    monkeypatch.setattr("cliplab.checks.LOOK", False)
+    for dtype, factor in ((torch.float16, 65504.0), (torch.bfloat16, 2.0**20)):
+        params = with_gradients([2.0**-20, 0.0], [0.0, 2.0**-20], dtype=dtype)
+        Clipper(params, 1.0, scope="tensor", mode="normalise", nonfinite="propagate").clip()
+        for p, wanted in zip(params, ([1.0, 0.0], [0.0, 1.0]), strict=True):
+            assert p.grad.tolist() == pytest.approx([x * factor / 2**20 for x in wanted], rel=1e-3)
