@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +17,7 @@ from cliplab.lab.study.results import WayRuns
 from cliplab.lab.study.size import Size
 from cliplab.lab.study.space import Linear, Space
 
-__all__ = ["SPACE", "Noise", "Surface", "drawn", "noise_of", "two_ways"]
+__all__ = ["SPACE", "Noise", "Surface", "drawn", "noise_of", "places", "two_ways"]
 
 Floats = NDArray[np.float64]
 Rng = np.random.Generator
@@ -26,8 +28,8 @@ SETS = 256  # of configurations, over which a surface's own loss is averaged
 
 # What a surface is drawn from where nothing is known of it.
 OPTIMUM = (0.3, 0.7)  # place, of each coordinate
-CURVATURE = (15.0, 150.0)  # margins at a distance of 1, of each coordinate
-GAP = (0.0, 0.5)  # from the optimum to the learning rate above which runs fail
+CURVATURE = (20.0, 250.0)  # margins at a distance of 1, of each coordinate
+GAP = (0.0, 0.6)  # from the optimum to the learning rate above which runs fail
 WIDTH = (0.005, 0.05)  # of the way from hardly any failure to all
 BASE = (0.0, 0.04)  # share of runs that fail anywhere
 
@@ -119,7 +121,7 @@ class Surface:
         The ratio of the expectations of ``sum_r w_r q_r mu_r`` and ``sum_r w_r q_r`` over the
         draws and their screening (here ``SETS`` of them), with each configuration's own q and mu.
         """
-        points = rng.random((SETS, size.configurations, 2))
+        points = _sets(size.configurations)
         scores, _ = _runs(self, points, size.screening, noise, rng)
         order = np.argsort(scores.mean(-1), axis=1, kind="stable")[:, : size.finalists]
         w = weights(size.configurations, size.best_of, size.finalists)
@@ -128,11 +130,22 @@ class Surface:
         return float((succeeding * loss).sum() / succeeding.sum())
 
 
+@cache
+def _sets(configurations: int) -> Floats:
+    """The draws of many studies, ``[SETS, K, 2]``."""
+    return np.array([places(SPACE.draws(configurations, seed)) for seed in range(SETS)])
+
+
+def places(draws: list[dict[str, Any]]) -> Floats:
+    """Draws of the space as points, ``[K, 2]``."""
+    return np.array([list(draw.values()) for draw in draws], dtype=float)
+
+
 def drawn(noise: Noise, rng: Rng) -> Surface:
     """A surface of this noise; both ways fail as their mean does."""
     first, second = rng.uniform(*OPTIMUM, 2)
     gap, width, base = rng.uniform(*GAP), rng.uniform(*WIDTH), rng.uniform(*BASE)
-    curvature = np.exp(rng.uniform(*np.log(CURVATURE), 2))
+    curvature = np.exp(rng.uniform(math.log(CURVATURE[0]), math.log(CURVATURE[1]), 2))
     cliff = first + gap
     if noise.chance is not None:
         cliff = 1 - noise.chance
