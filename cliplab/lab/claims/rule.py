@@ -58,11 +58,11 @@ def decide(
         return Outcome.UNCLEAR, "mixed"
     if wins or losses:
         (of_loss, of_failures), sign = (sides[0], 1) if wins else (sides[1], -1)
-        others_fine = (of_loss and _end(failures, sign) > -failure_margin) or (
-            of_failures and (loss is None or _not_worse(loss, sign, margin))
-        )
-        if not others_fine:
+        if not of_loss and loss is not None and _against(loss, sign, margin):
             return Outcome.UNCLEAR, "mixed"
+        if not of_failures and _end(failures, sign) <= -failure_margin:
+            against = _against(failures, sign, failure_margin)
+            return Outcome.UNCLEAR, "mixed" if against else "failures wide"
         if measured.edges:
             return Outcome.UNCLEAR, "edge"
         return (Outcome.HELPS if wins else Outcome.HARMS), ""
@@ -105,6 +105,7 @@ def _end(estimate: Estimate, sign: int) -> float:
     return estimate.low if sign > 0 else -estimate.high
 
 
-def _not_worse(loss: Estimate, sign: int, margin: float) -> bool:
-    best = loss.high if sign > 0 else -loss.low
-    return sign * loss.effect > -margin and best >= 0
+def _against(estimate: Estimate, sign: int, margin: float) -> bool:
+    """Whether it speaks for the other side: by its margin, or with its whole interval."""
+    best = estimate.high if sign > 0 else -estimate.low
+    return sign * estimate.effect <= -margin or best < 0
