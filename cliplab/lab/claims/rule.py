@@ -80,7 +80,7 @@ def _not_decided(
         if not control_passes(measured, margin):
             return Outcome.UNCLEAR, "control"
         return Outcome.NO_MATTER, ""
-    if loss is not None and _significant(loss, multiplier):
+    if any(_significant(e, multiplier) for e in (loss, failures) if e is not None):
         return Outcome.UNCLEAR, "below margin"
     return Outcome.UNCLEAR, "failures wide" if inside else "loss wide"
 
