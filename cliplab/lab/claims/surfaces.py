@@ -24,6 +24,7 @@ Rng = np.random.Generator
 
 SPACE = Space(lr=Linear(0.0, 1.0), threshold=Linear(0.0, 1.0))
 CHANCE = 10.0  # margins above the optimum
+GRID = (np.stack(np.meshgrid(*[np.arange(32)] * 2, indexing="ij"), -1).reshape(-1, 2) + 0.5) / 32
 SETS = 256  # of configurations, over which a surface's own loss is averaged
 
 # What a surface is drawn from where nothing is known of it.
@@ -49,8 +50,8 @@ class Noise:
 
     ``sd``: from run to run of a good configuration, in margins. ``failures``: shares of the good
     configurations' runs that fail, of either way. ``chance``: share of all configurations that fail
-    for their own sake. ``near``: share of all runs within two margins of a good one. ``shape`` of
-    the noise: normal, skewed or two points.
+    for their own sake. ``near``: share of all runs within two margins of their way's best
+    configuration. ``shape`` of the noise: normal, skewed or two points.
     """
 
     sd: float
@@ -74,14 +75,20 @@ def noise_of(first: WayRuns, rival: WayRuns, margin: float) -> Noise:
 
     Raises ``ValueError`` if no finalist succeeded twice: there is no spread to plan with.
     """
-    levels = measure(first, rival, ("first", "rival"), margin).levels
-    if not levels["sd"]:
+    spread = measure(first, rival, ("first", "rival"), margin).levels["sd"]
+    if not spread:
         raise ValueError("no finalist of the pilot succeeded twice with different losses")
+    ways = (first, rival)
     failures = (_failed(first.fresh_loss), _failed(rival.fresh_loss))
     base = sum(failures) / 2
-    failed = (_failed(first.screened_loss) + _failed(rival.screened_loss)) / 2
-    chance = max(0.0, (failed - base) / (1 - base)) if base < 1 else 1.0
-    return Noise(levels["sd"] / margin, failures, chance, sum(levels["usable"]) / 2)
+    failed = sum(_failed(way.screened_loss) for way in ways) / 2
+    chance = max(0.0, (failed - base) / (1 - base))
+    near = [
+        float((way.screened_loss < min(means) + 2 * margin).mean())
+        for way in ways
+        if (means := [np.nanmean(x) for x in way.fresh_loss if not np.isnan(x).all()])
+    ]
+    return Noise(spread / margin, failures, chance, sum(near) / len(near))
 
 
 def _failed(losses: Floats) -> float:
@@ -146,16 +153,28 @@ def drawn(noise: Noise, rng: Rng) -> Surface:
     first, second = rng.uniform(*OPTIMUM, 2)
     gap, width, base = rng.uniform(*GAP), rng.uniform(*WIDTH), rng.uniform(*BASE)
     curvature = np.exp(rng.uniform(math.log(CURVATURE[0]), math.log(CURVATURE[1]), 2))
-    cliff = first + gap
-    if noise.chance is not None:
-        cliff = 1 - noise.chance
-        first = min(first, cliff - min(gap, 0.8 * cliff))
     if noise.near is not None:  # an ellipse of this area, 2 margins deep
         known = 2 * math.pi / max(noise.near, 0.01)
         curvature *= known / math.sqrt(curvature[0] * curvature[1])
     if noise.failures is not None:
         base = sum(noise.failures) / 2
-    return Surface((first, second), (curvature[0], curvature[1]), cliff, width, base)
+    found = Surface((first, second), (curvature[0], curvature[1]), first + gap, width, base)
+    return found if noise.chance is None else _with_cliff(found, gap, noise.chance)
+
+
+def _with_cliff(surface: Surface, gap: float, failing: float) -> Surface:
+    """With the cliff where this share of configurations fails: beyond it, or too far from the best.
+
+    The optimum moves down with it, to lie below it by the gap if there is room.
+    """
+    low, high = 0.0, 1 + gap  # of the cliff: every configuration fails, none for its sake
+    for _ in range(12):
+        cliff = (low + high) / 2
+        below = min(surface.optimum[0], cliff - min(gap, 0.8 * cliff))
+        found = replace(surface, cliff=cliff, optimum=(below, surface.optimum[1]))
+        failed = (cliff < GRID[:, 0]) | (found.loss(GRID) >= CHANCE)
+        low, high = (cliff, high) if failed.mean() > failing else (low, cliff)
+    return found
 
 
 def two_ways(

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cliplab.lab.claims import Outcome
-from cliplab.lab.claims.comparison import measure
+from cliplab.lab.claims.comparison import Measured, measure
 from cliplab.lab.claims.rule import decide, multipliers
 from cliplab.lab.claims.surfaces import SPACE, Noise, drawn, places, two_ways
 from cliplab.lab.stats.paired import Estimate, holm
@@ -163,7 +163,20 @@ def test_a_way_that_never_succeeds_is_decided_by_failures():
     assert judged(lost, lost) == ("unclear", "loss wide")
 
 
-@given(st.lists(st.floats(1e-6, 1), min_size=1, max_size=8), st.integers(0, 20))
+def test_two_primaries_halve_the_level():
+    sure = Estimate(0.0, -0.05, 0.05, 1.0, 258)
+    for p, word in ((0.0009, "helps"), (0.0011, "unclear")):  # 2 p 25 = 0.045 and 0.055
+        measured = Measured(Estimate(1.5, 0.5, 2.5, p, 48), sure, 0.0)
+        assert decide(measured, 1.0, 0.10, 25)[0] == word
+        measured = Measured(None, Estimate(0.2, 0.1, 0.3, p, 258), 0.2)
+        assert decide(measured, 1.0, 0.10, 25)[0] == word
+
+
+SMALL_P = st.sampled_from([0.001, 0.002, 0.004, 0.006, 0.01, 0.012, 0.02, 0.04, 0.2])
+
+
+@example([0.012, 0.012], 3)  # 0.012 x 5 is not rejected, so 0.012 x 4 is not asked
+@given(st.lists(SMALL_P, min_size=1, max_size=8), st.integers(0, 20))
 def test_multipliers_reject_what_holms_adjustment_rejects(p, more):
     family = len(p) + more
     adjusted = holm([*p, *[1.0] * more])[: len(p)]
