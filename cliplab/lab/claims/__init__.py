@@ -1,6 +1,6 @@
 """What is asked or claimed, and what do the rows say about it?
 
-May use: stats, study, runs.
+May use: stats, study, notebook, runs.
 Makes numbers: no.
 """
 
