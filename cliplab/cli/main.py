@@ -165,7 +165,7 @@ def _say_part(options: argparse.Namespace) -> None:
         for name in ("notebooks", "results", "reports")
         if (given := getattr(options, name)) != Path(name)
     ]
-    after = " ".join(["cliplab report --preset", options.preset, *folders])
+    after = " ".join(["cliplab report --preset", _preset(options), *folders])
     print(f"part {index} of {count} is over; when all are: `{after}`", file=sys.stderr)
 
 
@@ -254,7 +254,7 @@ def attest(options: argparse.Namespace) -> int:
         [Acceptance(name, why) for name, why in options.accept],
         lambda line: print(line, file=sys.stderr, flush=True),
     )
-    refused = [path.stem for path, outcome in outcomes.items() if isinstance(outcome, ValueError)]
+    refused = [name for name, outcome in outcomes.items() if isinstance(outcome, ValueError)]
     print(f"{len(outcomes) - len(refused)} current or carried, {len(refused)} refused")
     return FAILED if refused else 0
 

@@ -329,16 +329,12 @@ def test_overlapping_seeds_are_kept_but_not_judged(project, capsys):
 
 LEDGER = """
 [C1]
+kind = "identity"
 statement = "it waits"
 notebook = "01_slow"
-kind = "exact"
-test = "exact"
 metric = "ok"
-contrast = { "wait=0.0" = 1 }
-n = 1
+arms = ["wait=0.0"]
 source = "-"
-counter = "-"
-expected = "supported"
 """
 
 
@@ -346,10 +342,10 @@ def test_other_settings_get_a_report_and_no_verdict(project, capsys):
     (project / "notebooks" / "claims.toml").write_text(LEDGER)
     (project / "notebooks" / "presets.toml").write_text("[01_slow.one]\nwait = 0\n")
     for command, verdict in [
-        ("run 01 --kernel stock --preset one", "supported"),
+        ("run 01 --kernel stock --preset one", "holds"),
         ("run 01 --kernel stock --preset one -p name=b", "no verdict (name changed)"),
         ("run 01 --kernel stock --preset one --grid name=c,d", "no verdict (name changed)"),
-        ("report --preset one", "supported"),
+        ("report --preset one", "holds"),
     ]:
         assert status_of(command) == 0, capsys.readouterr().err
         [found] = json.loads((project / "reports" / "claims.json").read_text())

@@ -23,16 +23,12 @@ display({"application/vnd.cliplab.record+json": payload, "text/plain": "recorded
 
 CLAIM = """
 [C1]
+kind = "identity"
 statement = "it runs"
 notebook = "01_runs"
-kind = "exact"
-test = "exact"
-metric = "loss"
-contrast = { "x=1" = 1 }
-n = 1
+metric = "ran"
+arms = ["x=1"]
 source = "-"
-counter = "-"
-expected = "supported"
 """
 
 

@@ -23,6 +23,7 @@ from cliplab.lab.claims.judge import unanswered
 from cliplab.lab.claims.ledger import registered
 from cliplab.lab.notebook.parameters import read_parameters
 from cliplab.lab.notebook.presets import preset_params
+from cliplab.lab.notebook.registrations import REPLICA
 from cliplab.lab.runs.closure import Closure
 from cliplab.lab.runs.files import write_atomic
 from cliplab.lab.runs.interpreter import python_minor
@@ -47,20 +48,23 @@ def attest(
     root: Path,
     acceptances: Sequence[Acceptance],
     say: Callable[[str], object],
-) -> dict[Path, str | ValueError]:
-    """What each notebook's published record is now, or why it is refused, one reason a line.
+) -> dict[str, str | ValueError]:
+    """What each published record is now, by name, or why it is refused, one reason a line.
 
     ``ValueError``: the checkout has changes, or an acceptance matched nothing.
     """
     attesting = Attest(root, records, acceptances, say)
-    outcomes: dict[Path, str | ValueError] = {}
+    outcomes: dict[str, str | ValueError] = {}
     for notebook in notebooks:
-        try:
-            outcomes[notebook] = attesting.record(notebook)
-        except ValueError as refused:
-            outcomes[notebook] = refused
-        lines = str(outcomes[notebook]).splitlines()
-        say("\n  ".join([f"{notebook.stem}: {lines[0]}", *lines[1:]]))
+        for name in (notebook.stem, f"{notebook.stem}{REPLICA}"):
+            if name != notebook.stem and not (records / f"{name}.json").exists():
+                continue
+            try:
+                outcomes[name] = attesting.record(notebook, name)
+            except ValueError as refused:
+                outcomes[name] = refused
+            lines = str(outcomes[name]).splitlines()
+            say("\n  ".join([f"{name}: {lines[0]}", *lines[1:]]))
     if idle := [a.pattern for a in acceptances if not a.matched]:
         raise ValueError(f"--accept {', '.join(idle)}: nothing is called that")
     return outcomes
@@ -81,9 +85,9 @@ class Attest:
         if files := uncommitted(self.root):
             raise ValueError(f"attest needs a clean checkout; not committed:\n{files}")
 
-    def record(self, notebook: Path) -> str:
-        """Carry the notebook's record to today's code; says what it is now, or ``ValueError``."""
-        path = self.records / f"{notebook.stem}.json"
+    def record(self, notebook: Path, name: str) -> str:
+        """Carry a record of the notebook to today's code; what it is now, or ``ValueError``."""
+        path = self.records / f"{name}.json"
         about = json.loads(path.read_text(encoding="utf-8"))
         code = closure(notebook, self.root / "cliplab")
         if about["code_key"] == code.key:

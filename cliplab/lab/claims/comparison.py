@@ -90,6 +90,7 @@ def measure(
             "loss": [_level(way) for way in ways.values()],
             "sd": _spread(first, rival),
             "failures": counts,
+            "left_out": left_out,
             "usable": shares,
             "decades": _decades(space),
         },

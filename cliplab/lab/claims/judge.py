@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cliplab.lab.claims.comparison import Measured, measure
+from cliplab.lab.claims.comparison import Measured
 from cliplab.lab.claims.ledger import MOST_SEEDS, STUDIED, Claim, Ledger, load_ledger
 from cliplab.lab.claims.rule import decide, multipliers
+from cliplab.lab.claims.studied import MissingRowsError, measured_of
 from cliplab.lab.claims.verdict import Outcome, Verdict
-from cliplab.lab.stats.paired import Estimate, paired
+from cliplab.lab.stats.paired import Estimate, holm, paired
 from cliplab.lab.stats.shares import difference_interval
-from cliplab.lab.study.results import WayRuns, way_runs
-from cliplab.lab.study.size import Size, size_of
-from cliplab.lab.study.space import Space
+from cliplab.lab.study.size import Size
 
 if TYPE_CHECKING:
     from cliplab.lab.study.study import Study
@@ -27,10 +26,6 @@ __all__ = ["judge", "judge_all", "unanswered"]
 Row = Mapping[str, Any]
 About = Mapping[str, Any]  # Study.about()
 WITHOUT_VERDICT = ("smoke", "fingerprint", "pilot")  # presets too short for one
-
-
-class MissingRowsError(ValueError):
-    """The rows hold none of a study or arm of the claim."""
 
 
 def judge(claim: str | Claim, rows: Iterable[Row], study: Study | None = None) -> Verdict:
@@ -74,20 +69,31 @@ def judge_all(
         about = (studies or {}).get(claim.notebook, {})
         try:
             if claim.kind in STUDIED:
-                measured[claim.id], sizes[claim.id] = _measure(claim, rows[claim.notebook], about)
+                measured[claim.id], sizes[claim.id] = measured_of(
+                    claim, rows[claim.notebook], about
+                )
             else:
                 verdicts[claim.id] = _verdict(claim, rows[claim.notebook], about, ledger.family)
         except (ValueError, OverflowError) as error:
             verdicts[claim.id] = _base(claim, Outcome.NOT_RUN, note=str(error))
     family = {name: m.p for name, m in measured.items() if ledger.claims[name].kind != "a/a"}
-    steps = dict(zip(family, multipliers(list(family.values()), ledger.family), strict=True))
+    steps = _steps(family, ledger.family)
     for name, found in measured.items():
-        multiplier = steps.get(name, ledger.family)
-        verdicts[name] = _told(ledger.claims[name], found, sizes[name], multiplier)
+        step = steps.get(name) or _steps({name: found.p}, ledger.family)[name]
+        verdicts[name] = _told(ledger.claims[name], found, sizes[name], *step)
     ordered = [verdicts[claim.id] for claim in claims]
     if preset in WITHOUT_VERDICT:
         return [_withheld(verdict, preset) for verdict in ordered]
     return ordered
+
+
+def _steps(
+    p_values: Mapping[str, float], family: int
+) -> dict[str, tuple[int | None, float | None]]:
+    """Holm's multiplier of each comparison, and its p after the correction."""
+    p = list(p_values.values())
+    corrected = holm([*p, *[1.0] * (family - len(p))])[: len(p)]
+    return dict(zip(p_values, zip(multipliers(p, family), corrected, strict=True), strict=True))
 
 
 def unanswered(
@@ -115,67 +121,14 @@ def _verdict(claim: Claim, rows: list[Row], studies: Mapping[str, About], family
         return _identity(claim, rows)
     if claim.kind == "demonstration":
         return _demonstration(claim, rows)
-    measured, size = _measure(claim, rows, studies)
-    return _told(claim, measured, size, multipliers([measured.p], family)[0])
+    measured, size = measured_of(claim, rows, studies)
+    return _told(claim, measured, size, *_steps({claim.id: measured.p}, family)[claim.id])
 
 
-def _measure(claim: Claim, rows: list[Row], studies: Mapping[str, About]) -> tuple[Measured, Size]:
-    """What the two ways of a comparison come to, and how large their study was."""
-    about = studies.get(claim.study)
-    first, rival, handicapped = ways_of(claim, rows, about)
-    given: dict[str, Any] = {}
-    if about:
-        draws = _draws(claim, rows, about, first.size)
-        given = {"space": Space.of(about["space"]), "tuned": about["ways"], "draws": draws}
-    names = (claim.first, claim.rival)
-    measured = measure(first, rival, names, claim.margin, handicapped=handicapped, **given)
-    return measured, first.size
-
-
-def ways_of(
-    claim: Claim, rows: Sequence[Row], about: About | None
-) -> tuple[WayRuns, WayRuns, WayRuns]:
-    """The runs of a comparison's first way, its rival and its control, from a notebook's rows.
-
-    ``ValueError``: some of them are missing.
-    """
-    own = [row for row in rows if row.get("study") == claim.study]
-    screened: dict[str, set[int]] = {}
-    for row in own:
-        if row["stage"] == "screening":
-            screened.setdefault(row["way"], set()).add(row["configuration"])
-    handicaps = about["handicaps"] if about else _handicap(claim, screened)
-    of = handicaps.get(claim.control)
-    needed = (claim.first, claim.rival, of or claim.control)
-    if missing := [way for way in needed if way not in screened]:
-        names = ", ".join(map(repr, dict.fromkeys(missing)))
-        raise MissingRowsError(f"claim {claim.id}: no rows of {names} in study {claim.study!r}")
-    size = size_of(len(screened[claim.first]))
-    return (
-        way_runs(own, claim.study, claim.first, size),
-        way_runs(own, claim.study, claim.rival, size),
-        way_runs(own, claim.study, claim.control, size, of=of),
-    )
-
-
-def _draws(claim: Claim, rows: Sequence[Row], about: About, size: Size) -> list[dict[str, Any]]:
-    """The configurations: what each has of all that the two ways tune."""
-    draws: list[dict[str, Any]] = [{} for _ in range(size.configurations)]
-    for row in rows:
-        if row.get("study") == claim.study and row["way"] in (claim.first, claim.rival):
-            tuned = about["ways"][row["way"]]
-            draws[row["configuration"]] |= {name: row[name] for name in tuned}
-    return draws
-
-
-def _handicap(claim: Claim, screened: Mapping[str, Any]) -> dict[str, str]:
-    """Without the study's word: a control without runs is the rival's earlier checkpoint."""
-    return {} if claim.control in screened else {claim.control: claim.rival}
-
-
-def _told(claim: Claim, measured: Measured, size: Size, multiplier: int | None) -> Verdict:
+def _told(
+    claim: Claim, measured: Measured, size: Size, multiplier: int | None, p_holm: float | None
+) -> Verdict:
     outcome, reason = decide(measured, claim.margin, claim.failure_margin, multiplier)
-    p_holm = None if multiplier is None else min(1.0, measured.p * multiplier)
     decades = "decades of lr" if measured.levels.get("decades") else "of configurations"
     return _base(
         claim,
@@ -187,7 +140,7 @@ def _told(claim: Claim, measured: Measured, size: Size, multiplier: int | None) 
         usable=measured.usable,
         usable_unit=decades,
         levels=measured.levels,
-        p_holm=1.0 if p_holm is None else p_holm,
+        p_holm=p_holm,
         small=not size.decides,
         note="; ".join([*measured.edges, *measured.notes]),
     )
@@ -277,6 +230,7 @@ def _base(claim: Claim, outcome: Outcome, **measured: Any) -> Verdict:
         outcome=outcome,
         first=claim.first,
         rival=claim.rival,
+        handicap=claim.control,
         margin=claim.margin if compared else None,
         failure_margin=claim.failure_margin if compared else None,
         unit=claim.unit,

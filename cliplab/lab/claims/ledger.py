@@ -129,7 +129,7 @@ def _claim(claim_id: str, table: object) -> Claim:
     if not isinstance(table, dict):
         raise ValueError(f"claim {claim_id} = {table!r:.60}, expected a table")
     kind = table.get("kind")
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise ValueError(
             f"claim {claim_id}: kind = {kind!r:.60}, expected one of {', '.join(KINDS)}"
         )

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from cliplab.lab.claims.calibration import Calibration, calibrate, noise_of
-from cliplab.lab.claims.judge import judge_all, ways_of
+from cliplab.lab.claims.judge import judge_all
 from cliplab.lab.claims.ledger import STUDIED, registered
+from cliplab.lab.claims.studied import ways_of
 from cliplab.lab.notebook.presets import preset_params
 from cliplab.lab.notebook.registrations import registration_path, sealed
 from cliplab.lab.runs.files import write_atomic
@@ -32,7 +33,7 @@ def claims_of(notebook: Path) -> dict[str, dict[str, Any]]:
 def planned(notebook: Path, pilot: RunRecord, studies: int = 500) -> dict[str, Calibration]:
     """What the verdict's rule would find of each comparison, at its own size and pilot's noise."""
     ledger = registered(notebook.parent)
-    size = size_named(preset_params(notebook, "verdict")["size"])
+    size = size_named(preset_params(notebook, "verdict").get("size", ""))
     abouts = pilot.choices.get("studies", {})
     found = {}
     for claim in ledger.of_notebook(notebook.stem):
@@ -46,8 +47,8 @@ def planned(notebook: Path, pilot: RunRecord, studies: int = 500) -> dict[str, C
 def register(notebook: Path, pilots: Sequence[RunRecord]) -> Path:
     """Write the registration of a notebook; its pilots, the newest last, say what noise to expect.
 
-    ``ValueError``: no comparisons, no pilot, a record published by an earlier registration, or
-    chances below what evidence needs (see ``docs/study.md``).
+    ``ValueError``: no comparisons, no pilot of today's code, a record published by an earlier
+    registration, or chances below what evidence needs (see ``docs/study.md``).
     """
     claims = claims_of(notebook)
     if not claims:
@@ -56,6 +57,12 @@ def register(notebook: Path, pilots: Sequence[RunRecord]) -> Path:
     if not pilots:
         raise ValueError(
             f"{notebook.stem}: no pilot with studies: `cliplab run {notebook.stem} --preset pilot`"
+        )
+    code = code_key(notebook)
+    if pilots[-1].code_key != code:
+        raise ValueError(
+            f"{notebook.stem}: its newest pilot is of other code, so neither its noise nor its "
+            f"studies are those of the verdict: `cliplab run {notebook.stem} --preset pilot`"
         )
     path = registration_path(notebook)
     published = path.with_name(f"{notebook.stem}.json")
@@ -77,11 +84,11 @@ def register(notebook: Path, pilots: Sequence[RunRecord]) -> Path:
         "family": registered(notebook.parent).family,
         "studies": pilots[-1].choices["studies"],
         "params": {name: value for name, value in params.items() if name != "first_seed"},
-        "code_key": code_key(notebook),
+        "code_key": code,
         "power": {name: one.row() for name, one in power.items()},
         "pilots": [_shown(pilot, notebook) for pilot in pilots],
     }
-    text = json.dumps(sealed(content), indent=1, sort_keys=True, ensure_ascii=False)
+    text = json.dumps(sealed(content), indent=1, ensure_ascii=False)
     path.parent.mkdir(exist_ok=True)
     write_atomic(path, text + "\n")
     return path
@@ -96,5 +103,5 @@ def _shown(pilot: RunRecord, notebook: Path) -> dict[str, Any]:
         "finished": str(pilot.provenance.get("finished", ""))[:16],
         "code_key": pilot.code_key,
         "params": pilot.params,
-        "showed": {v.id: v.measured() for v in verdicts if v.kind == "comparison"},
+        "showed": {v.id: v.measured() for v in verdicts if v.kind in STUDIED},
     }

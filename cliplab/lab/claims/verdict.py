@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -51,6 +52,7 @@ class Verdict:
     reason: str = ""  # of an outcome that could have been another, in a word or two
     first: str = ""
     rival: str = ""
+    handicap: str = ""  # the control's name
     loss: Estimate | None = None
     failures: Estimate | None = None
     control: Estimate | None = None
@@ -99,22 +101,26 @@ class Verdict:
         """The numbers in one line."""
         parts = []
         if self.loss is not None:
-            name = "loss" if self.kind == "comparison" else "difference"
-            parts.append(f"{name} {_told(self.loss, self.margin)} {self.unit}".rstrip())
+            name = "difference" if self.kind == "demonstration" else "loss"
+            parts.append(f"{name} {_told(self.loss, self.margin, self.unit)}")
         if self.failures is not None:
-            parts.append(f"failures {_told(self.failures, self.failure_margin)}")
+            parts.append(f"failures {_told(self.failures, self.failure_margin, 'points', 100)}")
         if self.usable is not None:
-            parts.append(f"usable range {_told(self.usable, None)} {self.usable_unit}".rstrip())
+            parts.append(f"usable range {_told(self.usable, None, self.usable_unit)}")
         if self.p_holm is not None:
             parts.append(f"Holm p = {self.p_holm:.2g}")
         return "; ".join([*parts, self.note] if self.note else parts)
 
 
-def _told(estimate: Estimate, margin: float | None) -> str:
-    text = f"{estimate.effect:+.3g} [{estimate.low:+.3g}, {estimate.high:+.3g}]"
-    return text if margin is None else f"{text} (margin {margin:g})"
+def _told(estimate: Estimate, margin: float | None, unit: str, scale: int = 1) -> str:
+    text = f"{scale * estimate.effect:+.3g}"
+    if math.isfinite(estimate.high - estimate.low):  # too few seeds have none
+        text += f" [{scale * estimate.low:+.3g}, {scale * estimate.high:+.3g}]"
+    text = f"{text} {unit}".rstrip()
+    return text if margin is None else f"{text} (margin {scale * margin:g})"
 
 
 def _numbers(estimate: Estimate | None) -> dict[str, Any]:
     names = ("effect", "low", "high", "p", "n")
-    return {name: None if estimate is None else getattr(estimate, name) for name in names}
+    numbers = {name: None if estimate is None else getattr(estimate, name) for name in names}
+    return {n: v if v is not None and math.isfinite(v) else None for n, v in numbers.items()}

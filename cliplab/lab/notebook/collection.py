@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cliplab.lab.notebook.presets import MARK
+from cliplab.lab.notebook.registrations import find_registration
 
 WHAT = "notebooks"
 
@@ -17,15 +18,17 @@ def collection() -> Path:
 
 
 def copy_collection(folder: Path) -> list[Path]:
-    """Copy notebooks, presets and claims; the files that were not there before.
+    """Copy notebooks, presets, claims and registrations; the files that were not there before.
 
+    With its registration beside it, a notebook's verdict preset has the registered seeds there too.
     ``ValueError``, and nothing is copied: a file of the folder is not as it would be.
     """
     source = collection()
-    names = ("presets.toml", "claims.toml")
-    files = [*sorted(source.glob("*.ipynb")), *(source / name for name in names)]
-    if not all(path.is_file() for path in files) or len(files) == len(names):
+    notebooks = sorted(source.glob("*.ipynb"))
+    files = [*notebooks, source / "presets.toml", source / "claims.toml"]
+    if not notebooks or not all(path.is_file() for path in files):
         raise ValueError(f"this installation of cliplab has no notebooks in {source}")
+    files += [path for notebook in notebooks if (path := find_registration(notebook))]
     wanted = {folder / path.name: path.read_bytes() for path in files}
     wanted[folder / MARK] = f"{WHAT}\n".encode()
     if folder.exists() and not folder.is_dir():

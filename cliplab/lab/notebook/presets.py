@@ -166,6 +166,8 @@ def preset_values(
     signature: Signature, presets: Mapping[str, Mapping[str, Any]], preset: str, stem: str
 ) -> dict[str, Any]:
     """The same of what has been read."""
+    if preset == "replica" and preset not in presets:
+        raise ValueError(f"{stem} cannot be replicated, as it is not registered")
     if preset not in presets:
         raise ValueError(f"{stem} has no preset {preset!r}, only {', '.join(presets)}")
     return signature.defaults | signature.typed(presets[preset])

@@ -1,25 +1,44 @@
 """What was registered of a notebook before its verdict run: the file, and the seeds it fixes.
 
-``records/NN.registration.json`` beside the folder of the notebooks. It is a hash's own witness: the
-seeds of the verdict run, and of its replication, follow from all that it says.
+``records/NN.registration.json`` beside the folder of the notebooks; in a copied collection, which
+has no records, beside the notebook itself. It is a hash's own witness: the seeds of the verdict
+run, and of its replication, follow from all that it says.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["read_registration", "registration_path", "sealed"]
+__all__ = [
+    "REGISTRATION",
+    "REPLICA",
+    "find_registration",
+    "read_registration",
+    "registration_path",
+    "sealed",
+]
 
+# What lies beside a published record, NN.json and NN.csv: NN.registration.json, NN.replica.json
+REGISTRATION, REPLICA = ".registration.json", ".replica"
 SEALS = ("hash", "first_seed", "replica_seed")
 
 
 def registration_path(notebook: Path) -> Path:
-    """Where the registration of a notebook is, or would be."""
-    return notebook.parent.parent / "records" / f"{notebook.stem}.registration.json"
+    """Where the registration of a notebook is written."""
+    folder = Path(os.path.abspath(notebook)).parent
+    return folder.parent / "records" / f"{notebook.stem}{REGISTRATION}"
+
+
+def find_registration(notebook: Path) -> Path | None:
+    """The registration of a notebook: among the records, else the copy beside the notebook."""
+    written = registration_path(notebook)
+    places = (written, notebook.with_name(written.name))
+    return next((path for path in places if path.exists()), None)
 
 
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -43,13 +62,14 @@ def _seed(text: str) -> int:
 
 def read_registration(notebook: Path) -> dict[str, Any] | None:
     """The registration of a notebook, None without one; ``ValueError`` if it was changed."""
-    path = registration_path(notebook)
+    path = find_registration(notebook)
+    if path is None:
+        return None
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
+        whole = isinstance(content, dict) and content == sealed(content)
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path}: {error}") from None
-    if not isinstance(content, dict) or content != sealed(content):
+    if not whole:
         raise ValueError(f"{path}: its content does not match its hash: register again")
-    return content
+    return dict(content)

@@ -27,6 +27,7 @@ def _cell(value: Any) -> str:
     return text.replace("|", "\\|").replace("<", "&lt;")
 
 
-def link(notebook: str) -> str:
-    """A link to a notebook of the collection, from the root."""
-    return f"[{notebook}](notebooks/{notebook}.ipynb)"
+def link(notebook: str, more: str = "") -> str:
+    """A link to a notebook of the collection, from the root, called by its name and ``more``."""
+    name = ", ".join(filter(None, [notebook, more]))
+    return f"[{name}](notebooks/{notebook}.ipynb)"

@@ -14,7 +14,7 @@ from pathlib import Path
 from cliplab.lab.batch.oneline import one_line
 from cliplab.lab.batch.spec import Failure
 from cliplab.lab.claims.judge import judge_all
-from cliplab.lab.claims.ledger import Ledger, registered
+from cliplab.lab.claims.ledger import STUDIED, Ledger, registered
 from cliplab.lab.claims.verdict import Outcome, Verdict
 from cliplab.lab.notebook.presets import (
     SEEDS,
@@ -23,12 +23,15 @@ from cliplab.lab.notebook.presets import (
     preset_params,
     read_presets,
 )
+from cliplab.lab.notebook.registrations import read_registration
 from cliplab.lab.report import tables
 from cliplab.lab.report.folder import CLAIMS, check_folder
+from cliplab.lab.report.registered import as_registered
 from cliplab.lab.report.results import load_all, run_folders
 from cliplab.lab.runs.files import set_aside, write_atomic
 from cliplab.lab.runs.keys import code_key, digest
 from cliplab.lab.runs.record import RunRecord, union_rows
+from cliplab.lab.runs.register import PRESETS
 
 LAST_RUN = "last_run.json"
 
@@ -104,13 +107,27 @@ def judge_records(
             changed[name] = f"{', '.join(names)} changed"
         rows[name] = union_rows(at_preset or (own if len(settings) == 1 else []))
         studies[name] = own[0].choices.get("studies", {})
-    verdicts = [
-        replace(v, outcome=Outcome.NO_VERDICT, reason=why)
-        if (why := changed.get(v.notebook))
-        else v
-        for v in judge_all(rows, records[0].preset, ledger, studies)
-    ]
+    verdicts = []
+    for verdict in judge_all(rows, records[0].preset, ledger, studies):
+        if why := changed.get(verdict.notebook):
+            verdict = replace(verdict, outcome=Outcome.NO_VERDICT, reason=why)
+        elif verdict.kind in STUDIED and verdict.outcome is not Outcome.NOT_RUN:
+            own = [record for record in judged if record.notebook == verdict.notebook]
+            verdict = _with_deviations(verdict, notebooks, own, ledger)
+        verdicts.append(verdict)
     return verdicts, bad
+
+
+def _with_deviations(
+    verdict: Verdict, notebooks: Path, records: Sequence[RunRecord], ledger: Ledger
+) -> Verdict:
+    """The verdict of a run that is to be published says where it is not as it was registered."""
+    runs = [record for record in records if record.preset in PRESETS]
+    if not runs:
+        return verdict
+    _, found = as_registered(notebooks / f"{verdict.notebook}.ipynb", runs, ledger)
+    more = [f"and {len(found) - 2} more deviations"] if len(found) > 3 else found[2:]
+    return replace(verdict, note="; ".join(filter(None, [verdict.note, *found[:2], *more])))
 
 
 def _registered(
@@ -154,20 +171,34 @@ def _refuse_overlap(records: Sequence[RunRecord]) -> None:
 
 
 def verdict_table(verdicts: Sequence[Verdict]) -> str:
-    """One line a claim."""
-    head = ("claim", "verdict", "loss [90 % interval]", "failures", "Holm p", "statement")
+    """One line a claim that was measured; those that are withdrawn are counted."""
+    head = (
+        "claim",
+        "answer",
+        "loss [90 % interval]",
+        "failures",
+        "Holm p",
+        "question or statement",
+    )
+    shown = [v for v in verdicts if v.outcome is not Outcome.WITHDRAWN]
     rows = [
         (
             v.id,
             v.verdict,
             tables.effect(v.loss, v.unit),
-            tables.effect(v.failures),
+            tables.points(v.failures),
             tables.p_value(v.p_holm),
-            v.statement,
+            f"{v.statement} ({v.note})" if v.note else v.statement,
         )
-        for v in verdicts
+        for v in shown
     ]
-    return tables.aligned([head, *rows])
+    withdrawn = len(verdicts) - len(shown)
+    lines = [tables.aligned([head, *rows])] if rows else []
+    if any(v.kind in STUDIED for v in shown):
+        lines.append("Differences above 0 speak for the first-named way.")
+    if withdrawn:
+        lines.append(f"Withdrawn, being redone: {withdrawn}.")
+    return "\n".join(lines)
 
 
 def failure_table(failures: Sequence[Failure]) -> str:
@@ -223,24 +254,31 @@ def preset_records(
 ) -> tuple[list[RunRecord], list[str]]:
     """Records of the code as it is now, and what is wrong with other files.
 
-    The newest record where only the environment differs. ``ValueError``: there are none.
+    The newest record where only the environment differs; of what is registered, those with its
+    seed. ``ValueError``: there are none.
     """
     newest: dict[tuple[str, str], RunRecord] = {}
     bad: list[str] = []
     for name, notebook in _with_results(preset, notebooks, results).items():
         try:
             code = code_key(notebook)
+            seed = _registered_seed(notebook, preset)
         except ValueError as error:
             bad.append(str(error))
             continue
         records, damaged = load_all(sorted((results / name / preset).glob("*/record.json")))
         bad += damaged
         for record in sorted(records, key=lambda r: str(r.provenance.get("finished", ""))):
-            if record.code_key == code:
+            if record.code_key == code and seed in (None, record.params.get("first_seed")):
                 newest[name, digest(record.params)] = record
     if not newest:
         raise ValueError(_one_of(bad, f"no current records of preset {preset!r} in {results}"))
     return list(newest.values()), bad
+
+
+def _registered_seed(notebook: Path, preset: str) -> int | None:
+    registration = read_registration(notebook) if preset in PRESETS else None
+    return registration[PRESETS[preset]] if registration else None
 
 
 def _with_results(preset: str, notebooks: Path, results: Path) -> dict[str, Path]:

@@ -9,16 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from cliplab.lab.claims.judge import judge_all
-from cliplab.lab.claims.ledger import Ledger
+from cliplab.lab.claims.ledger import STUDIED, Ledger
 from cliplab.lab.claims.verdict import DECIDED, Outcome, Verdict
-from cliplab.lab.notebook.registrations import read_registration
+from cliplab.lab.notebook.registrations import REPLICA, read_registration
+from cliplab.lab.runs import register
 from cliplab.lab.runs.csvrows import read_rows
-from cliplab.lab.runs.register import differences
 
-__all__ = ["REPLICA", "Published", "load_published"]
+__all__ = ["Published", "deviations", "holds", "load_published"]
 
-REPLICA = ".replica"  # of the file names of a replication
-_NEEDED = {"question", "choices", "provenance"}
+_NEEDED = {"question", "preset", "params", "choices", "code_key", "provenance"}
 
 
 @dataclass(frozen=True)
@@ -29,6 +28,7 @@ class Published:
     verdicts: Mapping[str, list[Verdict]]
     registrations: Mapping[str, Mapping[str, Any]]
     again: Mapping[str, Verdict] = field(default_factory=dict)
+    about_again: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def all_verdicts(self) -> Iterator[Verdict]:
         """The verdicts of all notebooks, in their order."""
@@ -48,21 +48,26 @@ def load_published(root: Path, ledger: Ledger) -> Published:
     }
     first = {name: own for name, own in rows.items() if not name.endswith(REPLICA)}
     again = {name.removesuffix(REPLICA): own for name, own in rows.items() if name not in first}
-    studies = {name: one["choices"].get("studies", {}) for name, one in about.items()}
+    about_again = {name: about.pop(f"{name}{REPLICA}") for name in again}
     verdicts: dict[str, list[Verdict]] = {name: [] for name in first}
     # A notebook that has claims and no record yet is told, too: its claims are withdrawn or wait.
     waiting: dict[str, list[dict[str, Any]]] = {
         c.notebook: [] for c in ledger.claims.values() if c.notebook not in first
     }
-    for verdict in judge_all({**first, **waiting}, "verdict", ledger, studies):
+    for verdict in judge_all({**first, **waiting}, "verdict", ledger, _studies(about)):
         verdicts.setdefault(verdict.notebook, []).append(verdict)
-    repeated = judge_all(again, "replica", ledger, studies)
+    repeated = judge_all(again, "replica", ledger, _studies(about_again))
     return Published(
-        {name: one for name, one in about.items() if name in first},
+        about,
         verdicts,
         registrations,
-        {verdict.id: verdict for verdict in repeated if verdict.kind == "comparison"},
+        {verdict.id: verdict for verdict in repeated if verdict.kind in STUDIED},
+        about_again,
     )
+
+
+def _studies(abouts: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    return {name: about["choices"].get("studies", {}) for name, about in abouts.items()}
 
 
 def _read(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -78,17 +83,18 @@ def _read(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
 
 
 def deviations(published: Published, ledger: Ledger, verdict: Verdict) -> list[str]:
-    """Where a comparison is not, word for word, what was registered of it."""
+    """Where a study's answer is not, word for word, what was registered of it."""
     registration = published.registrations.get(verdict.notebook)
     if registration is None:
         return ["not registered"]
+    wanted = {"claims": {verdict.id: registration["claims"].get(verdict.id)}}
+    claims = {verdict.id: ledger.claims[verdict.id].registered()}
     about = published.about.get(verdict.notebook)
-    found = list(
-        differences(registration["claims"].get(verdict.id), ledger.claims[verdict.id].registered())
-    )
-    if about and about.get("registration") != registration["hash"]:
-        found.append("its record is of another registration")
-    return found
+    if about is None or about.get("registration") != registration["hash"]:
+        other = ["its record is of another registration"] if about else []
+        return [*other, *register.differences(wanted, {"claims": claims})]
+    found = register.deviations({**registration, **wanted}, claims, about)
+    return [*found, *register.differences(registration["family"], ledger.family, "family")]
 
 
 def holds(first: Verdict, again: Verdict | None) -> str:
@@ -100,17 +106,14 @@ def holds(first: Verdict, again: Verdict | None) -> str:
     """
     if again is None:
         return ""
-    if first.outcome not in DECIDED:
+    if first.outcome not in DECIDED or again.outcome is Outcome.NOT_RUN:
         return f"again: {again.verdict}"
     if again.outcome is first.outcome:
         return "holds"
     if first.outcome is Outcome.NO_MATTER:
         return f"does not hold: {again.verdict}"
     sign = 1 if first.outcome is Outcome.HELPS else -1
-    ends = [
-        (sign * e.low, sign * e.high) if sign > 0 else (-e.high, -e.low)
-        for e in (again.loss, again.failures)
-        if e is not None
-    ]
+    intervals = [e for e in (again.loss, again.failures) if e is not None]
+    ends = [(e.low, e.high) if sign > 0 else (-e.high, -e.low) for e in intervals]
     same = any(low > 0 for low, _ in ends) and not any(high < 0 for _, high in ends)
     return f"holds, less surely: {again.verdict}" if same else f"does not hold: {again.verdict}"

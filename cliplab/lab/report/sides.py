@@ -19,6 +19,7 @@ from typing import Any
 
 from cliplab.lab.attest.checkout import git
 from cliplab.lab.notebook.presets import SEEDS
+from cliplab.lab.notebook.registrations import REGISTRATION, REPLICA
 from cliplab.lab.report.results import chosen, read_records
 from cliplab.lab.runs.canonical import digest
 from cliplab.lab.runs.csvrows import read_rows
@@ -95,12 +96,18 @@ def _published(
     preset: str | None,
     notebooks: Path,
 ) -> Side:
-    stems = sorted(file.removesuffix(".json") for file in files if file.endswith(".json"))
+    stems = sorted(
+        file.removesuffix(".json")
+        for file in files
+        if file.endswith(".json") and not file.endswith(REGISTRATION)
+    )
+    names = {stem: stem.removesuffix(REPLICA) for stem in stems}
+    wanted = chosen(words, names.values(), notebooks)
     experiments: dict[tuple[str, str, str], Experiment] = {}
     damaged: list[str] = []
-    for stem in sorted(chosen(words, stems, notebooks)):
+    for stem in (stem for stem in stems if names[stem] in wanted):
         try:
-            found = _read_published(stem, files[f"{stem}.json"], files[f"{stem}.csv"])
+            found = _read_published(names[stem], files[f"{stem}.json"], files[f"{stem}.csv"])
         except (KeyError, TypeError, ValueError, StopIteration) as error:
             damaged.append(f"{name}: {stem} is no published record: {error!r}")
         else:
@@ -109,9 +116,9 @@ def _published(
     return Side(name, experiments, PUBLISHED, damaged)
 
 
-def _read_published(stem: str, about: bytes, rows: bytes) -> Experiment:
+def _read_published(notebook: str, about: bytes, rows: bytes) -> Experiment:
     told = json.loads(about)
-    found = Experiment(stem, told["preset"], _without_seeds(told["params"]))
+    found = Experiment(notebook, told["preset"], _without_seeds(told["params"]))
     found.items.update(_rows("row", read_rows(rows.decode())))
     found.items.update(_named("choice", told["choices"]))
     return found

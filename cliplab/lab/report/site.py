@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from cliplab.lab.batch.spec import Failure
     from cliplab.lab.runs.record import RunRecord
 
+CHARACTER = 7  # units of the forest plot that a letter takes
 # Columns that every trained model has: they say how it went, not what was measured.
 TELEMETRY = ("seed", "lr", "threshold", "diverged", "norm_median", "clip_fraction", "excess")
 
@@ -55,7 +56,9 @@ def write_report(
         presets=sorted({record.preset for record in records}),
         date=max((_day(record) for record in records), default=""),
         n_rows=sum(len(record.rows) for record in records),
-        verdicts=verdicts,
+        claims=bool(verdicts),
+        verdicts=[v for v in verdicts if v.outcome is not Outcome.WITHDRAWN],
+        withdrawn=[v for v in verdicts if v.outcome is Outcome.WITHDRAWN],
         tally=_tally(verdicts),
         forest=_forest(verdicts),
         notebooks=notebooks,
@@ -79,6 +82,7 @@ def _environment() -> jinja2.Environment:
         number=tables.number,
         p_value=tables.p_value,
         effect=tables.effect,
+        points=tables.points,
         css_class=_css_class,
         json=lambda value: json.dumps(value, ensure_ascii=False),
         tex=lambda text: Markup(mathml(str(escape(text)))),
@@ -188,7 +192,7 @@ def _tally(verdicts: Sequence[Verdict]) -> dict[Outcome, int]:
 
 
 def _forest(verdicts: Sequence[Verdict]) -> dict[str, Any]:
-    """Coordinates of the forest plot: effects over their margins, at most 6 margins either way."""
+    """Coordinates of the forest plot: ids, effects over their margins (6 at most), the words."""
     shown = [
         (v, v.loss.low / v.margin, v.loss.effect / v.margin, v.loss.high / v.margin)
         for v in verdicts
@@ -196,7 +200,8 @@ def _forest(verdicts: Sequence[Verdict]) -> dict[str, Any]:
     ]
     widest = max((max(-low, high) for _, low, _, high in shown), default=2.0)
     limit = ceil(min(6.0, max(2.0, widest)))
-    left, right = 190, 700
+    left = 30 + CHARACTER * max((len(v.id) for v, *_ in shown), default=0)
+    right = left + 420
 
     def x(margins: float) -> float:
         inside = max(-limit, min(limit, margins))
@@ -220,7 +225,9 @@ def _forest(verdicts: Sequence[Verdict]) -> dict[str, Any]:
     bottom = 24 + 22 * len(rows)
     return {
         "rows": rows,
-        "left_out": [v.id for v in verdicts if v.id not in {row["id"] for row in rows}],
+        "left_out": [v.id for v in verdicts if v.margin and v.id not in {r["id"] for r in rows}],
+        "words": right + 20,
+        "width": right + 30 + CHARACTER * max((len(v.verdict) for v, *_ in shown), default=0),
         "bottom": bottom,
         "height": bottom + 44,
         "margin": (x(-1), x(1)),

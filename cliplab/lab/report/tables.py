@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
@@ -72,10 +72,41 @@ def interval(estimate: float | None, low: float | None, high: float | None) -> s
 
 
 def effect(estimate: Estimate | None, unit: str = "") -> str:
-    """An estimate with its interval and unit; a dash for none."""
-    if estimate is None:
-        return "–"
-    return f"{interval(estimate.effect, estimate.low, estimate.high)} {unit}".rstrip()
+    """A difference with its interval and unit, signed; a dash for none.
+
+    >>> from cliplab.lab.stats.paired import Estimate
+    >>> effect(Estimate(0.12, -0.05, 0.19, 0.1, 8), "nats")
+    '+0.120 [−0.0500, +0.190] nats'
+    """
+    return "–" if estimate is None else f"{_signed(estimate, number)} {unit}".rstrip()
+
+
+def points(estimate: Estimate | None) -> str:
+    """A difference of shares with its interval, in percentage points; a dash for none.
+
+    >>> from cliplab.lab.stats.paired import Estimate
+    >>> points(Estimate(0.14, 0.09, 0.194, 0.001, 258))
+    '+14.0 [+9.0, +19.4] points'
+    """
+    return "–" if estimate is None else f"{_signed(estimate, _points)} points"
+
+
+def percent(share: float) -> str:
+    """A share in whole percent: ``79 %``."""
+    return f"{100 * share:.0f} %"
+
+
+def _signed(estimate: Estimate, told: Callable[[float], str]) -> str:
+    effect, *ends = (
+        f"+{told(value)}" if value > 0 else told(value)
+        for value in (estimate.effect, estimate.low, estimate.high)
+    )
+    has_interval = math.isfinite(estimate.high - estimate.low)  # not with too few seeds
+    return f"{effect} [{', '.join(ends)}]" if has_interval else effect
+
+
+def _points(share: float) -> str:
+    return f"{round(100 * share, 1) + 0.0:.1f}".replace("-", "−")
 
 
 def duration(seconds: float) -> str:

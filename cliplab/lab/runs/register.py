@@ -5,28 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from cliplab.lab.runs.record import RunRecord
-
 __all__ = ["PRESETS", "deviations", "differences"]
 
 PRESETS = {"verdict": "first_seed", "replica": "replica_seed"}  # and which seed each must have
 
 
 def deviations(
-    registration: Mapping[str, Any], claims: Mapping[str, Mapping[str, Any]], record: RunRecord
+    registration: Mapping[str, Any],
+    claims: Mapping[str, Mapping[str, Any]],
+    measured: Mapping[str, Any],
 ) -> list[str]:
-    """What is not as registered: claims, studies, parameters, seeds, code; nothing if all is."""
-    seed = registration[PRESETS[record.preset]]
-    params = {k: v for k, v in record.params.items() if k != "first_seed"}
+    """What is not as registered: claims, studies, parameters, code, seed; nothing if all is.
+
+    ``measured``: the preset, params, choices and code key of a run, or of its published record.
+    """
+    seed = registration[PRESETS[measured["preset"]]]
     found = {
         "claims": claims,
-        "studies": record.choices.get("studies", {}),
-        "params": params,
-        "code_key": record.code_key,
-        "first_seed": record.params.get("first_seed"),
+        "studies": measured["choices"].get("studies", {}),
+        "params": {k: v for k, v in measured["params"].items() if k != "first_seed"},
+        "code_key": measured["code_key"],
+        "first_seed": measured["params"].get("first_seed"),
     }
-    wanted = {name: registration[name] for name in found if name != "first_seed"}
-    return list(differences(wanted | {"first_seed": seed}, found))
+    wanted = {name: registration[name] for name in found} | {"first_seed": seed}
+    return list(differences(wanted, found))
 
 
 def differences(registered: Any, found: Any, where: str = "") -> Iterator[str]:
@@ -39,8 +41,16 @@ def differences(registered: Any, found: Any, where: str = "") -> Iterator[str]:
         for key in dict.fromkeys([*registered, *found]):
             yield from differences(registered.get(key), found.get(key), f"{where} {key}".strip())
     elif _plain(registered) != _plain(found):
-        told = ("nothing" if value is None else str(value)[:60] for value in (registered, found))
+        texts = ["nothing" if value is None else str(value) for value in (registered, found)]
+        same = next((i for i, (a, b) in enumerate(zip(*texts, strict=False)) if a != b), 0)
+        told = (text if len(text) <= 60 else _part(text, same) for text in texts)
         yield "{}: {} registered, {} found".format(where, *told)
+
+
+def _part(text: str, same: int) -> str:
+    """The part of a long text in which it differs, from a little before that."""
+    start = max(0, same - 20)
+    return f"{'…' * (start > 0)}{text[start : start + 60]}{'…' * (start + 60 < len(text))}"
 
 
 def _plain(value: Any) -> Any:

@@ -106,10 +106,10 @@ class Tiny:
         self.records.mkdir(exist_ok=True)
         (self.records / "00_tiny.json").write_text(json.dumps(about))
 
-    def attest(self, *accept: tuple[str, str]) -> str:
+    def attest(self, *accept: tuple[str, str], name: str = "00_tiny") -> str:
         self.commit()
         acceptances = [Acceptance(*words) for words in accept]
-        return Attest(self.root, self.records, acceptances, str).record(self.notebook)
+        return Attest(self.root, self.records, acceptances, str).record(self.notebook, name)
 
     @property
     def about(self) -> dict:
@@ -238,16 +238,28 @@ def test_a_comment_and_a_moved_file_change_no_key_and_need_no_run(tiny):
     assert tiny.attest() == "current: measured with today's code"
 
 
-def test_every_arm_that_a_claim_names_must_be_in_the_short_run(tiny, monkeypatch):
-    arms = {"a", "b", "norm 0.1"}
-
-    def missing(ledger: dict, notebook: str, rows: list[dict]) -> list[str]:
-        return sorted(arms - {row["arm"] for row in rows})
-
-    monkeypatch.setattr("cliplab.lab.attest.attest.missing_arms", missing)
+def test_the_short_run_must_answer_every_claim(tiny):
+    claim = '[same]\nkind = "identity"\nnotebook = "00_tiny"\nstatement = "-"\nsource = "-"\n'
+    claim += 'metric = "same"\narms = ["a", "norm 0.1"]\n'
+    (tiny.root / "notebooks" / "claims.toml").write_text(claim)
     tiny.replace("maths.py", "return SCALE * x", "return x * SCALE")
-    with pytest.raises(ValueError, match=r"^the fingerprint has no arm 'norm 0\.1', which a claim"):
+    why = r"^the fingerprint does not answer: claim same: no rows of 'norm 0\.1'$"
+    with pytest.raises(ValueError, match=why):
         tiny.attest()
+
+
+def test_a_replication_is_carried_as_the_record_is(tiny):
+    again = tiny.records / "00_tiny.replica.json"
+    again.write_text(json.dumps(tiny.about))
+    (tiny.records / "00_tiny.registration.json").write_text("{}")
+    tiny.replace("maths.py", "return SCALE * x", "return x * SCALE")
+    tiny.commit()
+    said: list[str] = []
+    found = attest([tiny.notebook], tiny.records, tiny.root, [], said.append)
+    assert list(found) == ["00_tiny", "00_tiny.replica"]
+    assert all(str(outcome).startswith("carried: 4 rows equal") for outcome in found.values())
+    assert json.loads(again.read_text())["carried"]["code_key"] == tiny.key
+    assert f"00_tiny.replica: {found['00_tiny.replica']}" in said
 
 
 def test_tracing_changes_nothing_and_sees_threads_and_nested_functions(tiny):
@@ -279,8 +291,8 @@ def test_each_notebook_has_an_outcome_and_an_idle_acceptance_is_an_error(tiny):
     (tiny.records / "00_tiny.json").write_text(json.dumps(tiny.about | {"code_key": tiny.key}))
     tiny.commit()
     found = attest([tiny.notebook, other], tiny.records, tiny.root, [], said.append)
-    assert found[tiny.notebook] == "current: measured with today's code"
-    assert "no 01_other.ipynb at the measured commit" in str(found[other])
-    assert said == [f"{path.stem}: {outcome}" for path, outcome in found.items()]
+    assert found["00_tiny"] == "current: measured with today's code"
+    assert "no 01_other.ipynb at the measured commit" in str(found["01_other"])
+    assert said == [f"{name}: {outcome}" for name, outcome in found.items()]
     with pytest.raises(ValueError, match=r"--accept y:\*: nothing is called that"):
         attest([tiny.notebook], tiny.records, tiny.root, [Acceptance("y:*", "")], said.append)

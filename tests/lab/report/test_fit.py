@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from cliplab.lab.claims import Ledger
 from cliplab.lab.report.fit import MOST_TEXT, MOST_WHOLE, fit
 from cliplab.lab.report.pages import notebook_body
 from cliplab.lab.report.site import write_report
@@ -38,7 +39,7 @@ def a_run(folder: Path, notebook: nbformat.NotebookNode | None, name: str = "01_
 
 
 def page_of(record: RunRecord, reports: Path) -> tuple[str, list[str]]:
-    _, bad = write_report([record], [], {}, reports)
+    _, bad = write_report([record], [], Ledger(), reports)
     (page,) = (reports / "pages").iterdir()
     return page.read_text(encoding="utf-8"), bad
 
@@ -147,7 +148,7 @@ def test_a_notebook_that_cannot_be_shown_is_named_each_time_and_costs_no_other_p
     if text is not None:
         (lost.directory / "notebook.ipynb").write_text(text)
     for _ in range(2):
-        index, bad = write_report([good, lost], [], {}, tmp_path / "reports")
+        index, bad = write_report([good, lost], [], Ledger(), tmp_path / "reports")
         assert [str(lost.directory / "notebook.ipynb") in why for why in bad] == [True]
         assert "01_a" in index.read_text()
         assert "Fine?" in index.read_text()
@@ -167,7 +168,7 @@ def test_any_name_has_a_page_of_its_own_that_the_index_links_to(tmp_path):
     names = [*NAMES, "sub-x"]
     notebook = new_notebook(cells=[new_markdown_cell("# Q?")])
     records = [a_run(tmp_path / str(i), notebook, name) for i, name in enumerate(names)]
-    index, bad = write_report(records, [], {}, tmp_path / "reports")
+    index, bad = write_report(records, [], Ledger(), tmp_path / "reports")
     assert bad == []
     soup = BeautifulSoup(index.read_text(), "html.parser")
     cell = soup.find(id="notebooks").find_next("table")

@@ -7,6 +7,7 @@ import pytest
 from recording import LIGHT
 
 from cliplab.cli.main import main
+from cliplab.lab.claims import Ledger
 from cliplab.lab.notebook.presets import MARK
 from cliplab.lab.report.folder import claim_folder, is_ours
 from cliplab.lab.report.site import write_report
@@ -69,7 +70,7 @@ def test_it_is_refused_before_any_run_and_in_one_line(
 
 
 def test_what_others_put_into_a_report_stays_and_what_is_out_of_date_goes(tmp_path):
-    write_report([], [], {}, tmp_path)
+    write_report([], [], Ledger(), tmp_path)
     pages = tmp_path / "pages"
     made = (tmp_path / "index.html").read_text()
     for name in ("stale.html", "also-stale.html"):
@@ -79,14 +80,14 @@ def test_what_others_put_into_a_report_stays_and_what_is_out_of_date_goes(tmp_pa
     (pages / "mine.css").write_text("mine")
     (tmp_path / "notes.md").write_text("mine")
     (pages / "a-folder.html").mkdir()
-    write_report([], [], {}, tmp_path)
+    write_report([], [], Ledger(), tmp_path)
     assert {path.name for path in pages.iterdir()} == {
         "kept.html", "mine.html", "mine.css", "a-folder.html"
     }  # fmt: skip
     assert (tmp_path / "notes.md").read_text() == "mine"
 
 
-@pytest.mark.parametrize("name", ["index.html", "claims.json", "calibration.json"])
+@pytest.mark.parametrize("name", ["index.html", "claims.json"])
 def test_a_file_in_the_place_of_one_of_the_report_is_not_overwritten(tmp_path, name):
     claim_folder(tmp_path)
     (tmp_path / name).write_text('{"mine": 1}')
@@ -100,10 +101,9 @@ def test_an_older_report_is_taken_over_and_its_pages_are_dropped(tmp_path):
     for name in ("index.html", "pages/01_a-quick-12345678.html"):
         (tmp_path / name).write_text(OLDER)
     (tmp_path / "claims.json").write_text("[]\n")
-    (tmp_path / "calibration.json").write_text('{"key": "k", "lines": []}')
     claim_folder(tmp_path)
     assert (tmp_path / MARK).exists()
-    assert is_ours(write_report([], [], {}, tmp_path)[0])
+    assert is_ours(write_report([], [], Ledger(), tmp_path)[0])
     assert list((tmp_path / "pages").iterdir()) == []
 
 
@@ -120,7 +120,7 @@ def test_a_folder_that_is_empty_or_not_there_is_marked_and_a_file_is_refused(tmp
 def test_two_batches_may_report_into_one_folder_at_once(tmp_path):
     def report(number: int) -> None:
         for _ in range(20):
-            write_report([], [], {}, tmp_path / "reports")
+            write_report([], [], Ledger(), tmp_path / "reports")
             (tmp_path / "reports" / "pages" / f"{number}.html").write_text("mine")
 
     with ThreadPoolExecutor(4) as pool:

@@ -5,6 +5,7 @@ from pathlib import Path
 from bs4 import BeautifulSoup
 from nbformat.v4 import new_markdown_cell, new_notebook, writes
 
+from cliplab.lab.claims import Ledger
 from cliplab.lab.report.site import write_report
 from cliplab.lab.runs.record import RunRecord
 
@@ -21,7 +22,7 @@ def a_run(folder: Path, number: int, **content: object) -> RunRecord:
 
 def tables(records: list[RunRecord], reports: Path) -> dict[str, list[list[str]]]:
     """The cells of the table below each heading of the index."""
-    index, bad = write_report(records, [], {}, reports)
+    index, bad = write_report(records, [], Ledger(), reports)
     assert bad == []
     soup = BeautifulSoup(index.read_text(), "html.parser")
     found = {}

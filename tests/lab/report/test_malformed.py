@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from recording import LIGHT
+from studying import as_toml, comparison, study
 
 from cliplab.cli.main import main
 from cliplab.lab.claims.ledger import registered
@@ -30,21 +31,19 @@ FUZZ = settings(max_examples=60, suppress_health_check=[HealthCheck.function_sco
 
 LEDGER = """
 [C1]
+kind = "demonstration"
 statement = "a is lower"
 notebook = "01_a"
-kind = "statistical"
-test = "paired"
 metric = "loss"
 better = "lower"
-contrast = { a = 1, b = -1 }
-margin = 0.1
-margin_reason = "-"
+first = "a"
+rival = "b"
 unit = "nats"
-n = 2
+chosen = "-"
 source = "-"
-counter = "-"
-expected = "supported"
+literature = "-"
 """
+COMPARED = as_toml(comparison(id="C1", notebook="01_a")).removeprefix("family = 1\n")
 
 
 @pytest.fixture
@@ -185,7 +184,7 @@ def _json(content: bytes) -> Any:
 
 
 @FUZZ
-@given(name=st.sampled_from(["claims.json", "calibration.json"]), content=values)
+@given(name=st.just("claims.json"), content=values)
 def test_what_is_in_the_place_of_a_file_of_the_report_is_ours_or_refused(tmp_path, name, content):
     (tmp_path / MARK).touch()
     for old in tmp_path.glob("*.json"):
@@ -211,25 +210,56 @@ def toml(value: Any) -> str:
 
 
 tomls = st.recursive(
-    st.booleans() | numbers | st.sampled_from(["", "a", "paired", "mcnemar", "exact", "lower"]),
+    st.booleans() | numbers | st.sampled_from(["", "a", "comparison", "a/a", "withdrawn", "lower"]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.just("a"), inner),
     max_leaves=6,
 )
-KEYS = [line.split(" = ")[0] for line in LEDGER.splitlines() if " = " in line]
+KEYS = [line.split(" = ")[0] for line in (LEDGER + COMPARED).splitlines() if " = " in line]
 
 
 @FUZZ
-@example(key="test", value=[])
-@example(key="margin", value=10**400)
-@example(key="contrast", value={"a": 1e308, "b": 1e308, "c": -1e308})
-@given(key=st.sampled_from([*KEYS, "baseline", "control", "other"]), value=tomls)
-def test_claims_may_hold_anything(tmp_path, key, value):
-    lines = [line for line in LEDGER.splitlines() if not line.startswith(f"{key} =")]
+@example(text=LEDGER, key="kind", value=[])
+@example(text=COMPARED, key="margin", value=10**400)
+@example(text=COMPARED, key="family", value=10**400)
+@given(
+    text=st.sampled_from([LEDGER, COMPARED]),
+    key=st.sampled_from([*dict.fromkeys(KEYS), "arms", "other"]),
+    value=tomls,
+)
+def test_claims_may_hold_anything(tmp_path, text, key, value):
+    lines = [line for line in text.splitlines() if not line.startswith(f"{key} =")]
     (tmp_path / "claims.toml").write_text("\n".join([*lines, f"{key} = {toml(value)}"]))
     try:
         registered(tmp_path)
     except ValueError as error:
         assert "C1" in str(error) or "claims.toml" in str(error)  # noqa: PT017
+
+
+STUDIED = json.loads(json.dumps({"rows": study().run("tiny", 0), "about": study().about()}))
+
+
+@FUZZ
+@given(data=st.data())
+def test_a_study_may_hold_anything_in_any_place(project, data):
+    (project / "notebooks" / "claims.toml").write_text(COMPARED)
+    place = data.draw(st.sampled_from(places(STUDIED)))
+    odd = replaced(STUDIED, place, data.draw(values))
+    if data.draw(st.booleans(), "without it"):
+        inner = odd
+        for step in place[:-1]:
+            inner = inner[step]
+        del inner[place[-1]]
+    choices = {"studies": {"toy": odd.get("about")}}
+    try:
+        path = put(Path("r"), stored(project) | {"rows": odd.get("rows", []), "choices": choices})
+        record = RunRecord.load(path)
+    except (UnicodeEncodeError, ValueError):
+        return
+    (path.parent / "notebook.ipynb").write_text((project / "notebooks/01_a.ipynb").read_text())
+    try:
+        judge_and_report([record], Path("notebooks"), Path("reports"))
+    except ValueError as error:
+        assert str(error).startswith("cannot judge: ")  # noqa: PT017
 
 
 @pytest.mark.parametrize("content", [b"\xff", b"C1 = 3", b"[", b"a=" + b"[" * 9999])

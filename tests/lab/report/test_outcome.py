@@ -17,16 +17,12 @@ from cliplab.lab.runs.record import RunRecord
 NAME = "01_exploding_gradients"
 LEDGER = f"""
 [C1]
+kind = "identity"
 statement = "nothing changes"
 notebook = "{NAME}"
-kind = "exact"
-test = "exact"
 metric = "same"
-contrast = {{ a = 1 }}
-n = 2
+arms = ["a"]
 source = "-"
-counter = "-"
-expected = "supported"
 """
 
 
@@ -50,7 +46,7 @@ def test_the_claims_beside_the_notebooks_are_judged_if_there_are_any(tmp_path, m
     assert told(record) == []
     (tmp_path / "nb" / "claims.toml").write_text(LEDGER)
     [claim] = told(record)
-    assert (claim["outcome"], claim["reason"]) == ("inconclusive", "n=1")
+    assert (claim["outcome"], claim["note"]) == ("holds", "in all 1 rows")
     [claim] = told(finished(tmp_path / "other", notebook, lr=0.2))
     assert (claim["outcome"], claim["reason"]) == ("no verdict", "lr changed")
     assert claim["verdict"] == "no verdict (lr changed)"

@@ -6,12 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cliplab.lab.report.publish import markdown, publish, regenerate, stale
+from cliplab.lab.claims import Ledger
+from cliplab.lab.report.markdown import markdown
+from cliplab.lab.report.publish import publish, regenerate, stale
 from cliplab.lab.runs.csvrows import read_rows, write_rows
+from cliplab.lab.runs.keys import code_key
 
 _spec = importlib.util.spec_from_file_location("fakes", Path(__file__).with_name("test_report.py"))
 fakes = importlib.util.module_from_spec(_spec)
@@ -62,38 +66,50 @@ def test_what_is_no_scalar_is_refused() -> None:
         write_rows([{"arm": "a", "seed": 0, "x": [1]}])
 
 
+DEMONSTRATED = Ledger({c.id: c for c in (fakes.SHOWN, fakes.IDENTITY, fakes.WITHDRAWN)}, 25)
+FOUND = "*Not measured yet.*"
+
+
 @pytest.fixture
 def root(tmp_path: Path, make_notebook: Any) -> Path:
     (tmp_path / "README.md").write_text(README, newline="")
-    make_notebook(tmp_path / "notebooks" / f"{fakes.NAME}.ipynb", parameters="lr: float = 0.1")
+    notebook = tmp_path / "notebooks" / f"{fakes.NAME}.ipynb"
+    make_notebook(notebook, "x = 1", parameters="lr: float = 0.1")
+    content = json.loads(notebook.read_text())
+    cell = {"cell_type": "markdown", "id": "found", "metadata": {"tags": ["found"]}}
+    content["cells"].insert(1, cell | {"source": [FOUND]})
+    notebook.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     (tmp_path / "notebooks" / "presets.toml").write_text(f"[{fakes.NAME}.verdict]\n")
     return tmp_path
 
 
 def test_publishing_writes_records_results_and_only_the_table_of_the_readme(root: Path) -> None:
-    parts = [fakes.run_record(root / "r", first_seed=s, n=n) for s, n in ((2008, 4), (2000, 8))]
-    changed = publish(parts, root, fakes.LEDGER)
+    parts = [fakes.run_record(root / "r", first_seed=s, n=n) for s, n in ((2006, 2), (2000, 6))]
+    changed = publish(parts, root, DEMONSTRATED)
+    notebook = f"notebooks/{fakes.NAME}.ipynb"
     names = [f"records/{fakes.NAME}.csv", f"records/{fakes.NAME}.json", "RESULTS.md", "README.md"]
-    assert [path.relative_to(root).as_posix() for path in changed] == names
+    assert [path.relative_to(root).as_posix() for path in changed] == [*names, notebook]
 
     rows = read_rows((root / names[0]).read_text())
-    assert len(rows) == 60
-    assert {row["seed"] for row in rows} == set(range(2000, 2012))
+    assert len(rows) == 24
+    assert {row["seed"] for row in rows} == set(range(2000, 2008))
     about = json.loads((root / names[1]).read_text())
-    assert about["params"] == {"lr": 0.1, "first_seed": 2000, "n_seeds": 12}
+    assert about["params"] == {"lr": 0.1, "first_seed": 2000, "n_seeds": 8}
     assert about["choices"] == {"clip 1": {"lr": 0.1}}
     assert about["provenance"]["wall_s"] == 250.0
     assert about["provenance"]["finished"] == "2026-01-02"
+    assert "registration" not in about  # no study answers a claim
 
     results = (root / "RESULTS.md").read_text()
-    [line] = [line for line in results.splitlines() if line.startswith("| C1 ")]
-    assert "| supported |" in line
-    assert "nats | 12 |" in line
-    assert "x &lt; y" in line
-    assert "another \\| paper" in line
+    [line] = [
+        line for line in results.splitlines() if line.startswith(f"| {fakes.SHOWN.statement}")
+    ]
+    assert "| +0.170 [+0.155, +0.185] nats | 8 | diverged: 0 of 8 and 4 of 8 |" in line
+    assert "unclipped runs fail there" in line
+    assert "no number given (a \\| paper)" in line
+    assert "| A huge threshold changes nothing | holds, in all 8 rows |" in results
+    assert "C1: It was claimed once" in results
     assert "do not edit" in results
-    assert "2.13.0" in results
-    assert "Simulated ledgers of 4 claims" in results  # the calibration
 
     readme = (root / "README.md").read_bytes().decode()
     head, tail = README.split("old")
@@ -103,24 +119,54 @@ def test_publishing_writes_records_results_and_only_the_table_of_the_readme(root
     assert "| wikipedia | exllamav2 0.3.2 | CC BY-SA" in readme
     assert f"[{fakes.NAME}](notebooks/{fakes.NAME}.ipynb)" in readme
     assert "Does clipping at $c = 1$ prevent explosion?" in readme
-    assert "C1 supported, C2 refuted, C3 inconclusive, C4 not run" in readme
+    assert "withdrawn, being redone" in readme
 
 
 def test_regenerating_changes_nothing_until_something_changed(root: Path) -> None:
     record = fakes.run_record(root / "r")
-    publish([record], root, fakes.LEDGER)
-    assert stale(root, fakes.LEDGER) == []
-    assert regenerate(root, fakes.LEDGER) == []
-    assert publish([record], root, fakes.LEDGER) == []
+    publish([record], root, DEMONSTRATED)
+    assert stale(root, DEMONSTRATED) == []
+    assert regenerate(root, DEMONSTRATED) == []
+    assert publish([record], root, DEMONSTRATED) == []
 
     (root / "RESULTS.md").write_text("edited")
-    assert stale(root, fakes.LEDGER) == ["RESULTS.md"]
+    assert stale(root, DEMONSTRATED) == ["RESULTS.md"]
     csv = root / "records" / f"{fakes.NAME}.csv"
     better = [row | {"val_loss": 9.0 if row["arm"] == "none" else 1.0} for row in record.rows]
     csv.write_text(write_rows(better))
-    assert stale(root, fakes.LEDGER) == ["RESULTS.md", "README.md"]
-    assert regenerate(root, fakes.LEDGER) == [root / "RESULTS.md", root / "README.md"]
-    assert "C2 supported" in (root / "README.md").read_text()
+    changed = ["RESULTS.md", f"{fakes.NAME}.ipynb"]
+    assert stale(root, DEMONSTRATED) == changed
+    assert [path.name for path in regenerate(root, DEMONSTRATED)] == changed
+    assert "+8.00 [+8.00, +8.00] nats" in (root / "RESULTS.md").read_text()
+
+
+def test_what_was_found_opens_the_notebook_and_changes_none_of_its_code(root: Path) -> None:
+    notebook = root / "notebooks" / f"{fakes.NAME}.ipynb"
+    before, key = json.loads(notebook.read_text()), code_key(notebook)
+    publish([fakes.run_record(root / "r")], root, DEMONSTRATED)
+    after = json.loads(notebook.read_text())
+    found = "".join(after["cells"][1].pop("source"))
+    assert "+0.170 [+0.155, +0.185] nats, 8 seeds (a demonstration" in found
+    assert "A huge threshold changes nothing: holds" in found
+    assert "It was claimed once" not in found
+    before["cells"][1].pop("source")
+    assert after == before
+    assert code_key(notebook) == key
+    nbformat.validate(nbformat.read(notebook, 4))
+    (root / "records" / f"{fakes.NAME}.csv").unlink()
+    regenerate(root, DEMONSTRATED)
+    assert json.loads(notebook.read_text())["cells"][1]["source"] == [FOUND]
+
+
+def test_a_found_cell_of_code_is_left_alone_and_refused(root: Path) -> None:
+    notebook = root / "notebooks" / f"{fakes.NAME}.ipynb"
+    content = json.loads(notebook.read_text())
+    content["cells"][-1]["metadata"] = {"tags": ["found"]}
+    del content["cells"][1]
+    notebook.write_text(text := json.dumps(content))
+    with pytest.raises(ValueError, match=rf"{fakes.NAME}.*the cell tagged found is code"):
+        regenerate(root, DEMONSTRATED)
+    assert notebook.read_text() == text
 
 
 def test_only_verdict_records_are_published(root: Path) -> None:
@@ -133,38 +179,38 @@ def test_only_verdict_records_are_published(root: Path) -> None:
 def test_another_setting_than_the_registered_one_is_refused(root: Path) -> None:
     record = fakes.run_record(root / "r")
     with pytest.raises(ValueError, match=r"\['lr'\] not as the verdict preset has them"):
-        publish([replace(record, params=record.params | {"lr": 0.2})], root, fakes.LEDGER)
+        publish([replace(record, params=record.params | {"lr": 0.2})], root, DEMONSTRATED)
     assert not (root / "records").exists()
 
 
 def test_parts_with_other_choices_or_the_same_seeds_are_refused(root: Path) -> None:
     one, two = (fakes.run_record(root / "r", first_seed=s, n=4) for s in (2000, 2004))
     with pytest.raises(ValueError, match="differ in code or in frozen choices"):
-        publish([one, replace(two, choices={"clip 1": {"lr": 1.0}})], root, fakes.LEDGER)
+        publish([one, replace(two, choices={"clip 1": {"lr": 1.0}})], root, DEMONSTRATED)
     with pytest.raises(ValueError, match="seed 2000"):
-        publish([one, one], root, fakes.LEDGER)
+        publish([one, one], root, DEMONSTRATED)
 
 
 @pytest.mark.parametrize("text", ["no markers", README + README, README.replace("begin", "x")])
 def test_a_readme_without_one_pair_of_markers_is_refused(root: Path, text: str) -> None:
     (root / "README.md").write_text(text, newline="")
     with pytest.raises(ValueError, match="expected one <!-- results:begin -->"):
-        regenerate(root, fakes.LEDGER)
+        regenerate(root, DEMONSTRATED)
     with pytest.raises(ValueError, match="expected one <!-- results:begin -->"):
-        publish([fakes.run_record(root / "r")], root, fakes.LEDGER)
+        publish([fakes.run_record(root / "r")], root, DEMONSTRATED)
     assert not (root / "records").exists()
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "{}", '{"question": 1}'])
 def test_a_damaged_published_record_is_named(root: Path, text: str) -> None:
-    publish([fakes.run_record(root / "r")], root, fakes.LEDGER)
+    publish([fakes.run_record(root / "r")], root, DEMONSTRATED)
     (root / "records" / f"{fakes.NAME}.json").write_text(text)
     with pytest.raises(ValueError, match=f"damaged record .*{fakes.NAME}: "):
-        regenerate(root, fakes.LEDGER)
+        regenerate(root, DEMONSTRATED)
 
 
 def test_without_records_the_files_say_so(root: Path) -> None:
-    regenerate(root, fakes.LEDGER)
+    regenerate(root, DEMONSTRATED)
     assert "None yet." in (root / "README.md").read_text()
     assert "None yet." in (root / "RESULTS.md").read_text()
 

@@ -3,15 +3,19 @@
 import base64
 import io
 import re
+from dataclasses import replace
+from functools import cache
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from studying import comparison, study, surface
 
 from cliplab.lab.batch.spec import Failure, RunSpec
-from cliplab.lab.claims import Claim, judge_all
+from cliplab.lab.claims import Claim, Ledger, judge_all
 from cliplab.lab.report.site import write_report
 from cliplab.lab.runs.record import RunRecord
 
@@ -100,33 +104,49 @@ def executed_notebook() -> nbformat.NotebookNode:
     )
 
 
-def claim(claim_id: str, arm: str, **changes: object) -> Claim:
-    text = {
-        "statement": f"{arm} has a lower loss than none where x < y & z",
-        "notebook": NAME,
-        "metric": "val_loss",
-        "source": "a paper",
-        "counter": "another | paper",
-        "expected": "supported",
-        "margin_reason": "because",
-        "unit": "nats",
-        "better": "lower",
-    }
-    numbers = {"n": 12, "margin": 0.05, "contrast": {arm: 1, "none": -1}}
-    rule = {"kind": "statistical", "test": "paired"}
-    return Claim(id=claim_id, **(text | numbers | rule | changes))
+WAYS = {"good": 0.3, "bad": -1.0, "same": 0.0, "odd": 0.09}
+STUDY = study(
+    surface(**WAYS),
+    ways={"none": ["lr"]} | {way: ["lr", "threshold"] for way in WAYS},
+    versus=[(way, "none") for way in WAYS],
+)
 
 
-LEDGER = {
-    "C1": claim("C1", "clip 1"),
-    "C2": claim("C2", "clip 0.01"),
-    "C3": claim("C3", "clip 10"),
-    "C4": claim("C4", "absent"),
-}
+def claim(way: str) -> Claim:
+    question = f"Does {way} clipping help where x < y & z?"
+    return comparison(id=f"{way}_clip", notebook=NAME, first=way, question=question)
 
 
-def rows(first_seed: int = 2000, n: int = 12) -> list[dict]:
-    shift = {"none": 0.0, "clip 1": -0.2, "clip 0.01": 0.9, "clip 10": 0.02}
+SHOWN = Claim(
+    id="shown",
+    kind="demonstration",
+    notebook=NAME,
+    statement="At ten times the best rate clipping at 1 ends lower",
+    metric="val_loss",
+    better="lower",
+    first="clip 1",
+    rival="none",
+    unit="nats",
+    chosen="unclipped runs fail there",
+    source="a | paper",
+    literature="no number given",
+)
+IDENTITY = Claim(
+    id="identity",
+    kind="identity",
+    notebook=NAME,
+    statement="A huge threshold changes nothing",
+    metric="same",
+    arms=("none",),
+    source="algebra",
+)
+WITHDRAWN = Claim(id="C1", kind="withdrawn", notebook=NAME, statement="It was claimed once")
+CLAIMS = [*map(claim, [*WAYS, "absent"]), SHOWN, IDENTITY, WITHDRAWN]
+LEDGER = Ledger({c.id: c for c in CLAIMS}, 25)
+
+
+def rows(first_seed: int = 2000, n: int = 8) -> list[dict]:
+    shift = {"none": 0.0, "clip 1": -0.2}
     made = []
     for seed in range(first_seed, first_seed + n):
         noise = ((seed * 37) % 11 - 5) / 100
@@ -145,14 +165,21 @@ def rows(first_seed: int = 2000, n: int = 12) -> list[dict]:
                     "clip_fraction": 0.25 if arm != "none" else 0.0,
                     "excess": 0.0123,
                     "val_loss": 2 + by + noise + own,
+                    "same": True,
                 }
             )
         again = {"arm": "A/A none", "of": "none", "val_loss": 2 + noise + 0.001}
-        made.append(made[-4] | again)
+        made.append(made[-2] | again)
     return made
 
 
-def run_record(folder: Path, preset: str = "verdict", first_seed: int = 2000, n: int = 12):
+@cache
+def study_rows() -> list[dict]:
+    return STUDY.run("full", 10**6)
+
+
+def run_record(folder: Path, preset: str = "verdict", first_seed: int = 2000, n: int = 8):
+    """A run that demonstrates: portions of its seeds may be recorded one by one."""
     key = f"{first_seed:064x}"[::-1]
     directory = folder / key[:8]
     directory.mkdir(parents=True)
@@ -180,10 +207,17 @@ def run_record(folder: Path, preset: str = "verdict", first_seed: int = 2000, n:
     )
 
 
+def studied_record(folder: Path, **changes: object):
+    """A run with a study, too."""
+    record = run_record(folder, **changes)
+    choices = record.choices | {"studies": {"toy": STUDY.about()}}
+    return replace(record, rows=[*record.rows, *study_rows()], choices=choices)
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("site")
-    records = [run_record(folder / "results")]
+    records = [studied_record(folder / "results")]
     failed = folder / "results" / "02_other" / "verdict" / ("f" * 16)
     failed.mkdir(parents=True)
     (failed / "error.txt").write_text("line 1\nZeroDivisionError: 1 < 2")
@@ -198,7 +232,8 @@ def site(tmp_path_factory) -> Path:
         label="02_other lr=5.0",
     )
     failures = [Failure(spec, "ZeroDivisionError: 1 < 2")]
-    verdicts = judge_all({NAME: records[0].rows}, "verdict", LEDGER)
+    studies = {NAME: {"toy": STUDY.about()}}
+    verdicts = judge_all({NAME: records[0].rows}, "verdict", LEDGER, studies)
     index, bad = write_report(records, verdicts, LEDGER, folder / "reports", failures)
     assert bad == []
     assert index == folder / "reports" / "index.html"
@@ -225,15 +260,15 @@ def test_nothing_is_loaded_from_anywhere(site: Path) -> None:
         )
 
 
-def test_the_index_states_each_claim_and_its_verdict(site: Path) -> None:
+def test_the_index_states_each_question_with_its_answer(site: Path) -> None:
     page = Page(site / "index.html")
     text = " ".join(page.text.split())
-    for verdict in ("supported", "refuted", "inconclusive", "not run"):
-        assert verdict in text
-    assert "clip 1 has a lower loss than none where x < y & z" in text  # escaped, so text again
+    for word in ("helps", "harms", "no matter", "unclear (below margin)", "not run", "shown"):
+        assert word in text
+    assert "Does good clipping help where x < y & z?" in text  # escaped, so text again
     assert "where x &lt; y &amp; z" in page.source
     assert "Does clipping at" in text
-    assert "6 of 12" in text  # diverged runs of the unclipped arm, in words
+    assert "4 of 8" in text  # diverged runs of the unclipped arm, in words
     assert "Holm p" in text
     assert "[90 % interval]" in text
     assert "2 min 05 s" in text
@@ -241,23 +276,67 @@ def test_the_index_states_each_claim_and_its_verdict(site: Path) -> None:
     assert "ZeroDivisionError: 1 < 2" in text
 
 
-def test_the_forest_plot_marks_each_verdict_by_shape_and_by_word(site: Path) -> None:
+def test_signs_units_and_words_of_the_table_are_right(site: Path) -> None:
+    page = Page(site / "index.html")
+    cells = {}
+    for row in re.findall(r'<tr id="(\w+)">(.*?)</tr>', page.source, re.DOTALL):
+        found = re.findall(r"<td[^>]*>(.*?)</td>", row[1], re.DOTALL)
+        texts = (unescape(re.sub("<[^>]*>", "", cell)) for cell in found)
+        cells[row[0]] = [" ".join(text.split()) for text in texts]
+    assert list(cells) == [c.id for c in CLAIMS if c is not WITHDRAWN]
+    _, word, loss, margin, failures, p = cells["good_clip"]
+    assert (word, margin, p) == ("helps", "0.100", "< 0.001")
+    assert re.fullmatch(r"\+0\.\d+ \[\+0\.\d+, \+0\.\d+\] nats", loss)
+    assert re.fullmatch(r"0\.0 \[−7\.7, \+7\.7\] points", failures)
+    assert cells["bad_clip"][2].startswith("−1.")
+    assert "good against none, " in cells["good_clip"][0]
+    assert cells["absent_clip"][1:] == ["not run", "–", "0.100", "–", "–"]
+    assert cells["shown"][1:] == ["shown", cells["shown"][2], "–", "–", "–"]
+    assert cells["shown"][2].startswith("+0.170 [+0.1")
+    assert "clip 1 against none (demonstration)" in cells["shown"][0]
+    assert "diverged: 0 of 8 and 4 of 8" in cells["shown"][0]
+    assert cells["identity"][1] == "holds"
+    for told in cells.values():
+        assert not re.search(r"None|nan|inf|\d\.\d{6}", " ".join(told))
+
+
+def test_what_is_withdrawn_is_folded_away_and_counted(site: Path) -> None:
+    page = Page(site / "index.html")
+    assert "Withdrawn, being redone: 1" in page.text
+    assert "It was claimed once" in page.text
+    tally = page.source[page.source.index('<ul class="tally">') :]
+    tally = re.findall(r'<li class="([\w-]+)">(\d+) ([\w ]+)</li>', tally[: tally.index("</ul>")])
+    assert tally == [
+        ("helps", "1", "helps"), ("no-matter", "1", "no matter"), ("harms", "1", "harms"),
+        ("unclear", "1", "unclear"), ("holds", "1", "holds"), ("shown", "1", "shown"),
+        ("not-run", "1", "not run"), ("withdrawn", "1", "withdrawn"),
+    ]  # fmt: skip
+
+
+def test_the_forest_plot_marks_each_answer_by_shape_and_by_word(site: Path) -> None:
     page = Page(site / "index.html")
     svg = page.source[page.source.index("<svg") : page.source.index("</svg>")]
-    supported, refuted, inconclusive = (
-        re.search(rf'<g class="row {kind}">.*?</g>', svg, re.DOTALL)[0]
-        for kind in ("supported", "refuted", "inconclusive")
-    )
-    assert "<circle cx" in supported
-    assert ">supported</text>" in supported
-    assert "<rect" in refuted
-    assert "<path" in refuted  # an arrow: 18 margins is off the scale
-    assert 'class="hollow"' in inconclusive
-    x = {arm: float(re.search(r'<circle[^>]* cx="([\d.]+)"', part)[1])
-         for arm, part in (("C1", supported), ("C3", inconclusive))}  # fmt: skip
+    rows = {
+        kind: re.search(rf'<g class="row {kind}">.*?</g>', svg, re.DOTALL)[0]
+        for kind in ("helps", "harms", "no-matter", "unclear")
+    }
+    assert "<circle cx" in rows["helps"]
+    assert ">helps</text>" in rows["helps"]
+    assert ">good_clip</text>" in rows["helps"]
+    assert "<rect" in rows["harms"]
+    assert "<path" in rows["harms"]  # an arrow: 10 margins are off the scale
+    assert "l6 6l-6 6" in rows["no-matter"]
+    assert 'class="hollow"' in rows["unclear"]
     zero = float(re.search(r'class="axis zero" x1="([\d.]+)"', svg)[1])
-    assert x["C3"] < zero < x["C1"]
-    assert "in margins: C4" in page.text
+    x = {kind: float(re.search(r'<circle[^>]* cx="([\d.]+)"', rows[kind])[1])
+         for kind in ("helps", "unclear")}  # fmt: skip
+    assert zero < x["unclear"] < x["helps"]
+    width = float(re.search(r'viewBox="0 0 ([\d.]+)', svg)[1])
+    every = [float(n) for n in re.findall(r' (?:x|cx|x1|x2)="([\d.]+)"', svg)]
+    assert 0 <= min(every) <= max(every) < width
+    ids = [float(n) for n in re.findall(r'<line x1="([\d.]+)" x2', svg)]
+    assert min(ids) > 4 + 6 * len("absent_clip")  # names end before the plot begins
+    assert "Without a difference in loss: absent_clip." in page.text
 
 
 def test_a_notebook_page_shows_its_cells_outputs_and_mathematics(site: Path) -> None:
@@ -293,7 +372,7 @@ def test_a_damaged_notebook_does_not_cost_the_report(tmp_path: Path) -> None:
     spec = failed_spec(tmp_path)
     (spec.directory / "notebook.ipynb").write_text('{"cells": [')
     failures = [Failure(spec, "disk full", "3/9")]
-    index, bad = write_report([], [], {}, tmp_path / "reports", failures)
+    index, bad = write_report([], [], Ledger(), tmp_path / "reports", failures)
     assert [str(spec.directory / "notebook.ipynb") in why for why in bad] == [True]
     assert "disk full" in index.read_text()
     assert "3/9" in index.read_text()
@@ -306,19 +385,19 @@ def test_a_failed_run_shows_the_attempt_that_failed_not_an_older_result(tmp_path
     for name in ("notebook", "failed"):
         cells = [new_markdown_cell(f"This is the {name} one.")]
         nbformat.write(new_notebook(cells=cells), spec.directory / f"{name}.ipynb")
-    write_report([], [], {}, tmp_path / "reports", [Failure(spec, "disk full")])
+    write_report([], [], Ledger(), tmp_path / "reports", [Failure(spec, "disk full")])
     (page,) = (tmp_path / "reports" / "pages").iterdir()
     assert "This is the failed one." in page.read_text()
 
 
 def test_a_report_without_claims_speaks_of_none_and_drops_older_pages(tmp_path: Path) -> None:
     record = run_record(tmp_path / "results")
-    index, _ = write_report([record], [], {}, tmp_path / "reports")
+    index, _ = write_report([record], [], Ledger(), tmp_path / "reports")
     page = Page(index)
     assert "claim" not in page.text.lower()
     assert "gradient clipping" not in page.text
     assert len(list((tmp_path / "reports" / "pages").iterdir())) == 1
-    page = Page(write_report([], [], {}, tmp_path / "reports")[0])
+    page = Page(write_report([], [], Ledger(), tmp_path / "reports")[0])
     assert "claim" not in page.text.lower()
     assert list((tmp_path / "reports" / "pages").iterdir()) == []
 
@@ -330,5 +409,5 @@ def test_too_few_seeds_for_an_interval(tmp_path: Path) -> None:
     assert "∞" not in page.text
     assert "no verdict (smoke)" in page.text
     assert ("li", {"class": "no-verdict"}) in page.tags
-    assert "3 no verdict" in page.text
-    assert "simulated ledgers" not in page.text  # no verdict to be calibrated
+    assert "2 no verdict" in page.text
+    assert "<svg" not in page.source  # no comparison has a difference

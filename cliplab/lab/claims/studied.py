@@ -1,0 +1,93 @@
+"""The runs of a study that a claim speaks of, found among the rows of a notebook."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cliplab.lab.claims.comparison import Measured, measure
+from cliplab.lab.claims.ledger import Claim
+from cliplab.lab.study.results import WayRuns, way_runs
+from cliplab.lab.study.size import Size, size_of
+from cliplab.lab.study.space import Space
+
+__all__ = ["MissingRowsError", "measured_of", "ways_of"]
+
+Row = Mapping[str, Any]
+About = Mapping[str, Any]  # Study.about()
+ODD = (AttributeError, IndexError, KeyError, TypeError)  # of rows that no study gave
+
+
+class MissingRowsError(ValueError):
+    """The rows hold none of a study or arm of the claim."""
+
+
+def measured_of(
+    claim: Claim, rows: Sequence[Row], studies: Mapping[str, About]
+) -> tuple[Measured, Size]:
+    """What the two ways of a claim come to, and how large their study was.
+
+    ``ValueError``: runs are missing, or the rows are not those of a study.
+    """
+    try:
+        about = studies.get(claim.study)
+        first, rival, handicapped = ways_of(claim, rows, about)
+        given: dict[str, Any] = {}
+        if about:
+            draws = _draws(claim, rows, about, first.size)
+            given = {"space": Space.of(about["space"]), "tuned": about["ways"], "draws": draws}
+        names = (claim.first, claim.rival)
+        measured = measure(first, rival, names, claim.margin, handicapped=handicapped, **given)
+    except ODD as error:
+        raise ValueError(f"claim {claim.id}: {claim.study!r} is no study: {error!r}") from None
+    return measured, first.size
+
+
+def ways_of(
+    claim: Claim, rows: Sequence[Row], about: About | None
+) -> tuple[WayRuns, WayRuns, WayRuns]:
+    """The runs of a claim's first way, its rival and its control, from a notebook's rows.
+
+    ``ValueError``: some of them are missing.
+    """
+    own = [row for row in rows if row.get("study") == claim.study]
+    screened: dict[str, set[int]] = {}
+    for row in own:
+        if row["stage"] == "screening":
+            screened.setdefault(row["way"], set()).add(row["configuration"])
+    handicaps = about["handicaps"] if about else _handicap(claim, screened)
+    of = handicaps.get(claim.control)
+    needed = (claim.first, claim.rival, of or claim.control)
+    if missing := [way for way in needed if way not in screened]:
+        names = ", ".join(map(repr, dict.fromkeys(missing)))
+        raise MissingRowsError(f"claim {claim.id}: no rows of {names} in study {claim.study!r}")
+    for row in own:
+        for prefix in ("", "early_") if row["way"] == of else ("",):
+            for column in (f"{prefix}score", f"{prefix}test_loss"):
+                if not _is_finite(value := row.get(column)):
+                    raise ValueError(f"{row['arm']}, seed {row['seed']}: {column} = {value!r:.60}")
+    size = size_of(len(screened[claim.first]))
+    return (
+        way_runs(own, claim.study, claim.first, size),
+        way_runs(own, claim.study, claim.rival, size),
+        way_runs(own, claim.study, claim.control, size, of=of),
+    )
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and abs(value) < 1e300  # NaN is not
+
+
+def _draws(claim: Claim, rows: Sequence[Row], about: About, size: Size) -> list[dict[str, Any]]:
+    """The configurations: what each has of all that the two ways tune."""
+    draws: list[dict[str, Any]] = [{} for _ in range(size.configurations)]
+    for row in rows:
+        if row.get("study") == claim.study and row["way"] in (claim.first, claim.rival):
+            tuned = about["ways"][row["way"]]
+            draws[int(row["configuration"])] |= {name: row[name] for name in tuned}
+    return draws
+
+
+def _handicap(claim: Claim, screened: Mapping[str, Any]) -> dict[str, str]:
+    """Without the study's word: a control without runs is the rival's earlier checkpoint."""
+    return {} if claim.control in screened else {claim.control: claim.rival}

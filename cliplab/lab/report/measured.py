@@ -1,0 +1,104 @@
+"""What was measured of a study's answer, in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from cliplab.lab.claims.verdict import Outcome, Verdict
+from cliplab.lab.report.tables import effect, number, p_value, percent, points
+from cliplab.lab.stats.paired import Estimate
+
+__all__ = ["measured_lines", "why"]
+
+REASONS = {
+    "mixed": "loss and failures speak for different ways",
+    "loss wide": "the interval of the loss reaches beyond the margin",
+    "failures wide": "the interval of the failures reaches beyond the margin",
+    "control": "the handicapped rival was not told apart as it should have been",
+    "edge": "the best configurations lie at an edge of the space",
+    "below margin": "a difference was shown, and not that it is as large as the margin",
+}
+
+
+def why(verdict: Verdict) -> str:
+    """The reason of an outcome in a sentence; nothing where there is none."""
+    return REASONS.get(verdict.reason, "")
+
+
+def measured_lines(verdict: Verdict) -> Iterator[str]:
+    """What was measured, a sentence an estimand: loss and failures come first."""
+    if verdict.outcome is Outcome.NOT_RUN:
+        yield f"Not run: {verdict.note}."
+        return
+    levels = verdict.levels or {}
+    yield _loss(verdict, levels)
+    yield _failures(verdict, levels)
+    if verdict.p_holm is not None:
+        yield f"After Holm's correction p {_is(verdict.p_holm)}."
+    if verdict.control is not None:
+        yield _control(verdict, verdict.control)
+    if verdict.usable is not None:
+        yield _usable(verdict, levels)
+    if verdict.note:
+        yield f"Note: {verdict.note}."
+
+
+def _loss(verdict: Verdict, levels: Mapping[str, Any]) -> str:
+    if verdict.loss is None:
+        return "Loss: cannot be compared, as a way hardly ever succeeds."
+    own = (number(level) for level in levels["loss"])
+    ways = ", ".join(
+        f"{name} {level}" for name, level in zip((verdict.first, verdict.rival), own, strict=True)
+    )
+    sd = f"; standard deviation from run to run {number(levels['sd'])}" if levels["sd"] else ""
+    return (
+        f"Loss: {ways}; difference {effect(verdict.loss, verdict.unit)} "
+        f"({number(verdict.margin)} would matter; p {_is(verdict.loss.p)}{sd})."
+    )
+
+
+def _failures(verdict: Verdict, levels: Mapping[str, Any]) -> str:
+    """Counts, of each pick too where there are any, and the difference of the shares."""
+    assert verdict.failures is not None
+    told = []
+    for name, counts in zip((verdict.first, verdict.rival), levels["failures"], strict=True):
+        failed, runs, picks = counts
+        by_pick = f" ({', '.join(map(str, picks))} by pick)" if failed else ""
+        told.append(f"{name} {failed} of {runs}{by_pick}")
+    without = ""
+    if verdict.failures.effect:
+        left = f"{100 * levels['left_out']:+.1f}".replace("-", "−")
+        without = f"; without a pick of each {left} points"
+    return (
+        f"Failed runs of the best configurations: {', '.join(told)}; difference of shares "
+        f"{points(verdict.failures)} ({100 * (verdict.failure_margin or 0):g} points would "
+        f"matter; p {_is(verdict.failures.p)}{without})."
+    )
+
+
+def _control(verdict: Verdict, control: Estimate) -> str:
+    """Whether it passes is said where that was asked: of ways that seem to be equal."""
+    text = (
+        f"Control: the rival with a handicap ({verdict.handicap}) is behind {verdict.first} by "
+        f"{effect(control, verdict.unit)}"
+    )
+    if verdict.outcome is Outcome.NO_MATTER:
+        return f"{text}: told apart, as it should be."
+    if verdict.reason == "control":
+        return f"{text}: the interval should lie above 0 and meet 1 to 3 margins."
+    return f"{text}."
+
+
+def _usable(verdict: Verdict, levels: Mapping[str, Any]) -> str:
+    first, rival = levels["usable"]
+    if levels["decades"]:
+        ways = f"{verdict.first} {number(first)}, {verdict.rival} {number(rival)} decades"
+        return f"Usable range of the learning rate: {ways}; difference {effect(verdict.usable)}."
+    ways = f"{verdict.first} {percent(first)}, {verdict.rival} {percent(rival)}"
+    return f"Usable share of all configurations: {ways}; difference {points(verdict.usable)}."
+
+
+def _is(p: float) -> str:
+    told = p_value(p)
+    return told if told.startswith("<") else f"= {told}"
