@@ -8,7 +8,9 @@ import pytest
 from needs import need
 
 RECIPES = Path(__file__).parents[1] / "docs" / "recipes"
-PAGE = (RECIPES / "other_libraries.md").read_text("utf-8")
+TEXT = (RECIPES / "other_libraries.md").read_text("utf-8")
+PAGE, LOOPS = TEXT.split("## A training loop\n")
+LOOPS, MEANINGS = LOOPS.split("## Where the meanings differ\n")
 BLOCKS = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PREPARE, *RULES = re.split(r"^## (?!The gradient$)", PAGE, flags=re.MULTILINE)
 THE_GRADIENT, *LIBRARIES = BLOCKS.findall(PREPARE)
@@ -19,15 +21,32 @@ LINES = [
     for rule in RULES
     for library, line in re.findall(r"^\| (.+) \| `(.+)` \|$", rule, re.MULTILINE)
 ]
+THE_DATA, *TRAINING = BLOCKS.findall(LOOPS)
+_, *TRAINED = [
+    [cell.strip("` ") for cell in line.split("|")[1:-1]]
+    for line in re.findall(r"^\| (?!-).+\|$", LOOPS, re.MULTILINE)
+]
+TRAINERS = ("PyTorch", "TensorFlow", "Keras", "optax")
+RUNS = [
+    pytest.param(rule, library, place, weights, id=f"{rule}: {library}")
+    for rule, *places, weights in TRAINED
+    for library, place in zip(TRAINERS, places, strict=True)
+    if place != "–"
+]
+
+
+def block_of(library, blocks):
+    """The page's block that imports a library."""
+    imports = re.compile(rf"^import {MODULES[library]}\b", re.MULTILINE)
+    (block,) = filter(imports.search, blocks)
+    return block
 
 
 def run(library, line):
     """Clipped gradients of w and b, by the page's blocks and one of its lines."""
     scope = {}
     exec(THE_GRADIENT, scope)
-    imports = re.compile(rf"^import {MODULES[library]}\b", re.MULTILINE)
-    (block,) = filter(imports.search, LIBRARIES)
-    exec(block, scope)
+    exec(block_of(library, LIBRARIES), scope)
     exec(line, scope)
     names, sign = (("w", "b"), -1) if library == "Keras" else (("gw", "gb"), 1)
     return [sign * np.asarray(scope[name], dtype=np.float64) for name in names]
@@ -37,6 +56,7 @@ def test_the_page_tells_of_every_library_and_rule():
     libraries = {line.values[1] for line in LINES}
     assert libraries == set(MODULES)
     assert (len(RULES), len(LINES)) == (6, 24)
+    assert (len(TRAINED), len(RUNS)) == (3, 11)
 
 
 @pytest.mark.filterwarnings("ignore")  # the libraries' own
@@ -50,6 +70,65 @@ def test_every_line_gives_the_stated_gradients_and_cliplabs(rule, library, line)
     for gradient, own, name in zip(got, ours, ("gw", "gb"), strict=True):
         np.testing.assert_allclose(gradient, stated[name], rtol=0, atol=5.1e-4)
         np.testing.assert_allclose(gradient, own, rtol=1e-5)
+
+
+def weights_of(scope):
+    """The two of w and the one of b."""
+    return np.concatenate(
+        [np.ravel(a.detach() if hasattr(a, "detach") else a) for a in (scope["w"], scope["b"])]
+    )
+
+
+def train(library, place):
+    """Weights w and b after the page's loop, with ``place`` where the first rule's stands."""
+    first = TRAINED[0][1 + TRAINERS.index(library)]
+    block = block_of(library, TRAINING)
+    assert block.count(first) == 1
+    scope = {}
+    exec(THE_DATA, scope)
+    exec(block.replace(first, place), scope)
+    return weights_of(scope)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # the libraries' own
+@pytest.mark.parametrize(("rule", "library", "place", "weights"), RUNS)
+def test_every_library_trains_to_the_stated_weights(rule, library, place, weights):
+    need(MODULES[library], "parity")
+    got = train(library, place)
+    np.testing.assert_allclose(got, eval(weights), rtol=0, atol=5.1e-5)
+    torchs = next(case.values[2] for case in RUNS if case.values[:2] == (rule, "PyTorch"))
+    np.testing.assert_allclose(got, train("PyTorch", torchs), rtol=0, atol=2e-5)
+
+
+def test_the_loop_with_an_attached_clipper_is_torchs():
+    line, attached = TRAINED[0][1], "cliplab.Clipper([w, b], 1.0).attach(optimizer)"
+    assert f"`{attached}`" in LOOPS
+    block = block_of("PyTorch", TRAINING).replace(f"    {line}\n", "")
+    block = block.replace("for _", f"import cliplab\n\n{attached}\nfor _")
+    scope = {}
+    exec(THE_DATA + block, scope)
+    np.testing.assert_allclose(weights_of(scope), train("PyTorch", line), rtol=0, atol=2e-5)
+
+
+def test_the_loop_is_clipped_at_first_and_not_at_last():
+    counted = "norms.append(float(torch.nn.utils.clip_grad_norm_([w, b], 1.0)))"
+    scope = {"norms": []}
+    exec(THE_DATA + block_of("PyTorch", TRAINING).replace(TRAINED[0][1], counted), scope)
+    stated = float(re.search(r"first gradient has norm ([\d.]+)", LOOPS)[1])
+    assert scope["norms"][0] == pytest.approx(stated, abs=0.051)
+    assert scope["norms"][-1] < 1
+
+
+@pytest.mark.filterwarnings("ignore")  # TensorFlow's own
+def test_what_clip_by_norm_does_to_a_list():
+    tf = need("tensorflow", "parity")
+    scope = {}
+    exec(block_of("TensorFlow", BLOCKS.findall(MEANINGS)), scope)
+    np.testing.assert_allclose(scope["together"], [[0.6, 0.0], [0.0, 0.8]], rtol=1e-6)
+    np.testing.assert_allclose(np.stack(scope["one_by_one"]), np.eye(2), rtol=1e-6)
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        tf.clip_by_norm([tf.ones((2, 2)), tf.ones(1)], 1.0)
 
 
 def test_the_blocks_on_attaching_run_one_after_the_other():
