@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Sequence
@@ -171,10 +172,11 @@ def _say_part(options: argparse.Namespace) -> None:
 
 def _say(outcome: Outcome, bad: Sequence[str] = ()) -> int:
     """Verdicts and report on stdout, what went wrong on stderr; the exit status."""
-    from cliplab.lab.report.outcome import failure_table, verdict_table
+    from cliplab.lab.report.terminal import failure_table, verdict_table
 
     if outcome.verdicts:
-        print(verdict_table(outcome.verdicts))
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        print(verdict_table(outcome.verdicts, width))
     if outcome.index:
         print(f"report: {outcome.index}")
     if outcome.refusal:

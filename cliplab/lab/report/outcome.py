@@ -11,7 +11,6 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
-from cliplab.lab.batch.oneline import one_line
 from cliplab.lab.batch.spec import Failure
 from cliplab.lab.claims.judge import judge_all
 from cliplab.lab.claims.ledger import STUDIED, Ledger, registered
@@ -24,7 +23,6 @@ from cliplab.lab.notebook.presets import (
     read_presets,
 )
 from cliplab.lab.notebook.registrations import read_registration
-from cliplab.lab.report import tables
 from cliplab.lab.report.folder import CLAIMS, check_folder
 from cliplab.lab.report.registered import as_registered
 from cliplab.lab.report.results import load_all, run_folders
@@ -168,52 +166,6 @@ def _refuse_overlap(records: Sequence[RunRecord]) -> None:
                     f"{record.notebook}: seed {later.start} was run twice with the same settings, "
                     f"in {other.directory} and {record.directory}; delete one of them"
                 )
-
-
-def verdict_table(verdicts: Sequence[Verdict]) -> str:
-    """One line a claim that was measured; those that are withdrawn are counted."""
-    head = (
-        "claim",
-        "answer",
-        "loss [90 % interval]",
-        "failures",
-        "Holm p",
-        "question or statement",
-    )
-    shown = [v for v in verdicts if v.outcome is not Outcome.WITHDRAWN]
-    rows = [
-        (
-            v.id,
-            v.verdict,
-            tables.effect(v.loss, v.unit),
-            tables.points(v.failures),
-            tables.p_value(v.p_holm),
-            f"{v.statement} ({v.note})" if v.note else v.statement,
-        )
-        for v in shown
-    ]
-    withdrawn = len(verdicts) - len(shown)
-    lines = [tables.aligned([head, *rows])] if rows else []
-    if any(v.kind in STUDIED for v in shown):
-        lines.append("Differences above 0 speak for the first-named way.")
-    if withdrawn:
-        lines.append(f"Withdrawn, being redone: {withdrawn}.")
-    return "\n".join(lines)
-
-
-def failure_table(failures: Sequence[Failure]) -> str:
-    """One line a failed run: which, in which cell, why, and where the rest stands."""
-    head = ("failed run", "cell", "error", "details")
-    rows = [
-        (
-            one_line(f.spec.label),
-            f.cell or "–",
-            one_line(f.error),
-            str(f.spec.error_path) if f.spec.error_path.exists() else "–",
-        )
-        for f in failures
-    ]
-    return tables.aligned([head, *rows])
 
 
 def remember(results: Path, records: Sequence[RunRecord]) -> None:

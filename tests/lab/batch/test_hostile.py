@@ -14,8 +14,8 @@ from cliplab.lab.batch.batch import BatchResult, run_batch
 from cliplab.lab.batch.plan import plan
 from cliplab.lab.batch.spec import How
 from cliplab.lab.executors.local import LocalExecutor
-from cliplab.lab.report.outcome import failure_table
 from cliplab.lab.report.site import write_report
+from cliplab.lab.report.terminal import failure_table
 
 RECORD = f"{LIGHT}\nrecord([{{'arm': 'a', 'seed': 0}}])"
 # A child in a session of its own whose parent is gone: no signal to the kernel's group reaches it.

@@ -10,9 +10,12 @@ from recording import put
 
 from cliplab.cli.main import main
 from cliplab.lab.batch.spec import Failure, RunSpec
-from cliplab.lab.report.outcome import failure_table, judge_and_report, preset_records
+from cliplab.lab.claims import Outcome, Verdict
+from cliplab.lab.report.outcome import judge_and_report, preset_records
+from cliplab.lab.report.terminal import failure_table, verdict_table
 from cliplab.lab.runs.keys import code_key
 from cliplab.lab.runs.record import RunRecord
+from cliplab.lab.stats.paired import Estimate
 
 NAME = "01_exploding_gradients"
 LEDGER = f"""
@@ -50,6 +53,29 @@ def test_the_claims_beside_the_notebooks_are_judged_if_there_are_any(tmp_path, m
     [claim] = told(finished(tmp_path / "other", notebook, lr=0.2))
     assert (claim["outcome"], claim["reason"]) == ("no verdict", "lr changed")
     assert claim["verdict"] == "no verdict (lr changed)"
+
+
+def test_the_verdict_table_is_cut_in_what_was_asked_and_counts_what_is_withdrawn():
+    asked = "Does it help, " + "really, " * 20
+    norm = Estimate(0.3, 0.2, 0.4, 1e-6, 48)
+    verdicts = [
+        Verdict(
+            "id", "comparison", asked, NAME, Outcome.HELPS, "", loss=norm, failures=norm, p_holm=0
+        ),
+        *[Verdict(f"C{i}", "withdrawn", "-", NAME, Outcome.WITHDRAWN) for i in range(3)],
+    ]
+    head, line, sign, withdrawn = verdict_table(verdicts, 120).splitlines()
+    assert head.endswith("what was asked")
+    assert len(line) == 120
+    assert line.endswith("…")
+    assert "+0.300 [+0.200, +0.400]" in line
+    assert "+30.0 [+20.0, +40.0] points" in line
+    assert sign == "Differences above 0 speak for the first-named way."
+    assert withdrawn == "Withdrawn, being redone: 3."
+    assert asked.strip() in verdict_table(verdicts)
+    narrow = verdict_table(verdicts, 40).splitlines()
+    assert "< 0.001  Does it help" in narrow[1]  # the numbers are never cut
+    assert verdict_table([]) == ""
 
 
 def test_a_failed_run_is_one_line_whatever_its_error_and_its_parameters_say(tmp_path):
