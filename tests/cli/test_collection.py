@@ -14,8 +14,9 @@ from cliplab.cli.main import main
 from cliplab.lab.notebook.collection import collection
 
 ROOT = Path(__file__).parents[2]
-NAMES = {path.name for path in (ROOT / "notebooks").glob("*.ipynb")}
-NAMES |= {"presets.toml", "claims.toml", ".cliplab"}
+SOURCES = [*(ROOT / "notebooks").glob("*.ipynb"), *(ROOT / "notebooks").glob("*.toml")]
+SOURCES += (ROOT / "records").glob("*.registration.json")
+NAMES = {path.name for path in SOURCES} | {".cliplab"}
 
 
 def test_a_checkout_has_its_own():
@@ -78,8 +79,8 @@ def test_a_wheel_brings_notebooks_that_run_anywhere(tmp_path):
         return done.returncode, done.stdout + done.stderr
 
     assert cliplab("notebooks nb")[0] == 0
-    for name in NAMES - {".cliplab"}:
-        assert (here / "nb" / name).read_bytes() == (ROOT / "notebooks" / name).read_bytes()
+    for path in SOURCES:
+        assert (here / "nb" / path.name).read_bytes() == path.read_bytes()
     status, text = cliplab("run 00 --notebooks nb --preset smoke")
     assert status == 0, text
     (record,) = (here / "results" / "00_what_is_gradient_clipping").rglob("record.json")
