@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from cliplab.lab.attest import carried
+from cliplab.lab.claims.calibration import TRUTHS
 from cliplab.lab.claims.ledger import STUDIED, Ledger
 from cliplab.lab.claims.verdict import Outcome, Verdict
 from cliplab.lab.report.markdown import link, markdown
@@ -93,7 +94,7 @@ def _around(published: Published, ledger: Ledger, verdict: Verdict) -> Iterator[
     registration = published.registrations.get(verdict.notebook)
     if registration and verdict.id in registration["power"]:
         chances = planned(registration["power"][verdict.id])
-        yield f"Chances of the right word, planned before the run: {chances}."
+        yield f"Planned before the run, by what is true: {chances}."
     found = deviations(published, ledger, verdict)
     if verdict.outcome is not Outcome.NOT_RUN:
         yield from (f"**Deviates from what was registered**: {difference}." for difference in found)
@@ -104,8 +105,10 @@ def _around(published: Published, ledger: Ledger, verdict: Verdict) -> Iterator[
 
 
 def planned(power: Mapping[str, Any]) -> str:
-    """The chances that a registration holds, as a sentence."""
-    return ", ".join(f"{truth} {percent(chance)}" for truth, chance in power.items())
+    """The chances of a word, by what is true: ``equal: no matter 80 %, one margin: ...``."""
+    order = {truth: place for place, truth in enumerate(TRUTHS)}
+    rows = sorted(power.items(), key=lambda row: order.get(row[0].partition(":")[0], len(order)))
+    return ", ".join(f"{truth} {percent(chance)}" for truth, chance in rows)
 
 
 def _against_itself(published: Published, ledger: Ledger) -> str:

@@ -9,7 +9,7 @@ from cliplab.lab.claims.verdict import Outcome, Verdict
 from cliplab.lab.report.tables import effect, number, p_value, percent, points
 from cliplab.lab.stats.paired import Estimate
 
-__all__ = ["measured_lines", "why"]
+__all__ = ["measured_lines", "of_each", "why"]
 
 REASONS = {
     "mixed": "loss and failures speak for different ways",
@@ -24,6 +24,18 @@ REASONS = {
 def why(verdict: Verdict) -> str:
     """The reason of an outcome in a sentence; nothing where there is none."""
     return REASONS.get(verdict.reason, "")
+
+
+def of_each(verdict: Verdict) -> tuple[str, str]:
+    """Each way's own loss, and its own failures: ``norm 1.72, none 2.01``; nothing without them."""
+    levels = verdict.levels or {}
+    names = (verdict.first, verdict.rival)
+    losses = zip(names, levels.get("loss", ()), strict=False)
+    counts = zip(names, levels.get("failures", ()), strict=False)
+    return (
+        ", ".join(f"{name} {number(loss)}" for name, loss in losses),
+        ", ".join(f"{name} {failed} of {runs}" for name, (failed, runs, _) in counts),
+    )
 
 
 def measured_lines(verdict: Verdict) -> Iterator[str]:
@@ -47,13 +59,9 @@ def measured_lines(verdict: Verdict) -> Iterator[str]:
 def _loss(verdict: Verdict, levels: Mapping[str, Any]) -> str:
     if verdict.loss is None:
         return "Loss: cannot be compared, as a way hardly ever succeeds."
-    own = (number(level) for level in levels["loss"])
-    ways = ", ".join(
-        f"{name} {level}" for name, level in zip((verdict.first, verdict.rival), own, strict=True)
-    )
     sd = f"; standard deviation from run to run {number(levels['sd'])}" if levels["sd"] else ""
     return (
-        f"Loss: {ways}; difference {effect(verdict.loss, verdict.unit)} "
+        f"Loss: {of_each(verdict)[0]}; difference {effect(verdict.loss, verdict.unit)} "
         f"({number(verdict.margin)} would matter; p {_is(verdict.loss.p)}{sd})."
     )
 

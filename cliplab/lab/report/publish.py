@@ -156,9 +156,8 @@ def _overview(published: Published) -> str:
 
 def _answers(published: Published, notebook: str) -> str:
     verdicts = published.verdicts[notebook]
-    answers = [
-        f"{v.first} against {v.rival}: **{v.verdict}**" for v in verdicts if v.kind == "comparison"
-    ]
+    compared = [v for v in verdicts if v.kind == "comparison"]
+    answers = [f"{v.first} against {v.rival}: {v.verdict}" for v in compared]
     if any(v.kind == "withdrawn" for v in verdicts):
         answers.append("withdrawn, being redone" if not answers else "others withdrawn")
     return "; ".join(answers)

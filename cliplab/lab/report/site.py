@@ -15,6 +15,7 @@ from cliplab.lab.claims.verdict import Outcome, Verdict
 from cliplab.lab.notebook.cells import read_notebook, title_and_question
 from cliplab.lab.report import grid, tables
 from cliplab.lab.report.folder import INDEX, PAGES, claim_folder
+from cliplab.lab.report.measured import of_each
 from cliplab.lab.report.runpages import RunPages
 from cliplab.lab.report.tables import is_number
 from cliplab.lab.runs.files import write_atomic
@@ -82,6 +83,7 @@ def _environment() -> jinja2.Environment:
         number=tables.number,
         p_value=tables.p_value,
         effect=tables.effect,
+        of_each=of_each,
         points=tables.points,
         css_class=_css_class,
         json=lambda value: json.dumps(value, ensure_ascii=False),

@@ -34,7 +34,7 @@ ITSELF = comparison(
     id="itself", kind="a/a", first="same", question="Is a way told from itself?",
     source="", literature="", counter="",
 )  # fmt: skip
-POWER = {"equal: no matter": 0.791, "two margins: harms": 0.8}
+POWER = {"two margins: harms": 0.8, "equal: no matter": 0.791}
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +192,8 @@ def test_results_answer_each_question_with_both_estimands_and_their_place(root, 
     assert "* Why this margin: the spread of seeds" in good
     assert "* The literature: half a nat, table 2 (Nobody 2013)." in good
     assert "* Not to be read beyond: a larger model" in good
-    assert "planned before the run: equal: no matter 79 %, two margins: harms 80 %." in good
+    chances = "equal: no matter 79 %, two margins: harms 80 %."
+    assert f"* Planned before the run, by what is true: {chances}" in good
     assert "Deviates" not in text
 
     assert "nats: told apart, as it should be." in answer(text, "Does same clipping help?")
