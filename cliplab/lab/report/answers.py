@@ -74,7 +74,13 @@ def _answers(published: Published, ledger: Ledger) -> Iterator[tuple[str, str]]:
 
 
 def _answer(published: Published, ledger: Ledger, verdict: Verdict) -> str:
-    lines = [*measured_lines(verdict), *_around(published, ledger, verdict)]
+    about = published.about.get(verdict.notebook, {})
+    if verdict.outcome is Outcome.NOT_RUN and "registration" not in about:
+        known = "Registered" if verdict.notebook in published.registrations else "Not registered"
+        measured = [f"{known}, and not measured yet."]
+    else:
+        measured = [*measured_lines(verdict)]
+    lines = [*measured, *_around(published, ledger, verdict)]
     said = verdict.verdict[:1].upper() + verdict.verdict[1:]
     reason = f": {why(verdict)}" if why(verdict) else ""
     compared = f"{verdict.first} against {verdict.rival}, `{verdict.id}`"
@@ -95,11 +101,9 @@ def _around(published: Published, ledger: Ledger, verdict: Verdict) -> Iterator[
     if registration and verdict.id in registration["power"]:
         chances = planned(registration["power"][verdict.id])
         yield f"Planned before the run, by what is true: {chances}."
-    found = deviations(published, ledger, verdict)
     if verdict.outcome is not Outcome.NOT_RUN:
+        found = deviations(published, ledger, verdict)
         yield from (f"**Deviates from what was registered**: {difference}." for difference in found)
-    elif registration and not found:
-        yield "Registered, and not run yet."
     if again := published.again.get(verdict.id):
         yield f"Replicated on other draws and seeds: {holds(verdict, again)}; {again.measured()}."
 

@@ -157,6 +157,18 @@ def test_what_is_as_registered_is_published_with_the_hash(root, rows):
     assert not any("registered" in v.note for v in verdicts)
 
 
+def test_what_is_registered_and_not_measured_says_so_and_what_lacks_rows_says_which(root, rows):
+    register(root)
+    regenerate(root)
+    good = answer(results(root), "Does good clipping help?")
+    assert "* Registered, and not measured yet." in good
+    assert "* Planned before the run, by what is true: equal: no matter 79 %" in good
+    short = [row for row in rows[10**6] if row["way"] != "good"]
+    publish([replace(run(root, rows), rows=short)], root)
+    good = answer(results(root), "Does good clipping help?")
+    assert "* Not run: claim good_clip: no rows of 'good' in study 'toy'." in good
+
+
 def test_a_tampered_registration_publishes_nothing(root, rows):
     register(root)
     record = run(root, rows)
@@ -200,7 +212,8 @@ def test_results_answer_each_question_with_both_estimands_and_their_place(root, 
     odd = answer(text, "Does odd clipping help?")
     assert odd.startswith("**Unclear (below margin)**: a difference was shown, and not that it is")
     later = answer(text, "Does it help later?")
-    assert "* Not run: claim later: no rows of 'norm', 'none' in study 'toy'." in later
+    assert "* Not registered, and not measured yet." in later
+    assert "no rows" not in later
     assert "Deviates" not in later
     itself = answer(text, "Is a way told from itself?")
     assert itself.startswith("**No matter** (same against none, `itself`).")
