@@ -81,11 +81,14 @@ def _answer(published: Published, ledger: Ledger, verdict: Verdict) -> str:
     else:
         measured = [*measured_lines(verdict)]
     lines = [*measured, *_around(published, ledger, verdict)]
-    said = verdict.verdict[:1].upper() + verdict.verdict[1:]
     reason = f": {why(verdict)}" if why(verdict) else ""
     compared = f"{verdict.first} against {verdict.rival}, `{verdict.id}`"
-    head = f"### {verdict.statement}\n\n**{said}**{reason} ({compared}).\n\n"
+    head = f"### {verdict.statement}\n\n**{_said(verdict)}**{reason} ({compared}).\n\n"
     return head + "\n".join(f"* {line}" for line in lines) + "\n"
+
+
+def _said(verdict: Verdict) -> str:
+    return verdict.verdict[:1].upper() + verdict.verdict[1:]
 
 
 def _around(published: Published, ledger: Ledger, verdict: Verdict) -> Iterator[str]:
@@ -185,7 +188,7 @@ def _found(verdicts: Iterable[Verdict]) -> Iterator[str]:
         if v.kind in STUDIED:
             reason = f" ({why(v)})" if why(v) else ""
             measured = " ".join(list(measured_lines(v))[:2])
-            yield f"* {v.statement} **{v.verdict}**{reason}. {measured}"
+            yield f"* {v.statement} **{_said(v)}**{reason}. {measured}"
         elif v.kind == "demonstration" and v.loss:
             more = f" {v.note}." if v.note else ""
             told = f"{effect(v.loss, v.unit)}, {v.loss.n} seeds"

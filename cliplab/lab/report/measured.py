@@ -27,14 +27,14 @@ def why(verdict: Verdict) -> str:
 
 
 def of_each(verdict: Verdict) -> tuple[str, str]:
-    """Each way's own loss, and its own failures: ``norm 1.72, none 2.01``; nothing without them."""
+    """Each way's own loss, and failures: ``1.72 (norm 1), 2.01 (none)``; nothing without them."""
     levels = verdict.levels or {}
     names = (verdict.first, verdict.rival)
     losses = zip(names, levels.get("loss", ()), strict=False)
     counts = zip(names, levels.get("failures", ()), strict=False)
     return (
-        ", ".join(f"{name} {number(loss)}" for name, loss in losses),
-        ", ".join(f"{name} {failed} of {runs}" for name, (failed, runs, _) in counts),
+        ", ".join(f"{number(loss)} ({name})" for name, loss in losses),
+        ", ".join(f"{failed} of {runs} ({name})" for name, (failed, runs, _) in counts),
     )
 
 
@@ -72,8 +72,8 @@ def _failures(verdict: Verdict, levels: Mapping[str, Any]) -> str:
     told = []
     for name, counts in zip((verdict.first, verdict.rival), levels["failures"], strict=True):
         failed, runs, picks = counts
-        by_pick = f" ({', '.join(map(str, picks))} by pick)" if failed else ""
-        told.append(f"{name} {failed} of {runs}{by_pick}")
+        by_pick = f"; {', '.join(map(str, picks))} by pick" if failed else ""
+        told.append(f"{failed} of {runs} ({name}{by_pick})")
     without = ""
     if verdict.failures.effect:
         left = f"{100 * levels['left_out']:+.1f}".replace("-", "−")
@@ -101,9 +101,9 @@ def _control(verdict: Verdict, control: Estimate) -> str:
 def _usable(verdict: Verdict, levels: Mapping[str, Any]) -> str:
     first, rival = levels["usable"]
     if levels["decades"]:
-        ways = f"{verdict.first} {number(first)}, {verdict.rival} {number(rival)} decades"
+        ways = f"{number(first)} ({verdict.first}), {number(rival)} ({verdict.rival}) decades"
         return f"Usable range of the learning rate: {ways}; difference {effect(verdict.usable)}."
-    ways = f"{verdict.first} {percent(first)}, {verdict.rival} {percent(rival)}"
+    ways = f"{percent(first)} ({verdict.first}), {percent(rival)} ({verdict.rival})"
     return f"Usable share of all configurations: {ways}; difference {points(verdict.usable)}."
 
 

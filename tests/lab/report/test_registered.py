@@ -190,17 +190,18 @@ def test_results_answer_each_question_with_both_estimands_and_their_place(root, 
 
     good = answer(text, "Does good clipping help?")
     assert good.startswith("**Helps** (good against none, `good_clip`).")
-    loss = r"\* Loss: good 1\.\d+, none [12]\.\d+; difference \+0\.\d+ \[\+0\.\d+, \+0\.\d+\] nats "
+    loss = r"\* Loss: 1\.\d+ \(good\), [12]\.\d+ \(none\); difference \+0\.\d+ "
+    loss += r"\[\+0\.\d+, \+0\.\d+\] nats "
     loss += r"\(0\.100 would matter; p < 0\.001; standard deviation from run to run 0\.0\d+\)\."
     assert re.search(loss, good)
     assert (
-        "* Failed runs of the best configurations: good 0 of 33, none 0 of 33; difference of "
+        "* Failed runs of the best configurations: 0 of 33 (good), 0 of 33 (none); difference of "
         "shares 0.0 [−7.7, +7.7] points (10 points would matter; p = 1.00)." in good
     )
     assert "* After Holm's correction p < 0.001." in good
     assert re.search(r"\* Control: .* \(none, early\) is behind good by \+0[^:]* nats\.\n", good)
-    usable = r"\* Usable range of the learning rate: good \d\.\d+, none 0\.\d+ decades; difference "
-    assert re.search(usable + r"\+\d", good)
+    usable = r"\* Usable range of the learning rate: \d\.\d+ \(good\), 0\.\d+ \(none\) decades; "
+    assert re.search(usable + r"difference \+\d", good)
     assert "* Why this margin: the spread of seeds" in good
     assert "* The literature: half a nat, table 2 (Nobody 2013)." in good
     assert "* Not to be read beyond: a larger model" in good

@@ -287,8 +287,8 @@ def test_signs_units_and_words_of_the_table_are_right(site: Path) -> None:
     _, word, loss, margin, failures, p = cells["good_clip"]
     assert (word, margin, p) == ("helps", "0.100", "< 0.001")
     interval = r"\+0\.\d+ \[\+0\.\d+, \+0\.\d+\] nats"
-    assert re.fullmatch(rf"{interval} ?good 1\.\d+, none 2\.\d+", loss)
-    counts = "good 0 of 33, none 0 of 33; 10 would matter"
+    assert re.fullmatch(rf"{interval} ?1\.\d+ \(good\), 2\.\d+ \(none\)", loss)
+    counts = r"0 of 33 \(good\), 0 of 33 \(none\); 10 would matter"
     assert re.fullmatch(rf"0\.0 \[−7\.7, \+7\.7\] points ?{counts}", failures)
     assert cells["bad_clip"][2].startswith("−1.")
     assert "good against none, " in cells["good_clip"][0]
