@@ -47,8 +47,8 @@ def planned(notebook: Path, pilot: RunRecord, studies: int = 500) -> dict[str, C
 def register(notebook: Path, pilots: Sequence[RunRecord]) -> Path:
     """Write the registration of a notebook; its pilots, the newest last, say what noise to expect.
 
-    ``ValueError``: no comparisons, no pilot of today's code, a record published by an earlier
-    registration, or chances below what evidence needs (see ``docs/study.md``).
+    ``ValueError``: no comparisons, no pilot of today's code, an earlier registration, or chances
+    below what evidence needs (see ``docs/study.md``).
     """
     claims = claims_of(notebook)
     if not claims:
@@ -65,14 +65,11 @@ def register(notebook: Path, pilots: Sequence[RunRecord]) -> Path:
             f"studies are those of the verdict: `cliplab run {notebook.stem} --preset pilot`"
         )
     path = registration_path(notebook)
-    published = path.with_name(f"{notebook.stem}.json")
-    if path.exists() and published.exists():
-        about, before = (json.loads(p.read_text(encoding="utf-8")) for p in (published, path))
-        if about.get("registration") == before.get("hash"):
-            raise ValueError(
-                f"{path.name}: a record was published by it; say in records/DEVIATIONS.md why "
-                "it is registered again, and remove the file"
-            )
+    if path.exists():  # another registration has other seeds: nobody draws twice in silence
+        raise ValueError(
+            f"{path} is there: to register again, say in DEVIATIONS.md beside it why, and what was "
+            "seen by then, and remove it"
+        )
     power = planned(notebook, pilots[-1])
     if refusals := [f"{name}: {why}" for name, one in power.items() for why in one.refusals()]:
         raise ValueError("not to be registered: " + "; ".join(refusals))

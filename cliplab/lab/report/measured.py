@@ -13,8 +13,8 @@ __all__ = ["measured_lines", "of_each", "why"]
 
 REASONS = {
     "mixed": "loss and failures speak for different ways",
-    "loss wide": "the interval of the loss reaches beyond the margin",
-    "failures wide": "the interval of the failures reaches beyond the margin",
+    "loss wide": "the loss may differ by more than the margin, and that is not certain",
+    "failures wide": "failures may differ by more than their margin, and that is not certain",
     "control": "the handicapped rival was not told apart as it should have been",
     "edge": "the best configurations lie at an edge of the space",
     "below margin": "a difference was shown, and not that it is as large as the margin",

@@ -115,16 +115,15 @@ def test_a_notebook_without_comparisons_or_sizes_has_nothing_to_register(noteboo
         register(notebook, [pilot(notebook)])
 
 
-def test_what_was_published_by_a_registration_keeps_it(notebook, fast):
+def test_nobody_registers_twice_in_silence(notebook, fast):
     path = register(notebook, [pilot(notebook)])
     before = path.read_text()
-    published = path.with_name("01_toy.json")
-    published.write_text(json.dumps({"registration": "another"}))
-    register(notebook, [pilot(notebook, gain=0.06)])  # nothing was published by it: it may change
-    assert path.read_text() != before
-    published.write_text(json.dumps({"registration": read_registration(notebook)["hash"]}))
-    with pytest.raises(ValueError, match=r"a record was published by it; say in .*DEVIATIONS\.md"):
-        register(notebook, [pilot(notebook)])
+    with pytest.raises(ValueError, match=r"registration\.json is there: to register again, say in"):
+        register(notebook, [pilot(notebook, gain=0.06)])
+    assert path.read_text() == before
+    path.unlink()
+    register(notebook, [pilot(notebook, gain=0.06)])
+    assert json.loads(path.read_text())["first_seed"] != json.loads(before)["first_seed"]
 
 
 def test_the_command_registers_from_the_results_folder_and_tells_seed_and_chances(
