@@ -109,7 +109,10 @@ def test_a_fingerprint_is_the_verdict_in_less_time_and_of_the_same_shape(path):
     assert fingerprint["n_seeds"] == 2
     assert fingerprint.get("n_tuning_seeds", 1) == 1
     # Which seeds have something rare early; a loss that few updates can reach.
-    for name in changed - {"first_seed", "few_target"}:
+    for name in changed - {"first_seed", "few_target", "lost"}:
+        if name in ("size", "side_size"):
+            assert fingerprint[name] == "tiny"
+            continue
         assert name.endswith(("updates", "seeds")) or name in EFFORT, name
         assert fingerprint[name] < verdict[name], name
 
@@ -127,7 +130,8 @@ def test_no_file_is_large():
         pytest.skip("not a git checkout")
     for name in listed.stdout.splitlines():
         path = ROOT / name
-        assert not path.exists() or path.stat().st_size < 500_000, name
+        most = 1_000_000 if name.startswith("records/") else 500_000  # all rows of a study
+        assert not path.exists() or path.stat().st_size < most, name
 
 
 @pytest.mark.parametrize("name", cliplab.__all__)
