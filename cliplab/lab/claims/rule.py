@@ -20,7 +20,7 @@ def multipliers(p_values: Sequence[float], family: int) -> list[int | None]:
 
     Comparisons of the family that were not measured count as p = 1.
 
-    >>> multipliers([0.001, 0.4, 0.012], 5)
+    >>> multipliers([0.001, 0.4, 0.02], 5)
     [5, None, 4]
     """
     found: list[int | None] = [None] * len(p_values)
