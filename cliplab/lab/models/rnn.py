@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from cliplab.lab.models.cells import sparse
+from cliplab.lab.models.cells import lstm_step, sparse
 
 Init = Literal["tanh", "smart", "sigmoid"]
 
@@ -47,20 +48,31 @@ class TanhRNN(nn.Module):
 
 
 class LastStepLSTM(nn.Module):
-    """An ``nn.LSTM`` read out at the last step: ``[B,T,I] -> [B,O]``; forget-gate bias 1."""
+    """An LSTM read out at the last step: ``[B,T,I] -> [B,O]``.
+
+    Weights are drawn from U(-1/sqrt(H), 1/sqrt(H)), as by ``nn.LSTM``; the forget gate's bias is 1,
+    the others 0. Written with plain operations, so that ``torch.vmap`` can train many at once.
+    """
 
     def __init__(self, inputs: int, hidden: int, outputs: int, *, seed: int) -> None:
         super().__init__()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.lstm = nn.LSTM(inputs, hidden, batch_first=True)
-            self.readout = nn.Linear(hidden, outputs)
+        generator = torch.Generator().manual_seed(seed)
+        draw = lambda *shape: (2 * torch.rand(*shape, generator=generator) - 1) / math.sqrt(hidden)  # noqa: E731
+        self.w_in = nn.Parameter(draw(inputs, 4 * hidden))
+        self.w_rec = nn.Parameter(draw(hidden, 4 * hidden))
+        self.bias = nn.Parameter(torch.zeros(4 * hidden))
+        self.w_out = nn.Parameter(draw(hidden, outputs))
+        self.bias_out = nn.Parameter(torch.zeros(outputs))
         with torch.no_grad():
-            self.lstm.get_parameter("bias_ih_l0")[hidden : 2 * hidden] += 1.0
+            self.bias[hidden : 2 * hidden] = 1.0
 
     def forward(self, x: Tensor) -> Tensor:
         """Run over all T steps and read out the last hidden state."""
-        return self.readout(self.lstm(x)[0][:, -1])
+        first, *later = (x @ self.w_in + self.bias).unbind(1)
+        hidden, cell = lstm_step(first, first.new_zeros(first.shape[0], self.w_out.shape[0]))
+        for driven in later:
+            hidden, cell = lstm_step(torch.addmm(driven, hidden, self.w_rec), cell)
+        return torch.addmm(self.bias_out, hidden, self.w_out)
 
 
 class CharLSTM(nn.Module):

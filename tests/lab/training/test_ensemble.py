@@ -9,13 +9,27 @@ from cliplab import Clipper, Decay
 from cliplab.lab.models.rnn import CharLSTM, LastStepLSTM, TanhRNN
 from cliplab.lab.training.ensemble import Ensemble
 
+
+class TorchLSTM(nn.Module):
+    """torch's own kernel, which vmap cannot take."""
+
+    def __init__(self, seed):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.lstm, self.readout = nn.LSTM(6, 8, batch_first=True), nn.Linear(8, 4)
+
+    def forward(self, x):
+        return self.readout(self.lstm(x)[0][:, -1])
+
+
 SEEDS = [3, 4, 5]
 ARMS = {"none": None, "norm 0.05": 0.05, "decay": Decay(0.2, alpha=0.8, patience=2)}
 MODELS = {
     "tanh": (lambda seed: TanhRNN(6, 8, 4, init="tanh", seed=seed).double(), True),
     "smart": (lambda seed: TanhRNN(6, 20, 4, init="smart", seed=seed).double(), True),
     "sigmoid": (lambda seed: TanhRNN(6, 8, 4, init="sigmoid", seed=seed).double(), True),
-    "lstm": (lambda seed: LastStepLSTM(6, 8, 4, seed=seed).double(), False),
+    "lstm": (lambda seed: LastStepLSTM(6, 8, 4, seed=seed).double(), True),
+    "one by one": (lambda seed: TorchLSTM(seed).double(), False),
 }
 OPTIMIZERS = {
     "momentum": lambda params: torch.optim.SGD(params, lr=0.1, momentum=0.9),
@@ -88,6 +102,21 @@ def test_tanh_rnn_is_torchs_rnn():
     x, _ = batch(1, 1)
     expected = twin(x)[0][:, -1] @ model.w_out + model.bias_out
     torch.testing.assert_close(model(x), expected)
+
+
+def test_last_step_lstm_is_torchs_lstm_with_a_forget_bias_of_1():
+    model, twin = LastStepLSTM(6, 8, 4, seed=1).double(), TorchLSTM(seed=1).double()
+    torch_order = torch.cat([torch.arange(16), torch.arange(24, 32), torch.arange(16, 24)])
+    with torch.no_grad():
+        assert model.bias.tolist() == [0.0] * 8 + [1.0] * 8 + [0.0] * 16
+        twin.lstm.weight_ih_l0.copy_(model.w_in.T[torch_order])
+        twin.lstm.weight_hh_l0.copy_(model.w_rec.T[torch_order])
+        twin.lstm.bias_ih_l0.copy_(model.bias[torch_order])
+        twin.lstm.bias_hh_l0.zero_()
+        twin.readout.weight.copy_(model.w_out.T)
+        twin.readout.bias.copy_(model.bias_out)
+    x, _ = batch(1, 1)
+    torch.testing.assert_close(model(x), twin(x))
 
 
 def test_smart_init_is_sparse_with_spectral_radius_095():
