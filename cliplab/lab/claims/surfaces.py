@@ -80,7 +80,7 @@ def noise_of(first: WayRuns, rival: WayRuns, margin: float) -> Noise:
         raise ValueError("no finalist of the pilot succeeded twice with different losses")
     ways = (first, rival)
     failures = (_failed(first.fresh_loss), _failed(rival.fresh_loss))
-    base = sum(failures) / 2
+    base = min(failures)
     failed = sum(_failed(way.screened_loss) for way in ways) / 2
     chance = max(0.0, (failed - base) / (1 - base))
     near = [
@@ -149,7 +149,7 @@ def places(draws: list[dict[str, Any]]) -> Floats:
 
 
 def drawn(noise: Noise, rng: Rng) -> Surface:
-    """A surface of this noise; both ways fail as their mean does."""
+    """A surface of this noise; both ways fail as the better does: what one has more is effect."""
     first, second = rng.uniform(*OPTIMUM, 2)
     gap, width, base = rng.uniform(*GAP), rng.uniform(*WIDTH), rng.uniform(*BASE)
     curvature = np.exp(rng.uniform(math.log(CURVATURE[0]), math.log(CURVATURE[1]), 2))
@@ -157,7 +157,7 @@ def drawn(noise: Noise, rng: Rng) -> Surface:
         known = 2 * math.pi / max(noise.near, 0.01)
         curvature *= known / math.sqrt(curvature[0] * curvature[1])
     if noise.failures is not None:
-        base = sum(noise.failures) / 2
+        base = min(noise.failures)
     found = Surface((first, second), (curvature[0], curvature[1]), first + gap, width, base)
     return found if noise.chance is None else _with_cliff(found, gap, noise.chance)
 
