@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cliplab.lab.stats.best_of import Ranked, loss_difference, usable_range
+from cliplab.lab.stats.best_of import Ranked, best_of, loss_difference, usable_range
 from cliplab.lab.stats.paired import Estimate
 from cliplab.lab.stats.shares import boschloo, difference_interval
 from cliplab.lab.study.results import WayRuns
@@ -92,6 +92,7 @@ def measure(
             "failures": counts,
             "left_out": left_out,
             "usable": shares,
+            "best_of": [_best_of(way) for way in ways.values()],
             "decades": _decades(space),
         },
     )
@@ -104,6 +105,13 @@ def _ranked(way: WayRuns) -> Ranked:
 def _level(way: WayRuns) -> float | None:
     level = _ranked(way).loss(way.size.configurations, way.size.best_of)
     return level if math.isfinite(level) else None
+
+
+def _best_of(way: WayRuns) -> list[float]:
+    """Expected loss of the best of k screened configurations, k = 1 ..; failures at chance."""
+    losses = np.where(np.isnan(way.screened_loss), way.screened_score.max(), way.screened_loss)
+    found: list[float] = best_of(way.screened_score, losses, way.size.best_of).tolist()
+    return found
 
 
 def _spread(first: WayRuns, rival: WayRuns) -> float | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from cliplab.lab.claims.verdict import Outcome, Verdict
@@ -52,6 +52,8 @@ def measured_lines(verdict: Verdict) -> Iterator[str]:
         yield _control(verdict, verdict.control)
     if verdict.usable is not None:
         yield _usable(verdict, levels)
+    if levels.get("best_of"):
+        yield _best_of(verdict, levels["best_of"])
     if verdict.note:
         yield f"Note: {verdict.note}."
 
@@ -105,6 +107,15 @@ def _usable(verdict: Verdict, levels: Mapping[str, Any]) -> str:
         return f"Usable range of the learning rate: {ways}; difference {effect(verdict.usable)}."
     ways = f"{percent(first)} ({verdict.first}), {percent(rival)} ({verdict.rival})"
     return f"Usable share of all configurations: {ways}; difference {points(verdict.usable)}."
+
+
+def _best_of(verdict: Verdict, curves: Sequence[Sequence[float]]) -> str:
+    """What trying more configurations buys: a description, of the screening runs alone."""
+    most = len(curves[0])
+    tried = sorted({1, max(2, most // 4), most})
+    ways = zip((verdict.first, verdict.rival), curves, strict=True)
+    told = [f"{', '.join(number(c[k - 1]) for k in tried)} ({name})" for name, c in ways]
+    return f"Best of {', '.join(map(str, tried))} configurations tried: {'; '.join(told)}."
 
 
 def _is(p: float) -> str:
