@@ -6,8 +6,13 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cliplab.cli.arguments import REFUSED, fail
+
+if TYPE_CHECKING:
+    from cliplab.lab.runs.record import RunRecord
 
 FAILED, DIFFERENT = 1, 1
 
@@ -90,14 +95,11 @@ def notebooks(options: argparse.Namespace) -> int:
 
 def register(options: argparse.Namespace) -> int:
     """``cliplab register``: fix comparisons, their seeds and their chances before they are run."""
-    from cliplab.lab.claims.registering import PILOT, register
-    from cliplab.lab.notebook.presets import find_notebooks, notebook_name
-    from cliplab.lab.report.results import load_all
+    from cliplab.lab.claims.registering import register
+    from cliplab.lab.notebook.presets import find_notebooks
 
     for path in find_notebooks(options.notebook, options.notebooks):
-        folder = options.results / notebook_name(path, options.notebooks) / PILOT
-        pilots, bad = load_all(sorted(folder.glob("*/record.json")))
-        pilots.sort(key=lambda pilot: str(pilot.provenance.get("finished", "")))
+        pilots, bad = _pilots(path, options)
         written = register(path, pilots)
         content = json.loads(written.read_text(encoding="utf-8"))
         print(f"{written}: first seed {content['first_seed']}; commit it before the verdict run")
@@ -113,21 +115,30 @@ def calibrate(options: argparse.Namespace) -> int:
     """``cliplab calibrate``: the verdict rule on surfaces whose truth is known."""
     from cliplab.lab.claims.calibration import table
     from cliplab.lab.claims.registering import PILOT, planned
-    from cliplab.lab.notebook.presets import find_notebooks, notebook_name
-    from cliplab.lab.report.results import load_all
+    from cliplab.lab.notebook.presets import find_notebooks
 
     if not options.notebook:
         print(table(options.studies))
         return 0
     for path in find_notebooks(options.notebook, options.notebooks):
-        folder = options.results / notebook_name(path, options.notebooks) / PILOT
-        pilots, _ = load_all(sorted(folder.glob("*/record.json")))
+        pilots, _ = _pilots(path, options)
         if not pilots:
-            raise ValueError(f"{path.stem}: no pilot in {folder}: `cliplab run --preset {PILOT}`")
-        pilot = max(pilots, key=lambda one: str(one.provenance.get("finished", "")))
-        for name, found in planned(path, pilot, options.studies).items():
+            why = f"no pilot in {options.results}: `cliplab run {path.stem} --preset {PILOT}`"
+            raise ValueError(f"{path.stem}: {why}")
+        for name, found in planned(path, pilots[-1], options.studies).items():
             print(f"{name}: {found}")
     return 0
+
+
+def _pilots(path: Path, options: argparse.Namespace) -> tuple[list[RunRecord], list[str]]:
+    """The pilots of a notebook, the newest last, and what is wrong with others."""
+    from cliplab.lab.claims.registering import PILOT
+    from cliplab.lab.notebook.presets import notebook_name
+    from cliplab.lab.report.results import load_all
+
+    folder = options.results / notebook_name(path, options.notebooks) / PILOT
+    pilots, bad = load_all(sorted(folder.glob("*/record.json")))
+    return sorted(pilots, key=lambda pilot: str(pilot.provenance.get("finished", ""))), bad
 
 
 def _tell(errors: Sequence[str], status: int) -> int:
