@@ -157,7 +157,7 @@ def _overview(published: Published) -> str:
 def _answers(published: Published, notebook: str) -> str:
     verdicts = published.verdicts[notebook]
     compared = [v for v in verdicts if v.kind == "comparison"]
-    answers = [f"{v.first} against {v.rival}: {v.verdict}" for v in compared]
+    answers = [f"{v.first} against {v.rival} (`{v.id}`): {v.verdict}" for v in compared]
     if any(v.kind == "withdrawn" for v in verdicts):
         answers.append("withdrawn, being redone" if not answers else "others withdrawn")
     return "; ".join(answers)
