@@ -13,6 +13,7 @@ from cliplab.cli.main import main
 from cliplab.lab.batch.batch import BatchResult, run_batch
 from cliplab.lab.batch.plan import plan
 from cliplab.lab.batch.spec import How
+from cliplab.lab.claims.ledger import Ledger
 from cliplab.lab.executors.local import LocalExecutor
 from cliplab.lab.report.site import write_report
 from cliplab.lab.report.terminal import failure_table
@@ -105,7 +106,7 @@ def check_what_is_said(result: BatchResult, folder: Path, minutes: str) -> None:
     assert len(table) == 5
     assert re.split(r"\s{2,}", table[0]) == ["failed run", "cell", "error", "details"]
     assert table[1].startswith(f"03_forever   4/4   over its budget of {minutes} minutes  ")
-    index, bad = write_report(result.records, [], {}, folder / "reports", result.failures)
+    index, bad = write_report(result.records, [], Ledger(), folder / "reports", result.failures)
     assert bad == []
     assert "over its budget of 1 GB of memory" in index.read_text()
     pages = list((folder / "reports" / "pages").iterdir())
