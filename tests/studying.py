@@ -72,6 +72,39 @@ def comparison(**changes: Any) -> Claim:
     return Claim(**(said | changes))
 
 
+def demonstration(**changes: Any) -> Claim:
+    """Two arms at a setting that was chosen."""
+    said = {
+        "id": "shown",
+        "kind": "demonstration",
+        "notebook": "01_toy",
+        "statement": "Clipping is better at ten times the rate",
+        "metric": "loss",
+        "better": "lower",
+        "first": "norm",
+        "rival": "none",
+        "unit": "nats",
+        "chosen": "none fails there",
+        "source": "Nobody 2013",
+        "literature": "no number given",
+    }
+    return Claim(**(said | changes))
+
+
+def identity(**changes: Any) -> Claim:
+    """A column that is true in every row of its arms."""
+    said = {
+        "id": "same",
+        "kind": "identity",
+        "notebook": "01_toy",
+        "statement": "Nothing changes",
+        "metric": "same",
+        "arms": ("huge", "none"),
+        "source": "algebra",
+    }
+    return Claim(**(said | changes))
+
+
 def as_toml(*claims: Claim, family: int = 1) -> str:
     """The claims.toml that holds them."""
     lines = [f"family = {family}"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,7 @@ from cliplab.lab.stats.shares import boschloo, difference_interval
 from cliplab.lab.study.results import WayRuns
 from cliplab.lab.study.space import Space
 
-__all__ = ["Measured", "measure"]
+__all__ = ["Measured", "measure", "tried"]
 
 Floats = NDArray[np.float64]
 OUTER, FIFTH = 0.1, 0.2  # of a coordinate: where a pick, and where most of the best, lie at an edge
@@ -64,14 +64,18 @@ def measure(
     there is no look at edges, and the usable range is a share.
     """
     size = first.size
-    loss = loss_difference(_ranked(first), _ranked(rival), size.configurations, size.best_of)
+    n, k = size.configurations, size.best_of
+    of_first, of_rival = _ranked(first), _ranked(rival)
+    loss = loss_difference(of_first, of_rival, n, k)
+    levels = [
+        level if math.isfinite(level := way.loss(n, k)) else None for way in (of_first, of_rival)
+    ]
     failures, left_out, counts = _failures(first, rival)
     control = None
     if handicapped is not None:
-        control = loss_difference(
-            _ranked(first), _ranked(handicapped), size.configurations, size.best_of
-        )
-    usable, shares = _usable(first, rival, margin, _decades(space))
+        control = loss_difference(of_first, _ranked(handicapped), n, k)
+    decades = _decades(space)
+    usable, shares = _usable(first, rival, levels, margin, decades)
     ways = dict(zip(names, (first, rival), strict=True))
     edges: list[str] = []
     if space and draws and tuned and size.decides:
@@ -87,13 +91,12 @@ def measure(
         tuple(f"{names[1]}: {note}" for note in notes),
         usable,
         {
-            "loss": [_level(way) for way in ways.values()],
+            "loss": levels,
             "sd": _spread(first, rival),
             "failures": counts,
             "left_out": left_out,
             "usable": shares,
-            "best_of": [_best_of(way) for way in ways.values()],
-            "decades": _decades(space),
+            "decades": decades,
         },
     )
 
@@ -102,12 +105,7 @@ def _ranked(way: WayRuns) -> Ranked:
     return Ranked(tuple(way.ranked()), way.fresh_loss)
 
 
-def _level(way: WayRuns) -> float | None:
-    level = _ranked(way).loss(way.size.configurations, way.size.best_of)
-    return level if math.isfinite(level) else None
-
-
-def _best_of(way: WayRuns) -> list[float]:
+def tried(way: WayRuns) -> list[float]:
     """Expected loss of the best of k screened configurations, k = 1 ..; failures at chance."""
     losses = np.where(np.isnan(way.screened_loss), way.screened_score.max(), way.screened_loss)
     found: list[float] = best_of(way.screened_score, losses, way.size.best_of).tolist()
@@ -155,13 +153,17 @@ def _decades(space: Space | None) -> float | None:
 
 
 def _usable(
-    first: WayRuns, rival: WayRuns, margin: float, decades: float | None
+    first: WayRuns,
+    rival: WayRuns,
+    levels: Sequence[float | None],
+    margin: float,
+    decades: float | None,
 ) -> tuple[Estimate | None, list[float]]:
     """Shares of the screening runs that succeed within 2 margins of the better way's loss."""
-    levels = [level for way in (first, rival) if (level := _level(way)) is not None]
-    if not levels:
+    known = [level for level in levels if level is not None]
+    if not known:
         return None, []
-    line = min(levels) + 2 * margin
+    line = min(known) + 2 * margin
     shares = [(way.screened_loss <= line).mean(1) for way in (first, rival)]  # NaN is not
     estimate = usable_range(*shares)
     scale = decades or 1.0

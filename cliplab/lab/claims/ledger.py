@@ -81,13 +81,13 @@ class Ledger:
     claims: Mapping[str, Claim] = field(default_factory=dict)
     family: int = 1
 
-    def of_kind(self, kind: str) -> list[Claim]:
-        """The claims of one kind, in their order."""
-        return [claim for claim in self.claims.values() if claim.kind == kind]
-
     def of_notebook(self, notebook: str) -> list[Claim]:
         """The claims of one notebook, in their order."""
         return [claim for claim in self.claims.values() if claim.notebook == notebook]
+
+    def studied(self, notebook: str) -> list[Claim]:
+        """Those of them that a study answers: what is registered."""
+        return [claim for claim in self.of_notebook(notebook) if claim.kind in STUDIED]
 
 
 def load_ledger(folder: Path = Path()) -> Ledger:

@@ -10,7 +10,7 @@ from typing import Any
 
 from cliplab.lab.claims.calibration import Calibration, calibrate, noise_of
 from cliplab.lab.claims.judge import judge_all
-from cliplab.lab.claims.ledger import STUDIED, registered
+from cliplab.lab.claims.ledger import STUDIED, Ledger, registered
 from cliplab.lab.claims.studied import ways_of
 from cliplab.lab.notebook.presets import preset_params
 from cliplab.lab.notebook.registrations import registration_path, sealed
@@ -19,15 +19,9 @@ from cliplab.lab.runs.keys import code_key
 from cliplab.lab.runs.record import RunRecord
 from cliplab.lab.study.size import size_named
 
-__all__ = ["claims_of", "planned", "register"]
+__all__ = ["planned", "register"]
 
 PILOT = "pilot"
-
-
-def claims_of(notebook: Path) -> dict[str, dict[str, Any]]:
-    """What a notebook's studies answer, in full, by id, as its registration holds it."""
-    own = registered(notebook.parent).of_notebook(notebook.stem)
-    return {claim.id: claim.registered() for claim in own if claim.kind in STUDIED}
 
 
 def planned(notebook: Path, pilot: RunRecord, studies: int = 500) -> dict[str, Calibration]:
@@ -50,7 +44,8 @@ def register(notebook: Path, pilots: Sequence[RunRecord]) -> Path:
     ``ValueError``: no comparisons, no pilot of today's code, an earlier registration, or chances
     below what evidence needs (see ``docs/study.md``).
     """
-    claims = claims_of(notebook)
+    ledger = registered(notebook.parent)
+    claims = {claim.id: claim.registered() for claim in ledger.studied(notebook.stem)}
     if not claims:
         raise ValueError(f"{notebook.stem}: claims.toml has no comparison of it to register")
     pilots = [pilot for pilot in pilots if pilot.preset == PILOT and pilot.choices.get("studies")]
@@ -78,12 +73,12 @@ def register(notebook: Path, pilots: Sequence[RunRecord]) -> Path:
         "notebook": notebook.stem,
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "claims": claims,
-        "family": registered(notebook.parent).family,
+        "family": ledger.family,
         "studies": pilots[-1].choices["studies"],
         "params": {name: value for name, value in params.items() if name != "first_seed"},
         "code_key": code,
         "power": {name: one.row() for name, one in power.items()},
-        "pilots": [_shown(pilot, notebook) for pilot in pilots],
+        "pilots": [_shown(pilot, notebook.stem, ledger) for pilot in pilots],
     }
     text = json.dumps(sealed(content), indent=1, ensure_ascii=False)
     path.parent.mkdir(exist_ok=True)
@@ -91,11 +86,10 @@ def register(notebook: Path, pilots: Sequence[RunRecord]) -> Path:
     return path
 
 
-def _shown(pilot: RunRecord, notebook: Path) -> dict[str, Any]:
+def _shown(pilot: RunRecord, notebook: str, ledger: Ledger) -> dict[str, Any]:
     """A pilot, and what it had shown before anything was registered."""
-    ledger = registered(notebook.parent)
-    studies = {notebook.stem: pilot.choices["studies"]}
-    verdicts = judge_all({notebook.stem: pilot.rows}, PILOT, ledger, studies)
+    studies = {notebook: pilot.choices["studies"]}
+    verdicts = judge_all({notebook: pilot.rows}, PILOT, ledger, studies)
     return {
         "finished": str(pilot.provenance.get("finished", ""))[:16],
         "code_key": pilot.code_key,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from cliplab.lab.claims.comparison import Measured, measure
+from cliplab.lab.claims.comparison import Measured, measure, tried
 from cliplab.lab.claims.ledger import Claim
 from cliplab.lab.study.results import WayRuns, way_runs
 from cliplab.lab.study.size import Size, size_of
@@ -38,9 +39,10 @@ def measured_of(
             given = {"space": Space.of(about["space"]), "tuned": about["ways"], "draws": draws}
         names = (claim.first, claim.rival)
         measured = measure(first, rival, names, claim.margin, handicapped=handicapped, **given)
+        described = {"best_of": [tried(way) for way in (first, rival)]}
     except ODD as error:
         raise ValueError(f"claim {claim.id}: {claim.study!r} is no study: {error!r}") from None
-    return measured, first.size
+    return replace(measured, levels={**measured.levels, **described}), first.size
 
 
 def ways_of(

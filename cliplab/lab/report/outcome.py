@@ -91,7 +91,7 @@ def judge_records(
     They speak of notebooks of the collection, at presets that these have; what is wrong with those
     that cannot be read is the second result.
     """
-    rows, changed, studies = {}, {}, {}
+    rows, changed, studies, deviating = {}, {}, {}, {}
     claimed = {claim.notebook for claim in ledger.claims.values()}
     judged, bad = _registered(records, notebooks, claimed)
     for name in dict.fromkeys(record.notebook for record in judged):
@@ -105,27 +105,28 @@ def judge_records(
             changed[name] = f"{', '.join(names)} changed"
         rows[name] = union_rows(at_preset or (own if len(settings) == 1 else []))
         studies[name] = own[0].choices.get("studies", {})
+        deviating[name] = _deviations(name, own, notebooks, ledger)
     verdicts = []
     for verdict in judge_all(rows, records[0].preset, ledger, studies):
         if why := changed.get(verdict.notebook):
             verdict = replace(verdict, outcome=Outcome.NO_VERDICT, reason=why)
         elif verdict.kind in STUDIED and verdict.outcome is not Outcome.NOT_RUN:
-            own = [record for record in judged if record.notebook == verdict.notebook]
-            verdict = _with_deviations(verdict, notebooks, own, ledger)
+            notes = [verdict.note, *deviating[verdict.notebook]]
+            verdict = replace(verdict, note="; ".join(filter(None, notes)))
         verdicts.append(verdict)
     return verdicts, bad
 
 
-def _with_deviations(
-    verdict: Verdict, notebooks: Path, records: Sequence[RunRecord], ledger: Ledger
-) -> Verdict:
-    """The verdict of a run that is to be published says where it is not as it was registered."""
+def _deviations(
+    name: str, records: Sequence[RunRecord], notebooks: Path, ledger: Ledger
+) -> list[str]:
+    """Where the runs of a notebook that are to be published are not as registered, in short."""
     runs = [record for record in records if record.preset in PRESETS]
     if not runs:
-        return verdict
-    _, found = as_registered(notebooks / f"{verdict.notebook}.ipynb", runs, ledger)
+        return []
+    _, found = as_registered(notebooks / f"{name}.ipynb", runs, ledger)
     more = [f"and {len(found) - 2} more deviations"] if len(found) > 3 else found[2:]
-    return replace(verdict, note="; ".join(filter(None, [verdict.note, *found[:2], *more])))
+    return [*found[:2], *more]
 
 
 def _registered(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from cliplab.lab.claims.ledger import STUDIED, Ledger
+from cliplab.lab.claims.ledger import Ledger
 from cliplab.lab.notebook.registrations import read_registration
 from cliplab.lab.runs.record import RunRecord
 from cliplab.lab.runs.register import deviations
@@ -20,7 +20,7 @@ def as_registered(
 
     No hash, and nothing that deviates, where no study answers a claim of the notebook.
     """
-    own = [claim for claim in ledger.of_notebook(notebook.stem) if claim.kind in STUDIED]
+    own = ledger.studied(notebook.stem)
     if not own:
         return "", []
     registration = read_registration(notebook)

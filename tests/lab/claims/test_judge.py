@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from studying import as_toml, comparison, on_csv, study, surface
+from studying import as_toml, comparison, demonstration, identity, on_csv, study, surface
 
 from cliplab.lab.claims import Claim, Ledger, Outcome, judge, judge_all
 from cliplab.lab.claims.judge import unanswered
@@ -15,29 +15,8 @@ from cliplab.lab.claims.judge import unanswered
 CLAIM = comparison()
 ABOUT = {"01_toy": {"toy": study().about()}}
 A_A = comparison(id="aa", kind="a/a")
-SHOWN = Claim(
-    id="shown",
-    kind="demonstration",
-    notebook="01_toy",
-    statement="Clipping is better at ten times the rate",
-    metric="loss",
-    better="lower",
-    first="norm",
-    rival="none",
-    unit="nats",
-    chosen="none fails there",
-    source="Nobody 2013",
-    literature="no number given",
-)
-SAME = Claim(
-    id="same",
-    kind="identity",
-    notebook="01_toy",
-    statement="Nothing changes",
-    metric="same",
-    arms=("huge", "none"),
-    source="algebra",
-)
+SHOWN = demonstration()
+SAME = identity()
 
 
 def studied(size="full", seed=10**6, **truth):

@@ -12,7 +12,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
-from studying import comparison, study, surface
+from studying import comparison, demonstration, identity, study, surface
 
 from cliplab.lab.batch.spec import Failure, RunSpec
 from cliplab.lab.claims import Claim, Ledger, judge_all
@@ -117,28 +117,16 @@ def claim(way: str) -> Claim:
     return comparison(id=f"{way}_clip", notebook=NAME, first=way, question=question)
 
 
-SHOWN = Claim(
-    id="shown",
-    kind="demonstration",
+SHOWN = demonstration(
     notebook=NAME,
     statement="At ten times the best rate clipping at 1 ends lower",
     metric="val_loss",
-    better="lower",
     first="clip 1",
-    rival="none",
-    unit="nats",
     chosen="unclipped runs fail there",
     source="a | paper",
-    literature="no number given",
 )
-IDENTITY = Claim(
-    id="identity",
-    kind="identity",
-    notebook=NAME,
-    statement="A huge threshold changes nothing",
-    metric="same",
-    arms=("none",),
-    source="algebra",
+IDENTITY = identity(
+    id="identity", notebook=NAME, statement="A huge threshold changes nothing", arms=("none",)
 )
 WITHDRAWN = Claim(id="C1", kind="withdrawn", notebook=NAME, statement="It was claimed once")
 CLAIMS = [*map(claim, [*WAYS, "absent"]), SHOWN, IDENTITY, WITHDRAWN]
