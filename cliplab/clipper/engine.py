@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from numbers import Real
 from typing import Any, Literal, NamedTuple, cast
 
@@ -43,13 +44,16 @@ class Signal(NamedTuple):
     """What is known of a step beside its gradients.
 
     ``scale`` is what the gradients were multiplied by; ``dropped`` a GradScaler's flag that it
-    will not take the step; ``hand_over`` leaves multiplying by the factor to the optimizer.
+    will not take the step; ``hand_over`` leaves multiplying by the factor to the optimizer. Of an
+    update there are the ``weights`` before it, and what measures its ``surprise``.
     """
 
     lr: float | Tensor | None = None
     scale: Tensor | None = None
     dropped: Tensor | None = None
     hand_over: bool = False
+    weights: Sequence[Tensor] | None = None
+    surprise: Callable[[], Tensor] | None = None
 
 
 NO_SIGNAL = Signal()
@@ -64,6 +68,7 @@ class Measured(NamedTuple):
     partition: Partition
     scope: Scope
     norm_type: float
+    signal: Signal
 
     @property
     def total_norm(self) -> Tensor:
@@ -75,7 +80,13 @@ class Measured(NamedTuple):
     @property
     def weight_norms(self) -> Tensor:
         """Norm of the weights of every part: ``[n_parts]``."""
-        return self.partition.measure(self.partition.params, self.norm_type)[0].float()
+        weights = self.signal.weights or self.partition.params
+        return self.partition.measure(weights, self.norm_type)[0].float()
+
+    @property
+    def surprise(self) -> Tensor | None:
+        """Root mean square of ``g / sqrt(v)`` of every part, for an update: ``[n_parts]``."""
+        return None if self.signal.surprise is None else self.signal.surprise()
 
 
 class Engine:
@@ -122,13 +133,17 @@ class Engine:
         # a copy is not at work on any optimizer, and waits for no device
         return self.__dict__ | {"attached": None, "_watch": Watch()}
 
-    def step(self, signal: Signal = NO_SIGNAL) -> AnyStep:
-        """Clip the gradients in place, once, and return what was done."""
+    def step(self, signal: Signal = NO_SIGNAL, tensors: Gradients | None = None) -> AnyStep:
+        """Clip in place, once, and return what was done.
+
+        Clipped are the gradients that lie at the parameters, or the ``tensors`` given: one for
+        each parameter, in their order, None for none.
+        """
         if torch.is_inference_mode_enabled() and not self._is_of_inference():
             with torch.inference_mode(False):  # the state outlives it
-                return self.step(signal)
+                return self.step(signal, tensors)
         with torch.no_grad():
-            grads = self.partition.read()
+            grads = self.partition.read() if tensors is None else tensors
             hand = watched(self._hands[signal is NO_SIGNAL])
             if hand is not None:
                 warn_if_clipped(grads, hand)
@@ -166,7 +181,9 @@ class Engine:
             if self.nonfinite == "raise":
                 self._raise(sizes, bad)
         clean = complete and finite is None and self._dtype is torch.float32
-        measured = Measured(sizes, learns, self._numels, self.partition, self.scope, self.norm_type)
+        measured = Measured(
+            sizes, learns, self._numels, self.partition, self.scope, self.norm_type, signal
+        )
         return sizes, finite, Context(learns, self.steps, signal.lr, loss, measured, clean)
 
     def _is_of_inference(self) -> bool:

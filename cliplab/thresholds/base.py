@@ -36,6 +36,10 @@ class Measured(Protocol):
     def numels(self) -> Tensor | None:
         """Number of entries of every part: ``[n_parts]``."""
 
+    @property
+    def surprise(self) -> Tensor | None:
+        """Root mean square of ``g / sqrt(v)`` of every part of an update: ``[n_parts]``."""
+
 
 class Known(NamedTuple):
     """Measurements that were made already."""
@@ -43,6 +47,7 @@ class Known(NamedTuple):
     total_norm: Tensor | None = None
     weight_norms: Tensor | None = None
     numels: Tensor | None = None
+    surprise: Tensor | None = None
 
 
 NOTHING = Known()
@@ -55,9 +60,9 @@ class Context:
     ``active`` is the mask of parts that count, ``[n_parts]``; ``step``, ``lr`` and ``loss`` are
     those of the step (``lr`` is a tensor where reading it would wait for a device). ``measured``
     gives ``total_norm`` (scalar: the norm of all finite active parts as one vector) and,
-    ``[n_parts]`` each, ``weight_norms`` and ``numels`` (the number of entries of every part), when
-    they are asked for. ``clean``: all parts are known, without a look at a device, to be active and
-    finite.
+    ``[n_parts]`` each, ``weight_norms``, ``numels`` (the number of entries of every part) and, of
+    an update, ``surprise`` (root mean square of ``g / sqrt(v)``), when they are asked for.
+    ``clean``: all parts are known, without a look at a device, to be active and finite.
     """
 
     active: Tensor
@@ -81,6 +86,16 @@ class Context:
     def numels(self) -> Tensor:
         """Number of entries of every part: ``[n_parts]``."""
         return _needed(self.measured.numels, "the parts' sizes in entries")
+
+    @property
+    def surprise(self) -> Tensor:
+        """Root mean square of ``g / sqrt(v)`` of every part of an update: ``[n_parts]``."""
+        if self.measured.surprise is None:
+            raise ValueError(
+                "this policy needs an optimizer's second moments: use it through a Clipper with "
+                'target="update", attached to an optimizer of the Adam family'
+            )
+        return self.measured.surprise
 
 
 def _needed(value: Tensor | None, what: str) -> Tensor:
