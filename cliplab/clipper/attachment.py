@@ -1,9 +1,9 @@
-"""A clipper at work on every step of an optimizer."""
+"""A clipper at work on every step of an optimizer, or of several."""
 
 from __future__ import annotations
 
-import math
-import weakref
+import functools
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -14,54 +14,48 @@ from cliplab.checks import may_look
 from cliplab.clipper.amp import scale_and_flag
 from cliplab.clipper.engine import Engine, Signal
 from cliplab.clipper.fast_step import handing_over_pays
-from cliplab.clipper.holding import Holding, stepping_optimizer
-from cliplab.clipper.skipping import Gate, Hidden, StepSkipped, is_first_momentum_step, is_torchs
+from cliplab.clipper.holding import Holding
+from cliplab.clipper.site import Site
+from cliplab.clipper.skipping import is_first_momentum_step
+from cliplab.clipper.update import Update
 from cliplab.norms import total_norm
-from cliplab.thresholds import as_column
+from cliplab.thresholds import AnyStep, as_column
 
 
 class Attachment:
-    """A clipper at work on every step of one optimizer; a context manager, or ``remove()`` it."""
+    """A clipper at work on every step of optimizers; a context manager, or ``remove()`` it.
 
-    def __init__(self, engine: Engine, optimizer: Any) -> None:
+    Several optimizers step one after the other: a round. The first step of a round clips for all.
+    """
+
+    def __init__(
+        self, engine: Engine, optimizers: Sequence[Any], *, measure_update: bool = False
+    ) -> None:
         if engine.attached:
             raise ValueError("the clipper is already attached to an optimizer: detach() it first")
-        stepping = stepping_optimizer(optimizer)
-        self.engine, self._optimizer = engine, weakref.ref(stepping)
-        self._name = type(stepping).__name__
-        self._holding = Holding(engine.params, stepping)
-        self._torchs = is_torchs(stepping)
+        self.engine = engine
         self._skips = "skip" in (engine.mode, engine.nonfinite)
-        if self._skips and stepping is not optimizer:
-            raise ValueError(
-                f"cannot skip a step of {type(optimizer).__name__}, which may do more than the "
-                f"{self._name} that it holds: attach to that one if skipping its step alone will do"
-            )
+        self._sites = [Site(optimizer, skips=self._skips) for optimizer in optimizers]
+        if len({id(optimizer) for optimizer in self._optimizers}) < len(self._sites):
+            raise ValueError("attach was given the same optimizer twice")
+        self._holding = Holding(engine.params, self._optimizers)
         takes = all(p.dtype is not torch.float64 for p in engine.params)  # the factor is fp32
         self._pays = takes and handing_over_pays(engine.params)
-        self._hidden = Hidden()
-        self._lent: list[tuple[str, Tensor]] = []
-        self._gate = None if self._torchs else Gate(stepping)
-        self._hooks = [
-            stepping.register_step_pre_hook(self._before),
-            stepping.register_step_post_hook(self._after),
-        ]
+        self._update: Update | None = None
+        if measure_update or engine.target == "update":
+            self._update = Update(engine, self._optimizers, measures=measure_update)
+        self._round: list[Site] = []
+        self._step: AnyStep | None = None
+        for site in self._sites:
+            site.hook(self._before, self._after)
         engine.attached = self
 
     def remove(self) -> None:
         """Stop clipping."""
-        if not self._hooks:
-            return
-        for hook in self._hooks:
-            hook.remove()
-        self._hooks = []
-        self._hidden.restore()
-        optimizer = self._optimizer()
-        if optimizer is not None:
-            self._take_back(optimizer)
-            if self._gate is not None:
-                self._gate.remove(optimizer)
-        self.engine.attached = None
+        for site in self._sites:
+            site.remove()
+        if self.engine.attached is self:
+            self.engine.attached = None
 
     def __enter__(self) -> Attachment:
         return self
@@ -75,30 +69,79 @@ class Attachment:
         self.remove()
 
     def __repr__(self) -> str:
-        return f"Attachment({self._name}, {'at work' if self._hooks else 'removed'})"
+        names = ", ".join(site.name for site in self._sites)
+        return f"Attachment({names}, {'at work' if self.engine.attached is self else 'removed'})"
 
-    def _before(self, optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if not self._is_mine(optimizer):
-            return  # one that shares its hooks with the optimizer that it wraps
-        if self._gate is not None and not self._gate.begins():
-            return
-        self._hidden.forget()
-        self._take_back(optimizer)
-        if any(callable(x) for x in (*args[1:], *kwargs.values())):
+    @property
+    def _optimizers(self) -> list[Any]:
+        optimizers = [site.optimizer for site in self._sites]
+        if any(optimizer is None for optimizer in optimizers):
+            raise RuntimeError(f"{self} has lost an optimizer, which is gone: detach() the clipper")
+        return optimizers
+
+    def _before(
+        self, site: Site, optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        if not site.begins(optimizer):
+            return None
+        closes = any(callable(x) for x in (*args[1:], *kwargs.values()))
+        if closes and len(self._sites) > 1:
             raise RuntimeError(
-                "cannot clip gradients computed in a closure inside the step: detach(), and call "
-                "clip() in the closure, after backward()"
+                "cannot clip gradients that a closure computes inside the step of one of several "
+                "optimizers: compute them before the first step"
             )
-        self._holding.follow(optimizer)
-        if not self._only_makes_state(optimizer):
-            self._clip(optimizer, kwargs)
+        if not closes and self._only_makes_state(optimizer):
+            return None
+        if site in self._round:
+            self._begin_again()
+        opens = not self._round
+        self._round.append(site)
+        if opens:
+            self._holding.follow(self._optimizers)
+            if self._update is not None:
+                self._update.begin(self._holding.shares(self._optimizers))
+        if self.engine.target == "update":
+            return None
+        if not closes:
+            self._clip(site, kwargs, opens=opens)
+            return None
+        wrap = functools.partial(self._with_clipping, site, kwargs)
+        return tuple(map(wrap, args)), {name: wrap(value) for name, value in kwargs.items()}
 
-    def _is_mine(self, optimizer: Any) -> bool:
-        return optimizer is self._optimizer()
+    def _after(
+        self, site: Site, optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        dropped = scale_and_flag(optimizer, kwargs)[1] if self._update is not None else None
+        if not site.ends(optimizer) or len(self._round) < len(self._sites):
+            return
+        self._round = []
+        if self._update is not None:
+            self._update.end(self._lr(), dropped)
 
-    def _after(self, optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._hidden.restore()
-        self._take_back(optimizer)
+    def _begin_again(self) -> None:
+        """An optimizer of this round steps again: the others have not yet, or a step failed."""
+        others = [site.name for site in self._sites if site not in self._round]
+        self._round = []
+        if others and self._update is not None:
+            raise RuntimeError(
+                f"an optimizer takes a second step before {', '.join(others)}: an update is "
+                "measured when each of the optimizers has stepped once"
+            )
+
+    def _with_clipping(self, site: Site, kwargs: dict[str, Any], argument: Any) -> Any:
+        """An argument of a step; of a closure one that clips what it has computed."""
+        if not callable(argument) or argument is site.optimizer:
+            return argument
+        closure: Callable[..., Any] = argument
+        versions = [p._version for p in self.engine.params]
+
+        def clipped(*args: Any, **given: Any) -> Any:
+            loss = closure(*args, **given)
+            here = [p._version for p in self.engine.params]
+            self._clip(site, kwargs, opens=True, loss=loss, moved=here != versions)
+            return loss
+
+        return clipped
 
     def _only_makes_state(self, optimizer: Any) -> bool:
         """Whether a step is the one that ``torch.distributed.checkpoint`` takes to make the state.
@@ -115,27 +158,50 @@ class Attachment:
         grads = [grad for grad in self.engine.partition.read() if grad is not None]
         return float(total_norm(grads)) == 0
 
-    def _clip(self, optimizer: Any, kwargs: dict[str, Any]) -> None:
-        """Clip what the step is about to take, and see to it that it takes that or nothing."""
-        fused = self._torchs and _is_fused(optimizer)
-        hand_over = fused and self._is_whole()
+    def _clip(
+        self,
+        site: Site,
+        kwargs: dict[str, Any],
+        *,
+        opens: bool,
+        loss: Any = None,
+        moved: bool = False,
+    ) -> None:
+        """Clip what the round is about to take, and see to it that it takes that or nothing."""
+        optimizer = site.optimizer
+        hand_over = site.fused and self._is_whole()
         scale, dropped = scale_and_flag(optimizer, kwargs)
-        lr = optimizer.param_groups[self._holding.group].get("lr", math.nan)
-        if isinstance(lr, Tensor):
-            lr = float(lr) if may_look(lr) else lr.detach().clone()
-        try:
-            step = self.engine.step(Signal(lr, scale, dropped, hand_over))
-        except BaseException:
-            for name in ("grad_scale", "found_inf"):  # a GradScaler would leave them for good
-                vars(optimizer).pop(name, None)
-            raise
+        if scale is not None and len(self._sites) > 1:
+            raise RuntimeError(
+                "the gradients of several optimizers are still scaled: call "
+                "scaler.unscale_(optimizer) for each of them before the first step"
+            )
+        if opens or self._step is None:
+            try:
+                self._step = self.engine.step(Signal(self._lr(), scale, dropped, hand_over))
+            except BaseException:
+                site.forget_flags()
+                self._round = []
+                raise
+        step = self._step
         if hand_over:
-            self._lend_factor(optimizer, as_column(step.factor)[0], scale)
-        if self._skips and fused and self._heeds_flag(optimizer):
-            found = as_column(step.skipped).any().float()
-            self._lend(optimizer, "found_inf", found if dropped is None else found.maximum(dropped))
-        elif self._skips or (dropped is not None and is_first_momentum_step(optimizer)):
-            self._leave_out(optimizer, as_column(step.skipped).any())
+            _lend_factor(site, as_column(step.factor)[0], scale)
+        if not self._skips and (dropped is None or not is_first_momentum_step(optimizer)):
+            return
+        skipped = as_column(step.skipped).any()
+        whole = not self.engine.partition.sharded
+        if not (self._skips and whole and site.flag(skipped, dropped)) and bool(skipped):
+            if moved:
+                raise RuntimeError(
+                    f"cannot skip the step: {site.name} moved the weights before its closure"
+                )
+            site.leave_out(loss)
+
+    def _lr(self) -> float | Tensor:
+        lr = self._holding.rate(self._optimizers)
+        if not isinstance(lr, Tensor):
+            return lr  # type: ignore[no-any-return]
+        return float(lr) if may_look(lr) else lr.detach().clone()
 
     def _is_whole(self) -> bool:
         """Whether one factor serves all that the optimizer holds."""
@@ -149,37 +215,9 @@ class Attachment:
             and self._holding.whole
         )
 
-    def _lend_factor(self, optimizer: Any, factor: Tensor, scale: Tensor | None) -> None:
-        """Let the fused kernel divide by ``scale / factor``."""
-        if scale is None and may_look(factor) and float(factor) == 1.0:
-            return
-        self._lend(optimizer, "grad_scale", (1.0 if scale is None else scale) / factor.float())
 
-    def _heeds_flag(self, optimizer: Any) -> bool:
-        """Whether a fused kernel, told by its flag and without a sync, moves nothing at all."""
-        return not self.engine.partition.sharded and not is_first_momentum_step(optimizer)
-
-    def _leave_out(self, optimizer: Any, skipped: Tensor) -> None:
-        """Keep the optimizer from moving anything."""
-        if not bool(skipped):
-            return
-        if self._gate is not None:
-            raise StepSkipped
-        self._hidden.hide(optimizer)
-
-    def _lend(self, optimizer: Any, name: str, value: Tensor) -> None:
-        if not hasattr(optimizer, name):  # else a GradScaler takes it back
-            self._lent.append((name, value))
-        setattr(optimizer, name, value)
-
-    def _take_back(self, optimizer: Any) -> None:
-        for name, value in self._lent:
-            if getattr(optimizer, name, None) is value:
-                delattr(optimizer, name)
-        self._lent.clear()
-
-
-def _is_fused(optimizer: Any) -> bool:
-    """Whether the optimizer's kernels take ``grad_scale`` and ``found_inf``."""
-    supported = getattr(optimizer, "_step_supports_amp_scaling", False)
-    return supported and all(group.get("fused") for group in optimizer.param_groups)
+def _lend_factor(site: Site, factor: Tensor, scale: Tensor | None) -> None:
+    """Let the fused kernel divide by ``scale / factor``."""
+    if scale is None and may_look(factor) and float(factor) == 1.0:
+        return
+    site.lend("grad_scale", (1.0 if scale is None else scale) / factor.float())

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cliplab.checks import check_choice, check_norm_type, described
 from cliplab.clipper.attachment import Attachment
-from cliplab.clipper.engine import Engine
+from cliplab.clipper.engine import Engine, Target
 from cliplab.clipper.groups import policy_of_groups
 from cliplab.clipper.telling import as_line, as_table, hinting, kind_of, warn_of_zero
 from cliplab.history import ClipReport, History
@@ -38,6 +38,12 @@ class Clipper(Engine):
     Frozen parameters (``requires_grad=False``) are no part of it, plain tensors always are. What
     is unfrozen later is not clipped: build the clipper then, or freeze after building it.
 
+    ``target``: the "gradient", or the "update", through ``attach``: what the optimizer's step does
+    to the weights, over its learning rate, ``u = (w (1 - lr wd) - w') / lr``, without weight decay
+    where it is decoupled from the gradient (as in AdamW, and wherever a param group says so). A
+    step that is too large is held back after it was taken; the optimizer's state stays as it is.
+    A learning rate of 0 makes a part inactive; no mode or ``nonfinite`` "skip".
+
     ``nonfinite``: "raise", "skip" the step, "zero" the parts, or "propagate". On an accelerator
     "raise" does not wait: the error comes at a later ``clip`` or ``flush`` and names the step.
 
@@ -64,7 +70,9 @@ class Clipper(Engine):
         mode: Mode = "rescale",
         nonfinite: NonFinite = "raise",
         exclude: str | Sequence[str] | None = None,
+        target: Target = "gradient",
     ) -> None:
+        check_choice("target", target, Target)
         check_choice("scope", scope, Scope)
         check_choice("mode", mode, Mode)
         check_choice("nonfinite", nonfinite, NonFinite)
@@ -78,6 +86,11 @@ class Clipper(Engine):
             raise ValueError(f'mode "skip" needs scope global, group or tensor, got {scope!r}')
         if mode in ("soft", "normalise") and scope == "element":
             raise ValueError(f'mode "{mode}" cannot be used with scope "element"')
+        if target == "update" and "skip" in (mode, nonfinite):
+            raise ValueError(
+                'target "update" cannot skip a step: the optimizer\'s state has moved when its '
+                'update is known; choose another mode and nonfinite than "skip"'
+            )
         warn_of_zero(policy)
         policy.init(partition.n_parts, partition.device)
         scalar = scope in ("global", "element") and partition.n_parts == 1
@@ -89,6 +102,7 @@ class Clipper(Engine):
             norm_type=order,
             mode=mode,
             nonfinite=nonfinite,
+            target=target,
         )
 
     def clip(self, loss: float | Tensor | None = None) -> ClipReport:
@@ -96,30 +110,46 @@ class Clipper(Engine):
 
         A skipped step is reported, no more: whoever takes the step leaves it out (``if not
         report.skipped.any(): optimizer.step()``). ``attach`` sees to that by itself.
+        ``RuntimeError`` with target "update", of which nothing is known here.
         """
+        if self.target == "update":
+            raise RuntimeError('a clipper with target="update" works through attach(optimizer)')
         if loss is not None:
             self.observe(loss)
         return ClipReport(self.step(), self.history.scalar)
 
-    def attach(self, optimizer: torch.optim.Optimizer) -> Attachment:
+    def attach(
+        self,
+        optimizer: torch.optim.Optimizer,
+        *others: torch.optim.Optimizer,
+        measure_update: bool = False,
+    ) -> Attachment:
         """Clip at every ``optimizer.step()``; ``detach()``, or the handle's ``remove()``, ends it.
 
         Right under ``torch.amp.GradScaler`` (clips in true units) and gradient accumulation; the
         recorded learning rate is that of the group with the clipper's first parameter. A fused
         optimizer is handed the factor where there is one for all it holds: it then multiplies in
         its own pass, and ``p.grad`` is the raw gradient before and the clipped one after the step.
-        Of steps within a step the outermost is clipped; that with which
-        ``torch.distributed.checkpoint`` makes an optimizer's state is none.
+        Of a closure given to ``step`` every gradient is clipped as soon as it is computed. Of steps
+        within a step the outermost is clipped; that with which ``torch.distributed.checkpoint``
+        makes an optimizer's state is none.
+
+        ``others``: further optimizers, for parameters of which some are stepped by each (Muon and
+        AdamW); they have one norm. Each steps once a round, in any order; the first step of a round
+        clips for all, so all gradients must be there, unscaled (``scaler.unscale_`` each), by then.
+
+        ``measure_update`` also records the norm of the update, in units of the step over its
+        learning rate, as ``history.update_norm``; it holds a copy of the weights during the step.
 
         A wrapper of one optimizer will do for that: clipped is what the wrapped one steps on. A
-        wrapper whose step may be skipped, an optimizer that holds only part of the clipper's
-        trainable parameters, at ``attach`` or later, or a second optimizer is a ``ValueError``; a
-        closure given to ``step`` is a ``RuntimeError``. Parameters that come to the optimizer
-        later and are not the clipper's are a warning. Of several clippers on one optimizer each
-        records what it did itself, not that another skipped the step; one attached later than a
-        clipper that skips a step may not see that step.
+        wrapper or an LBFGS whose step may be skipped, an optimizer that holds only part of the
+        clipper's trainable parameters, at ``attach`` or later, a clipper that is attached already,
+        and an optimizer whose update cannot be limited are a ``ValueError``. Parameters that come
+        to the optimizer later and are not the clipper's are a warning. Of several clippers on one
+        optimizer each records what it did itself, not that another skipped the step; one attached
+        later than a clipper that skips a step may not see that step.
         """
-        return Attachment(self, optimizer)
+        return Attachment(self, [optimizer, *others], measure_update=measure_update)
 
     def detach(self) -> None:
         """Stop clipping the steps of the optimizer, if the clipper is attached to any."""

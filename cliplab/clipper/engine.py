@@ -39,6 +39,8 @@ from cliplab.thresholds import (
     respond,
 )
 
+Target = Literal["gradient", "update"]
+
 
 class Signal(NamedTuple):
     """What is known of a step beside its gradients.
@@ -102,10 +104,12 @@ class Engine:
         norm_type: float,
         mode: Mode,
         nonfinite: NonFinite,
+        target: Target = "gradient",
     ) -> None:
         self.partition, self.policy, self.history = partition, policy, history
         self.scope, self.norm_type, self.mode, self.nonfinite = scope, norm_type, mode, nonfinite
         self.params = partition.params
+        self.target = target
         self.steps = 0
         self.attached: Any = None  # the Attachment at work
         self._way: Mode | Literal["clamp"] = "clamp" if scope == "element" else mode
@@ -117,7 +121,7 @@ class Engine:
         self._respond = fast_step.respond_to_one if fast else respond
         self._loss: Tensor | None = None
         self._watch = Watch()
-        self._hands = _hands_of(policy)
+        self._hands = _hands_of(policy) if target == "gradient" else (None, None)
 
     def observe(self, loss: float | Tensor) -> None:
         """Show the next step's loss to the policy; for loss-aware policies used with ``attach``."""
@@ -165,7 +169,8 @@ class Engine:
         loss, self._loss = self._loss, None
         order = math.inf if self.scope == "element" else self.norm_type
         sizes, learns, complete = self.partition.measure(grads, order)
-        if not complete and not len(self.history) and self._is_none(grads, learns):
+        waits = not complete and not len(self.history) and self.target == "gradient"
+        if waits and self._is_none(grads, learns):
             warn_of_no_gradient(len(self.params))
         if signal.scale is not None:
             sizes = sizes / signal.scale.to(sizes)
@@ -212,7 +217,7 @@ class Engine:
             worst = int(bad.nonzero()[0])
             where = "" if self.history.scalar else f" of {self.history.label(worst)}"
             found = f"norm{where} is {float(sizes[worst])}"
-            raise NonFiniteGradientError(f"gradient {found} at step {self.steps}")
+            raise NonFiniteGradientError(f"{self.target} {found} at step {self.steps}")
 
     def _scale_(
         self, grads: Gradients, step: AnyStep, finite: Tensor | None, signal: Signal

@@ -1,11 +1,12 @@
-"""What an optimizer holds: the optimizer that really steps, and a clipper's parameters in it."""
+"""What optimizers hold: the one that really steps, and a clipper's parameters in its groups."""
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from operator import is_
-from typing import Any, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -51,25 +52,35 @@ def _not_an_optimizer(given: Any, n_inner: int) -> str:
     )
 
 
-class Holding:
-    """A clipper's parameters in an optimizer's groups, as they were when last looked at.
+class Share(NamedTuple):
+    """A group of an optimizer, and which of a clipper's parameters stand in it."""
 
-    ``group``: index of the group with the first of them. ``whole``: whether the optimizer steps
-    nothing else. A frozen parameter belongs to neither, until it is unfrozen.
+    optimizer: torch.optim.Optimizer
+    group: dict[str, Any]
+    held: list[int]
+
+
+class Holding:
+    """A clipper's parameters in the groups of optimizers, as they were when last looked at.
+
+    ``whole``: whether there is one optimizer, and it steps nothing else. A frozen parameter belongs
+    to neither, until it is unfrozen.
     """
 
-    def __init__(self, params: Sequence[Tensor], optimizer: torch.optim.Optimizer) -> None:
-        self._params, self._ids = params, {id(p) for p in params}
+    def __init__(
+        self, params: Sequence[Tensor], optimizers: Sequence[torch.optim.Optimizer]
+    ) -> None:
+        self._params, self._position = params, {id(p): i for i, p in enumerate(params)}
         self._others: set[int] = set()
-        self._look(optimizer)
+        self._look(optimizers)
 
-    def follow(self, optimizer: torch.optim.Optimizer) -> None:
+    def follow(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
         """Look again if the groups, or what is frozen in them, have changed.
 
-        ``ValueError`` if a parameter of the clipper is no longer held; a warning if the optimizer
+        ``ValueError`` if a parameter of the clipper is no longer held; a warning if an optimizer
         now steps one that it did not step before and that is not the clipper's.
         """
-        groups = optimizer.param_groups
+        groups = _groups(optimizers)
         same = len(groups) == len(self._groups) and all(
             len(group["params"]) == len(seen) and all(map(is_, group["params"], seen))
             for group, seen in zip(groups, self._groups, strict=True)
@@ -77,7 +88,7 @@ class Holding:
         if same and not any(p.requires_grad for p in self._frozen):
             return
         known = self._others
-        self._look(optimizer)
+        self._look(optimizers)
         new = len(self._others - known)
         if new:
             warnings.warn(
@@ -87,22 +98,55 @@ class Holding:
                 stacklevel=4,
             )
 
-    def _look(self, optimizer: torch.optim.Optimizer) -> None:
-        groups = [list(group["params"]) for group in optimizer.param_groups]
-        group_of = {id(p): i for i, group in enumerate(groups) for p in group}
-        missing = [p for p in self._params if id(p) not in group_of and p.requires_grad]
-        held = [group_of[id(p)] for p in self._params if id(p) in group_of]
-        if missing or not held:
-            n_missing = len(missing) or len(self._params)
-            raise ValueError(
-                f"the optimizer holds only part of the clipper's parameters: {n_missing} of "
-                f"{len(self._params)} are missing; {_way_out(missing, groups)}"
-            )
-        others = [p for group in groups for p in group if id(p) not in self._ids]
-        self._groups, self.group = groups, held[0]
+    def rate(self, optimizers: Sequence[torch.optim.Optimizer]) -> Any:
+        """The learning rate of the group with the clipper's first parameter; NaN for none."""
+        return _groups(optimizers)[self._first].get("lr", math.nan)
+
+    def shares(self, optimizers: Sequence[torch.optim.Optimizer]) -> Iterator[Share]:
+        """Every group that holds some of the clipper's parameters."""
+        owners = [optimizer for optimizer in optimizers for _ in optimizer.param_groups]
+        for optimizer, group, held in zip(owners, _groups(optimizers), self._held, strict=True):
+            if held:
+                yield Share(optimizer, group, held)
+
+    def _look(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
+        groups = [list(group["params"]) for group in _groups(optimizers)]
+        every = [p for group in groups for p in group]
+        stepped = {id(p) for p in every}
+        missing = [p for p in self._params if id(p) not in stepped and p.requires_grad]
+        if missing or stepped.isdisjoint(self._position):
+            raise ValueError(_only_part(missing or self._params, self._params, groups, optimizers))
+        if len(optimizers) > 1 and len(stepped) < len(every):
+            raise ValueError("two of the optimizers hold the same parameter: whose step is it?")
+        at = self._position
+        others = [p for p in every if id(p) not in at]
+        self._groups = groups
+        self._held = [[at[id(p)] for p in group if id(p) in at] for group in groups]
+        first = min(i for held in self._held for i in held)
+        self._first = next(k for k, held in enumerate(self._held) if first in held)
         self._frozen = [p for p in others if not p.requires_grad]
         self._others = {id(p) for p in others if p.requires_grad}
-        self.whole = not any(p.requires_grad or p.grad is not None for p in others)
+        untouched = not any(p.requires_grad or p.grad is not None for p in others)
+        self.whole = untouched and len(optimizers) == 1
+
+
+def _groups(optimizers: Sequence[torch.optim.Optimizer]) -> list[dict[str, Any]]:
+    return [group for optimizer in optimizers for group in optimizer.param_groups]
+
+
+def _only_part(
+    missing: Sequence[Tensor],
+    params: Sequence[Tensor],
+    groups: Sequence[Sequence[Tensor]],
+    optimizers: Sequence[torch.optim.Optimizer],
+) -> str:
+    several = len(optimizers) > 1
+    who = "the optimizers hold" if several else "the optimizer holds"
+    hint = "" if several else ", or give attach every optimizer that steps some of them"
+    return (
+        f"{who} only part of the clipper's parameters: {len(missing)} of {len(params)} are "
+        f"missing; {_way_out(missing, groups)}{hint}"
+    )
 
 
 def _way_out(missing: Sequence[Tensor], groups: Sequence[Sequence[Tensor]]) -> str:

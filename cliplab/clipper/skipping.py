@@ -11,7 +11,14 @@ from torch import Tensor
 
 
 class StepSkipped(Exception):
-    """Raised before a step that is not to be taken; the ``Gate`` around the step expects it."""
+    """Raised before a step that is not to be taken; the ``Gate`` around the step expects it.
+
+    ``loss``: what a closure has returned, which the step returns then.
+    """
+
+    def __init__(self, loss: Any = None) -> None:
+        super().__init__()
+        self.loss = loss
 
 
 class Gate:
@@ -23,7 +30,7 @@ class Gate:
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
-        self._entered = self._begun = False
+        self._entered, self._depth = False, 0
         self._before = vars(optimizer).get("step")
         taken = optimizer.step
 
@@ -34,10 +41,10 @@ class Gate:
             self._entered = True
             try:
                 return taken(*args, **kwargs)
-            except StepSkipped:
-                return None
+            except StepSkipped as skipped:
+                return skipped.loss
             finally:
-                self._entered = self._begun = False
+                self._entered, self._depth = False, 0
 
         self._step = MethodType(step, optimizer)  # a learning rate scheduler wants a method
         optimizer.step = self._step  # type: ignore[method-assign]
@@ -49,8 +56,13 @@ class Gate:
                 "the optimizer's step() was taken hold of before attach, which now cannot see "
                 "where a step begins: attach first, then hand the optimizer on"
             )
-        first, self._begun = not self._begun, True
-        return first
+        self._depth += 1
+        return self._depth == 1
+
+    def ends(self) -> bool:
+        """Whether a hook after a step is the last one of the step that the gate let in."""
+        self._depth -= 1
+        return self._depth == 0
 
     def remove(self, optimizer: torch.optim.Optimizer) -> None:
         """Put back the step, unless others have gone around it since: they go on through it."""

@@ -68,7 +68,8 @@ def test_another_librarys_word_for_the_limit_is_told_ours(word):
 
 def test_the_signature_is_the_clippers_own():
     names = list(inspect.signature(Clipper).parameters)
-    assert names == ["params", "threshold", "scope", "norm_type", "mode", "nonfinite", "exclude"]
+    own = ["params", "threshold", "scope", "norm_type", "mode", "nonfinite", "exclude", "target"]
+    assert names == own
 
 
 @pytest.mark.parametrize(

@@ -134,7 +134,7 @@ def test_a_fused_optimizer_is_skipped_and_handed_the_factor_without_a_look(no_sy
     handle = clipper.attach(optimizer)
     optimizer.step()
     with no_sync():
-        handle._before(optimizer, (), {})
+        handle._before(handle._sites[0], optimizer, (), {})
     assert optimizer.found_inf.numel() == 1
     handle.remove()
     assert not hasattr(optimizer, "found_inf")
