@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from cliplab.history.columns import ClipReport
-from cliplab.history.ring import COLUMNS, LAST_STEP, Ring
+from cliplab.history.ring import Ring
+from cliplab.history.store import COLUMNS, LAST_STEP
 from cliplab.history.tables import read_csv
 
 FORMAT = "cliplab history 1"
@@ -37,6 +38,9 @@ def write_scalars(history: Ring, writer: Writer, tag: str) -> None:
         for step, row in enumerate(rows, history.first_step):
             for name, value in zip(names, row, strict=True):
                 writer.add_scalar(f"{tag}/{column}{name}", float(value), step)
+    for step, norm in enumerate(history.update_norm.tolist(), history.first_step):
+        if norm == norm:
+            writer.add_scalar(f"{tag}/update_norm", norm, step)
 
 
 def save(history: Ring, path: str | Path) -> None:
@@ -50,6 +54,8 @@ def save(history: Ring, path: str | Path) -> None:
         "rows": history.rows.cpu(),
         "lr": history.lr,
     }
+    if history.measures_updates:
+        state["update_norm"] = history.update_norm
     checked = torch.serialization.get_crc32_options()
     torch.serialization.set_crc32_options(True)
     try:
@@ -101,6 +107,12 @@ def _read(state: Any, kind: type[SomeRing]) -> SomeRing:
     field.must("rows", not bool((rows[:, 0] < 0).any()), "norms >= 0")
     field.must("rows", bool(((flags == 0) | (flags == 1) | flags.isnan()).all()), "flags 0 or 1")
     field.must("lr", len(lrs) == steps, f"{steps} numbers, one for each step")
+    updates: array[float] = array("d")
+    if "update_norm" in state:
+        norms = field.tensor("update_norm", 1)
+        fine = len(norms) == steps and not bool((norms < 0).any())
+        field.must("update_norm", fine, f"{steps} numbers >= 0, one for each step")
+        updates.extend(norms.tolist())
     labels = field.of("labels", list)
     field.must("labels", all(type(label) is str for label in labels), "names")
     field.must("labels", not steps or len(labels) <= parts, f"names of {parts} parts")
@@ -108,7 +120,7 @@ def _read(state: Any, kind: type[SomeRing]) -> SomeRing:
     field.must("scalar", not scalar or parts == 1, f"False for {parts} parts")
     history = kind(labels, scalar=scalar, max_bytes=field.whole("max_bytes", 1))
     history.first_step = field.whole("first_step", 0)
-    history.extend(rows, array("d", lrs.tolist()))
+    history.extend(rows, array("d", lrs.tolist()), updates)
     return history
 
 

@@ -44,7 +44,8 @@ class History(Ring):
 
         ``norm_*`` are of the finite norms of the whole gradient; ``clip_fraction`` and
         ``factor_mean`` are means over steps and parts; a skipped step counts as factor 0;
-        ``clip_fraction_by_part`` is there when the history has parts.
+        ``clip_fraction_by_part`` is there when the history has parts, ``update_norm_*`` when
+        updates were measured.
 
         >>> import torch
         >>> history = History(scalar=True)

@@ -24,9 +24,11 @@ def history_line(history: Ring) -> str:
     if steps:
         words.append(f"{summary['clip_fraction']:.0%} clipped")
     words += [f"{summary[k]} {k}" for k in ("skipped", "nonfinite") if summary[k]]
-    for name, key in (("median", "norm_median"), ("p99", "norm_p99")):
-        if not math.isnan(summary[key]):
-            words.append(f"norm {name} {summary[key]:.3g}")
+    known = {"norm median": "norm_median", "norm p99": "norm_p99"}
+    known["update norm median"] = "update_norm_median"
+    for name, key in known.items():
+        if not math.isnan(summary.get(key, math.nan)):
+            words.append(f"{name} {summary[key]:.3g}")
     return f"{type(history).__name__}({', '.join(words)})"
 
 

@@ -32,6 +32,10 @@ def summarise(history: Ring) -> dict[str, Any]:
         "lr_mean": _mean(history.lr),
         "effective_lr_mean": _mean(history.effective_lr),
     }
+    if history.measures_updates:
+        norms = history.update_norm
+        summary["update_norm_median"] = quantiles(norms, (0.5,))[0]
+        summary["update_norm_max"] = float(norms[~norms.isnan()].max())
     if not history.scalar and len(history):
         shares = history.clip_fraction.tolist()
         summary["clip_fraction_by_part"] = dict(zip(history.part_names, shares, strict=True))

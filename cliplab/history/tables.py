@@ -14,11 +14,13 @@ import torch
 from torch import Tensor
 
 from cliplab.history.columns import ClipReport
-from cliplab.history.ring import LAST_STEP, Ring
+from cliplab.history.ring import Ring
+from cliplab.history.store import LAST_STEP
 from cliplab.thresholds import Step, respond
 
 FLAGS = ("clipped", "skipped")
-KNOWN = ("step", "part", "label", "lr", *ClipReport.fields)  # other columns are not looked at
+OF_STEPS = ("lr", "update_norm")  # always doubles
+KNOWN = ("step", "part", "label", *OF_STEPS, *ClipReport.fields)  # other columns are not looked at
 
 SomeRing = TypeVar("SomeRing", bound=Ring)
 Value = TypeVar("Value")
@@ -37,6 +39,8 @@ def tidy(history: Ring) -> dict[str, Tensor | list[str]]:
     for name in (*ClipReport.fields, "effective_lr"):
         columns[name] = getattr(history, name).cpu().flatten()
     columns["lr"] = history.lr.repeat_interleave(len(names))
+    if history.measures_updates:
+        columns["update_norm"] = history.update_norm.repeat_interleave(len(names))
     return columns
 
 
@@ -53,7 +57,7 @@ def write_csv(history: Ring, path: str | Path) -> None:
 def _cells(name: str, column: Tensor) -> list[Any]:
     if name in FLAGS:
         return column.int().tolist()
-    if column.dtype is torch.float64 and name != "lr":  # 17 digits: no fp32 is printed so
+    if column.dtype is torch.float64 and name not in OF_STEPS:  # 17 digits: no fp32 is printed so
         return [f"{number:.17g}" for number in column.tolist()]
     return column.tolist()
 
@@ -133,9 +137,11 @@ def read_csv(text: str, kind: type[SomeRing]) -> SomeRing:
     history = kind(labels, scalar=parts <= 1 and not labels and "label" not in table.columns)
     if table.lines:
         lrs = table.of_steps("lr", _number) if "lr" in table.columns else []
+        updates = table.of_steps("update_norm", _size) if "update_norm" in table.columns else []
         history.first_step = _first_step(table)
         rows = _rows(table)
-        history.extend(rows, array("d", lrs or [math.nan] * len(rows)))
+        lrs = lrs or [math.nan] * len(rows)
+        history.extend(rows, array("d", lrs), array("d", updates))
     return history
 
 

@@ -40,6 +40,8 @@ def histories(draw):
         flags = draw(st.lists(st.sampled_from([0.0, 1.0]), min_size=2 * parts, max_size=2 * parts))
         row = torch.tensor(numbers + flags, dtype=dtype).reshape(6, parts)
         history.append(row, draw(st.none() | st.floats(0) | st.just(0.1)))
+        if draw(st.booleans()):
+            history.put_update(draw(st.floats(0) | st.sampled_from(SPECIAL)))
     return history
 
 
@@ -48,7 +50,7 @@ def same(one, other, *, text=False):
     assert (len(one), one.scalar) == (len(other), other.scalar)
     if not text or len(one):
         assert (one.first_step, one.part_names) == (other.first_step, other.part_names)
-    for name in (*ClipReport.fields, "lr"):
+    for name in (*ClipReport.fields, "lr", "update_norm"):
         ours, theirs = getattr(one, name), getattr(other, name)
         assert text or ours.dtype is theirs.dtype
         torch.testing.assert_close(
@@ -240,7 +242,19 @@ JUNK = (
 
 
 @given(
-    st.sampled_from(["format", "labels", "scalar", "first_step", "max_bytes", "rows", "lr"]), JUNK
+    st.sampled_from(
+        [
+            "format",
+            "labels",
+            "scalar",
+            "first_step",
+            "max_bytes",
+            "rows",
+            "lr",
+            "update_norm",
+        ]
+    ),
+    JUNK,
 )
 def test_a_field_that_lies_is_refused(folder, field, junk):
     some_history().save(folder / "field.pt")
@@ -267,6 +281,26 @@ LIES = {
         torch.full((4, 6, 2), 0.5),
     ),
 }
+
+
+UPDATES = (None, torch.zeros(3), torch.zeros(4, 1), torch.full((4,), -1.0), [0.1] * 4)
+
+
+@pytest.mark.parametrize("lie", UPDATES)
+def test_norms_of_updates_that_lie_are_refused(tmp_path, lie):
+    some_history().save(tmp_path / "a.pt")
+    state = torch.load(tmp_path / "a.pt", weights_only=True)
+    torch.save(state | {"update_norm": lie}, tmp_path / "a.pt")
+    with pytest.raises(ValueError, match="not a saved history: update_norm must be"):
+        History.load(tmp_path / "a.pt")
+
+
+def test_what_has_no_norm_of_an_update_is_written_as_before(tmp_path):
+    history = some_history()
+    history.save(tmp_path / "a.pt")
+    history.to_csv(tmp_path / "a.csv")
+    assert "update_norm" not in torch.load(tmp_path / "a.pt", weights_only=True)
+    assert "update_norm" not in (tmp_path / "a.csv").read_text()
 
 
 @pytest.mark.parametrize("field", LIES)

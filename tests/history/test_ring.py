@@ -41,16 +41,22 @@ def held(history):
 
 @pytest.mark.parametrize("of_numbers", [True, False])
 @pytest.mark.parametrize("lr", [0.1, None, torch.tensor(0.1)])
-def test_all_that_a_ring_holds_is_within_its_bytes(of_numbers, lr):
+@pytest.mark.parametrize("measured", [30_000, 15_000, 0])
+def test_all_that_a_ring_holds_is_within_its_bytes(of_numbers, lr, measured):
     history = History(scalar=True, max_bytes=1 << 18)
     most = 0
     for step in range(30_000):
         history.append(NUMBERS if of_numbers else ROW, lr if lr is None else lr + step)
+        if step >= measured:
+            history.put_update(step)
         if step % 97 == 0:
             most = max(most, held(history))
     assert 1 << 17 < most <= 1 << 18
     assert history.first_step + len(history) == 30_000
     assert len(history.lr) == len(history)
+    assert history.measures_updates == (measured < 30_000)
+    if history.measures_updates:
+        assert history.update_norm[-1].item() == 29_999
 
 
 def test_a_ring_of_next_to_nothing_holds_the_last_step():
