@@ -1,4 +1,4 @@
-"""What an argument must be, and whether a value may be looked at.
+"""What an argument must be, whether a value may be looked at, and how both are spoken of.
 
 May use: torch alone.
 Makes numbers: yes.
@@ -7,10 +7,13 @@ Makes numbers: yes.
 from __future__ import annotations
 
 import math
+import sys
+import warnings
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from itertools import islice
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any, get_args
 
 import torch
@@ -18,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 LONGEST = 60  # characters of a value in an error
+INSIDE = str(Path(torch.__file__).parent), str(Path(__file__).parent)  # not the caller's code
 LOOK = True  # False: no value is looked at, as if every tensor lay on an accelerator
 
 
@@ -80,6 +84,23 @@ def near(value: object, known: Iterable[str]) -> str:
     names = {name.lower(): name for name in known}
     found = get_close_matches(value.lower(), names, n=1) if isinstance(value, str) else []
     return f" (did you mean {names[found[0]]!r}?)" if found else ""
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things.
+
+    >>> counted(1, "part"), counted(2500, "part")
+    ('1 part', '2,500 parts')
+    """
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
+def tell(message: str) -> None:
+    """Warn at the caller's line: the first one that is neither of cliplab's nor of torch's."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(INSIDE):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, UserWarning, stacklevel=level)
 
 
 def check_choice(name: str, value: Any, choices: Any) -> Any:

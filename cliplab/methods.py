@@ -1,12 +1,11 @@
 """Published methods by name: each a one-line composition of scope and policy.
 
-May use: checks, parts, thresholds, clipper.
+May use: checks, parts, thresholds, history, clipper.
 Makes numbers: yes.
 """
 
 from __future__ import annotations
 
-import html
 import inspect
 import math
 import textwrap
@@ -17,6 +16,7 @@ from typing import Any
 
 from cliplab.checks import described, near
 from cliplab.clipper import Clipper
+from cliplab.history import html_table
 from cliplab.parts import Parameters
 from cliplab.thresholds import (
     EMA,
@@ -208,10 +208,7 @@ class Methods(list[Method]):
 
     def _repr_html_(self) -> str:
         rows = [(m.name, m.summary, m.defaults, m.source) for m in self]
-        table = [("name", "what it does", "parameters", "source"), *rows]
-        left = '<td style="text-align: left">'
-        cells = ["".join(f"{left}{html.escape(cell)}</td>" for cell in row) for row in table]
-        return "<table>" + "".join(f"<tr>{row}</tr>" for row in cells) + "</table>"
+        return html_table(("name", "what it does", "parameters", "source"), rows, text=True)
 
 
 def list_methods() -> Methods:

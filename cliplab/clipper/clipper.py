@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cliplab.checks import check_choice, check_norm_type, described
+from cliplab.checks import check_choice, check_norm_type, counted, described
 from cliplab.clipper.attachment import Attachment
 from cliplab.clipper.engine import Engine, Target
 from cliplab.clipper.groups import policy_of_groups
@@ -200,5 +200,5 @@ class Clipper(Engine):
 
 
 def _described(identity: Mapping[str, Any]) -> str:
-    parts = identity["parts"]
-    return f"{identity['method']} (scope {identity['scope']!r}, {parts} part{'s' * (parts != 1)})"
+    parts = counted(identity["parts"], "part")
+    return f"{identity['method']} (scope {identity['scope']!r}, {parts})"

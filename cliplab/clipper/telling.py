@@ -5,14 +5,13 @@ Makes numbers: no.
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable, Iterator
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
-from cliplab.checks import described, may_look
+from cliplab.checks import counted, described, may_look, tell
 from cliplab.clipper.engine import Engine
-from cliplab.parts import tell
+from cliplab.history import html_table
 from cliplab.thresholds import Fixed, Threshold
 
 P = ParamSpec("P")
@@ -67,15 +66,6 @@ def kind_of(policy: Threshold) -> str:
     return type(policy).__name__ + (f"({inner})" if inner else "")
 
 
-def counted(number: int, noun: str) -> str:
-    """A number of things.
-
-    >>> counted(1, "part"), counted(2500, "part")
-    ('1 part', '2,500 parts')
-    """
-    return f"{number:,} {noun}{'s' * (number != 1)}"
-
-
 def settings(clipper: Engine) -> dict[str, Any]:
     """How a clipper was made; a policy that does not fit a line is told by its type."""
     policy = repr(clipper.policy)
@@ -109,8 +99,6 @@ def as_line(clipper: Engine) -> str:
 def as_table(clipper: Engine) -> str:
     """The same as a table in HTML."""
     rows = {**settings(clipper), "holds": ", ".join(facts(clipper))}
-    cells = (
-        f"<tr><th>{name}</th><td>{html.escape(str(value))}</td></tr>"
-        for name, value in rows.items()
+    return html_table(
+        ("", type(clipper).__name__), [(k, str(v)) for k, v in rows.items()], text=True
     )
-    return f"<table>{''.join(cells)}</table>"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import math
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
@@ -10,7 +9,7 @@ from typing import Any, Literal, Protocol
 from torch import Tensor
 
 from cliplab.checks import check_positive, described
-from cliplab.history import History
+from cliplab.history import History, html_table
 from cliplab.thresholds import Step
 
 Severity = Literal["critical", "warning", "info"]
@@ -54,9 +53,7 @@ class Findings(list[Finding]):
 
     def _repr_html_(self) -> str:
         rows = [(f.severity, f.name, f.message, f.advice) for f in self]
-        table = [("severity", "finding", "evidence", "advice"), *rows]
-        cells = ["".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in table]
-        return "<table>" + "".join(f"<tr>{row}</tr>" for row in cells) + "</table>"
+        return html_table(("severity", "finding", "evidence", "advice"), rows, text=True)
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from cliplab.checks import check_positive, described, may_look
+from cliplab.checks import check_positive, described, may_look, tell
 from cliplab.norms import check_layout, scale_, whole
-from cliplab.parts import Hand, gradients, tell, watched
+from cliplab.parts import Hand, gradients, watched
 
 
 def _limit(name: str, value: float | Tensor) -> float | Tensor:

@@ -6,21 +6,18 @@ import io
 import zipfile
 from array import array
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from cliplab.history.columns import ClipReport
-from cliplab.history.ring import Ring
+from cliplab.history.ring import Ring, SomeRing
 from cliplab.history.store import COLUMNS, LAST_STEP
-from cliplab.history.tables import read_csv
+from cliplab.history.tables import Value, read_csv
 
 FORMAT = "cliplab history 1"
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
-
-SomeRing = TypeVar("SomeRing", bound=Ring)
-Value = TypeVar("Value")
 
 
 class Writer(Protocol):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Protocol, runtime_checkable
 
-from cliplab.history.ring import Ring
+from cliplab.history.ring import SomeRing
 from cliplab.thresholds import (
     Context,
     Known,
@@ -16,8 +16,6 @@ from cliplab.thresholds import (
     left_out,
     respond,
 )
-
-SomeRing = TypeVar("SomeRing", bound=Ring)
 
 
 @runtime_checkable

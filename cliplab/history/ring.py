@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from cliplab.history.store import Store
 from cliplab.thresholds import Step
+
+SomeRing = TypeVar("SomeRing", bound="Ring")
 
 
 class Ring(Store):

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from torch import Tensor
 
+from cliplab.checks import counted
 from cliplab.history.ring import Ring
 from cliplab.history.summary import summarise
 
@@ -18,9 +19,9 @@ def history_line(history: Ring) -> str:
     """Steps, parts, what happened to them, and how large the norms were."""
     summary = summarise(history)
     steps, first = summary["steps"], summary["first_step"]
-    words = [f"{steps} step{'s' * (steps != 1)}" + f" from {first} on" * (first > 0)]
+    words = [counted(steps, "step") + f" from {first} on" * (first > 0)]
     if not history.scalar and steps:
-        words.append(f"{len(history.part_names)} parts")
+        words.append(counted(len(history.part_names), "part"))
     if steps:
         words.append(f"{summary['clip_fraction']:.0%} clipped")
     words += [f"{summary[k]} {k}" for k in ("skipped", "nonfinite") if summary[k]]
@@ -62,12 +63,17 @@ def report_table(columns: dict[str, Tensor]) -> str:
     return html_table(tuple(columns), list(zip(*cells, strict=True)))
 
 
-def html_table(head: Sequence[str], rows: Sequence[Iterable[str]]) -> str:
-    """A table of text, its first rows if there are many."""
+def html_table(head: Sequence[str], rows: Sequence[Iterable[str]], *, text: bool = False) -> str:
+    """A table, its first rows if there are many; one of ``text`` is whole, and stands to the left.
+
+    >>> html_table(["name", "size"], [("weight", "a > b")])
+    '<table><tr><th>name</th><th>size</th></tr><tr><td>weight</td><td>a &gt; b</td></tr></table>'
+    """
+    shown, td = (rows, '<td style="text-align: left">') if text else (rows[:MOST], "<td>")
     lines = [f"<th>{'</th><th>'.join(map(html.escape, head))}</th>"]
-    lines += [f"<td>{'</td><td>'.join(map(html.escape, row))}</td>" for row in rows[:MOST]]
-    if len(rows) > MOST:
-        lines.append(f'<td colspan="{len(head)}">and {len(rows) - MOST} more</td>')
+    lines += ["".join(f"{td}{html.escape(cell)}</td>" for cell in row) for row in shown]
+    if len(rows) > len(shown):
+        lines.append(f'<td colspan="{len(head)}">and {len(rows) - len(shown)} more</td>')
     return f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
 
 

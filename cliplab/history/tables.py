@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from cliplab.history.columns import ClipReport
-from cliplab.history.ring import Ring
+from cliplab.history.ring import Ring, SomeRing
 from cliplab.history.store import LAST_STEP
 from cliplab.thresholds import Step, respond
 
@@ -22,7 +22,6 @@ FLAGS = ("clipped", "skipped")
 OF_STEPS = ("lr", "update_norm")  # always doubles
 KNOWN = ("step", "part", "label", *OF_STEPS, *ClipReport.fields)  # other columns are not looked at
 
-SomeRing = TypeVar("SomeRing", bound=Ring)
 Value = TypeVar("Value")
 
 

@@ -6,18 +6,15 @@ Makes numbers: no.
 
 from __future__ import annotations
 
-import sys
-import warnings
-from pathlib import Path
 from weakref import ref
 
 import torch
 from torch import Tensor
 
+from cliplab.checks import tell
 from cliplab.norms import local
 from cliplab.parts.partition import Gradients
 
-_INSIDE = str(Path(torch.__file__).parent), str(Path(__file__).parents[1])
 _MANY = 4096  # marks that are kept: without one nothing is wrong but a silence
 _WATCHED = 16  # steps
 
@@ -103,14 +100,6 @@ def warn_of_no_gradient(count: int) -> None:
         "is clipped: clip after loss.backward() and before zero_grad(); a frozen model needs no "
         "clipper"
     )
-
-
-def tell(message: str) -> None:
-    """Warn at the caller's line: the first one that is neither of cliplab's nor of torch's."""
-    frame, level = sys._getframe(1), 2
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_INSIDE):
-        frame, level = frame.f_back, level + 1
-    warnings.warn(message, UserWarning, stacklevel=level)
 
 
 def _version(gradient: Tensor) -> int:

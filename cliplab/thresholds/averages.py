@@ -8,9 +8,7 @@ import torch
 from torch import Tensor
 
 from cliplab.checks import check_count, described, may_look
-from cliplab.thresholds.base import Context, State, Threshold, check_single
-
-_LARGEST = torch.finfo(torch.float32).max
+from cliplab.thresholds.base import SINGLE, Context, State, Threshold, check_single
 
 
 class MovingAverage(Threshold):
@@ -145,7 +143,7 @@ class ZScore(Threshold):
         spike = sizes > level
         if self.response == "reciprocal":
             above = std * (scale / (sizes - mean))
-            answer = self.clip_factor * torch.add(mean, above, alpha=min(self.z**2, _LARGEST))
+            answer = self.clip_factor * torch.add(mean, above, alpha=min(self.z**2, SINGLE.max))
             limit = torch.where(spike, answer, level)
         elif self.response == "mean":
             limit = torch.where(spike, mean, level)

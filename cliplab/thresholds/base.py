@@ -16,7 +16,7 @@ from torch import Tensor
 from cliplab.checks import check_positive, described
 
 State = dict[str, Tensor]
-_SINGLE = torch.finfo(torch.float32)
+SINGLE = torch.finfo(torch.float32)  # of every state
 _REAL = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 _WHOLE = (torch.int64, torch.int32)
 
@@ -109,9 +109,9 @@ def check_single(name: str, value: object, *, zero: bool = False) -> float:
 
     ``ValueError`` for what is no number, below 0, infinite, too large or too small.
     """
-    number, least = check_positive(name, value, zero=zero), 0.0 if zero else _SINGLE.tiny
-    if not least <= number <= _SINGLE.max:
-        bounds = f"{least:.3g} and {_SINGLE.max:.3g} (fp32)"
+    number, least = check_positive(name, value, zero=zero), 0.0 if zero else SINGLE.tiny
+    if not least <= number <= SINGLE.max:
+        bounds = f"{least:.3g} and {SINGLE.max:.3g} (fp32)"
         raise ValueError(f"{name} must be between {bounds}, got {described(value)}")
     return number
 

@@ -14,10 +14,9 @@ import torch
 from torch import Tensor
 
 from cliplab.checks import check_count
-from cliplab.thresholds.base import Context, State, Threshold, check_single
+from cliplab.thresholds.base import SINGLE, Context, State, Threshold, check_single
 
 _SIGMAS = 1.349  # between the quartiles of a normal distribution
-_LARGEST = torch.finfo(torch.float32).max  # fills a window: sorted last
 
 
 class RobustSpike(Threshold):
@@ -64,7 +63,7 @@ class RobustSpike(Threshold):
         n = last.float()
         total = (high / low).log() * n + self.prior * self.spread * _SIGMAS
         limit = middle * (total / (n + self.prior) * (self.deviations / _SIGMAS)).exp()
-        limit = torch.where(middle < _LARGEST, limit, math.inf)
+        limit = torch.where(middle < SINGLE.max, limit, math.inf)
         return limit, _put("sizes", state, sizes, sizes > 0)
 
 
@@ -119,9 +118,12 @@ class SpikeSkip(Threshold):
 
 
 def _window(name: str, n_parts: int, length: int, device: torch.device) -> State:
-    """An empty window: values ``[n_parts, length]``, and how many there were ``[n_parts, 1]``."""
+    """An empty window: values ``[n_parts, length]``, and how many there were ``[n_parts, 1]``.
+
+    It is filled with what is sorted last.
+    """
     return {
-        name: torch.full((n_parts, length), _LARGEST, dtype=torch.float32, device=device),
+        name: torch.full((n_parts, length), SINGLE.max, dtype=torch.float32, device=device),
         f"{name}_seen": torch.zeros(n_parts, 1, dtype=torch.long, device=device),
     }
 
@@ -130,7 +132,7 @@ def _quartiles(name: str, state: State) -> tuple[Tensor, ...]:
     """Lower quartile, median, upper quartile, and the rank of the largest, all ``[n_parts]``.
 
     Of two middle values the lower one, but at most a quarter of the window is above the upper
-    quartile; ``_LARGEST`` three times for an empty window.
+    quartile; ``SINGLE.max`` three times for an empty window.
     """
     values, seen = state[name], state[f"{name}_seen"]
     last = seen.clamp(1, values.shape[1]) - 1
