@@ -64,8 +64,8 @@ def test_attach_refuses_what_would_go_wrong():
     params = with_gradients([1.0], [2.0])
     with pytest.raises(ValueError, match="1 of 2 are missing"):
         Clipper(params).attach(torch.optim.SGD(params[:1], lr=0.1))
+    optimizer = torch.optim.SGD(params, lr=0.1)
     with pytest.raises(ValueError, match="same optimizer twice"):
-        optimizer = torch.optim.SGD(params, lr=0.1)
         Clipper(params).attach(optimizer, optimizer)
     with pytest.raises(ValueError, match="hold the same parameter"):
         Clipper(params).attach(optimizer, torch.optim.SGD(params[:1], lr=0.1))
