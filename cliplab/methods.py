@@ -232,8 +232,8 @@ def create(name: str, params: Parameters, **parameters: Any) -> Clipper:
     ``params``: what is clipped: a module, tensors, ``(name, tensor)`` pairs, or optimizer-style
     groups, as for ``Clipper``.
 
-    ``parameters``: the method's own, and ``scope``, ``norm_type``, ``mode``, ``nonfinite`` and
-    ``exclude`` of ``Clipper``, which win over what the method would set: ``create("agc", model,
+    ``parameters``: the method's own, and ``scope``, ``norm_type``, ``mode``, ``nonfinite``,
+    ``exclude`` and ``target`` of ``Clipper``, which win over what the method would set: ``create("agc", model,
     scope="tensor", exclude="head.*")``. ``threshold`` is there where the method has that parameter
     (norm, normalise, value, tensor_norm, block_rms); the others make their threshold themselves.
 

@@ -114,6 +114,7 @@ CLIPPERS = {
     "mode": ["rescale", "soft", "normalise", "skip"],
     "nonfinite": ["raise", "skip", "zero", "propagate"],
     "norm_type": [1.0, 2.0, math.inf],
+    "target": ["gradient", "update"],
 }
 
 
@@ -141,6 +142,8 @@ def test_every_method_takes_the_clippers_arguments_and_they_win(method, argument
         and whole["scope"] not in ("global", "group", "tensor"),
         f'mode "{whole["mode"]}" cannot': whole["mode"] in ("soft", "normalise")
         and whole["scope"] == "element",
+        'target "update" cannot skip': whole.get("target") == "update"
+        and "skip" in (whole["mode"], whole.get("nonfinite")),
     }
     if any(clashes.values()):
         with pytest.raises(ValueError, match="|".join(w for w, bad in clashes.items() if bad)):

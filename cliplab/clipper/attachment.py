@@ -19,6 +19,7 @@ from cliplab.clipper.site import Site
 from cliplab.clipper.skipping import is_first_momentum_step
 from cliplab.clipper.update import Update
 from cliplab.norms import total_norm
+from cliplab.parts import version
 from cliplab.thresholds import AnyStep, as_column
 
 
@@ -133,12 +134,12 @@ class Attachment:
         if not callable(argument) or argument is site.optimizer:
             return argument
         closure: Callable[..., Any] = argument
-        versions = [p._version for p in self.engine.params]
+        versions = list(map(version, self.engine.params))
 
         def clipped(*args: Any, **given: Any) -> Any:
             loss = closure(*args, **given)
-            here = [p._version for p in self.engine.params]
-            self._clip(site, kwargs, opens=True, loss=loss, moved=here != versions)
+            moved = list(map(version, self.engine.params)) != versions
+            self._clip(site, kwargs, opens=True, loss=loss, moved=moved)
             return loss
 
         return clipped

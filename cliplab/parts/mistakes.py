@@ -60,7 +60,7 @@ def mark(gradients: Gradients, hand: Hand) -> None:
         return
     if len(_LAST) > _MANY:
         _LAST.clear()
-    _LAST[id(gradient)] = ref(gradient), _version(gradient), hand
+    _LAST[id(gradient)] = ref(gradient), version(gradient), hand
 
 
 def warn_if_clipped(gradients: Gradients, hand: Hand) -> None:
@@ -75,7 +75,7 @@ def warn_if_clipped(gradients: Gradients, hand: Hand) -> None:
     first = last[2]
     if hand.warned or first.warned or (hand.loose and first.loose):
         return
-    if _version(gradient) != last[1]:
+    if version(gradient) != last[1]:
         return
     hand.warned, first.warned = not hand.loose, not first.loose
     tell(
@@ -102,7 +102,7 @@ def warn_of_no_gradient(count: int) -> None:
     )
 
 
-def _version(gradient: Tensor) -> int:
-    """How often a gradient was written to."""
-    held = gradient if type(gradient) is Tensor else local(gradient)
+def version(tensor: Tensor) -> int:
+    """How often a tensor was written to."""
+    held = tensor if type(tensor) is Tensor else local(tensor)
     return held._version
