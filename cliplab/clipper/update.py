@@ -15,6 +15,7 @@ from torch import Tensor
 from cliplab.checks import NonFiniteGradientError, may_look
 from cliplab.clipper.engine import Engine, Signal
 from cliplab.clipper.holding import Share
+from cliplab.clipper.skipping import is_torchs
 from cliplab.norms import total_norm
 
 Rate = float | Tensor
@@ -159,8 +160,8 @@ def _decay(share: Share, rate: Rate) -> Rate:
     """The share of a weight that decoupled weight decay takes in a step."""
     group, decay = share.group, share.group.get("weight_decay", 0.0)
     told = group.get("decoupled_weight_decay", group.get("weight_decouple", False))
-    known = type(share.optimizer).__module__.startswith("torch.optim.")
-    if not (told or (known and type(share.optimizer).__name__ in DECOUPLED)):
+    known = is_torchs(share.optimizer) and type(share.optimizer).__name__ in DECOUPLED
+    if not (told or known):
         return 0.0
     return decay if group.get("fixed_decay", False) else rate * decay  # type: ignore[no-any-return]
 
