@@ -11,11 +11,11 @@ from torch import Tensor
 from cliplab.checks import check_choice, check_norm_type, counted, described
 from cliplab.clipper.attachment import Attachment
 from cliplab.clipper.engine import Engine, Target
-from cliplab.clipper.groups import policy_of_groups
+from cliplab.clipper.groups import Thresholds, policies_by_name, policy_of_groups
 from cliplab.clipper.telling import as_line, as_table, hinting, kind_of, warn_of_zero
 from cliplab.history import ClipReport, History
 from cliplab.parts import Parameters, Scope, divide, select_parameters
-from cliplab.thresholds import Mode, NonFinite, Threshold, as_policy
+from cliplab.thresholds import Mode, NonFinite
 
 
 class Clipper(Engine):
@@ -34,6 +34,11 @@ class Clipper(Engine):
     clipped on its own. ``exclude``: name patterns (``fnmatch``), each of which must match; names
     are those without wrappers (compile, DDP, FSDP, checkpointing), a tied weight has several. The
     units of bare tensors lie on their first axis; a module knows better (transposed convolutions).
+
+    ``threshold`` by name, ``{"*.attn.*": 0.5, "*": 1.0}``: the first pattern that matches rules a
+    parameter, each pattern must rule some and all together every one, and what a pattern rules is a
+    group with its own threshold, labelled by the pattern (``math.inf``: measured, never clipped).
+    It takes names, and no groups with thresholds of their own.
 
     Frozen parameters (``requires_grad=False``) are no part of it, plain tensors always are. What
     is unfrozen later is not clipped: build the clipper then, or freeze after building it.
@@ -63,7 +68,7 @@ class Clipper(Engine):
     def __init__(
         self,
         params: Parameters,
-        threshold: float | Threshold = 1.0,
+        threshold: Thresholds = 1.0,
         *,
         scope: Scope = "global",
         norm_type: float = 2.0,
@@ -77,9 +82,9 @@ class Clipper(Engine):
         check_choice("mode", mode, Mode)
         check_choice("nonfinite", nonfinite, NonFinite)
         order = check_norm_type(norm_type)
-        groups = select_parameters(params, exclude)
+        groups = select_parameters(params, exclude, policies_by_name(threshold))
         partition, labels, group_of = divide(scope, groups, params)
-        policy = policy_of_groups(as_policy(threshold), groups, group_of)
+        policy = policy_of_groups(threshold, groups, group_of)
         if scope == "element" and not policy.stateless:
             raise ValueError(f'scope "element" needs a fixed threshold, got {described(policy)}')
         if mode == "skip" and scope not in ("global", "group", "tensor"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence, Set
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
@@ -52,12 +52,57 @@ def excluded(
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
         if not isinstance(pattern, str):
             raise ValueError(f"exclude takes patterns of names, got {described(pattern)}")
-        hit = {name for name in plain if fnmatchcase(name, pattern)}
-        hit |= {name for name, short in plain.items() if fnmatchcase(short, pattern)}
+        hit = _matching(pattern, names, plain)
         if not hit:
             raise ValueError(f"exclude={pattern!r} matches no parameter{_near(pattern, plain)}")
-        found |= {key for key, own in names.items() if not hit.isdisjoint(own)}
+        found |= hit
     return found
+
+
+def first_matches(
+    patterns: Iterable[str],
+    names: Mapping[int, Iterable[str]],
+    plain: Mapping[str, str],
+    among: Set[int],
+) -> dict[int, str]:
+    """The first pattern that matches, as for ``excluded``, for every key of ``among``, if any does.
+
+    ``ValueError`` for a pattern that is the first one for no key.
+    """
+    first: dict[int, str] = {}
+    for pattern in patterns:
+        hit = _matching(pattern, names, plain)
+        if not hit:
+            raise ValueError(
+                f"threshold: the pattern {pattern!r} matches no parameter{_near(pattern, plain)}"
+            )
+        new = (hit & among) - first.keys()
+        if not new:
+            taken = ", ".join(dict.fromkeys(repr(first[key]) for key in hit & first.keys()))
+            why = f"ruled by {taken} before it" if taken else "excluded or not clipped"
+            raise ValueError(
+                f"threshold: the pattern {pattern!r} rules nothing: all that it matches is {why}"
+            )
+        first |= dict.fromkeys(new, pattern)
+    return first
+
+
+def _matching(
+    pattern: str, names: Mapping[int, Iterable[str]], plain: Mapping[str, str]
+) -> set[int]:
+    hit = {name for name in plain if fnmatchcase(name, pattern)}
+    hit |= {name for name, short in plain.items() if fnmatchcase(short, pattern)}
+    return {key for key, own in names.items() if not hit.isdisjoint(own)}
+
+
+def listed(names: Sequence[str]) -> str:
+    """Up to five names, and how many more there are.
+
+    >>> listed(["a", "b"]), listed("abcdefg")
+    ('a, b', 'a, b, c, d, e and 2 more')
+    """
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more
 
 
 def _near(pattern: str, plain: Mapping[str, str]) -> str:

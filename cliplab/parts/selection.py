@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from cliplab.checks import described
-from cliplab.parts.names import excluded, plain_names
+from cliplab.parts.names import excluded, first_matches, listed, plain_names
 
 Parameters = (
     nn.Module
@@ -46,12 +46,18 @@ class Group:
         self.names = [self.names[i] for i in which]
 
 
-def select_parameters(params: Parameters, exclude: str | Sequence[str] | None) -> list[Group]:
+def select_parameters(
+    params: Parameters,
+    exclude: str | Sequence[str] | None,
+    thresholds: Mapping[str, Any] | None = None,
+) -> list[Group]:
     """Groups of parameters to clip, every tensor once; ``ValueError`` if there is none.
 
     Groups with a threshold of their own come last, otherwise the order is kept. Names are those
     that the model has without wrappers. Frozen parameters (``requires_grad=False``) are no part
-    of it; plain tensors are, whatever they require. Each pattern of ``exclude`` must match.
+    of it; plain tensors are, whatever they require. Each pattern of ``exclude`` must match. With
+    ``thresholds`` by pattern the groups are those of the patterns, each of the tensors that it is
+    the first to match; each must rule some, and every tensor must be ruled.
     """
     groups = _groups(params)
     _check(groups)
@@ -66,6 +72,8 @@ def select_parameters(params: Parameters, exclude: str | Sequence[str] | None) -
             raise ValueError(f"exclude={described(exclude)} needs a module or named parameters")
         _leave_out(groups, excluded(exclude, names, plain))
         _need(groups, f"exclude={described(exclude)} leaves none")
+    if thresholds is not None:
+        groups = _by_pattern(groups, thresholds, names, plain)
     _leave_out(groups, {id(p) for group in groups for p in group.params if _is_frozen(p)})
     _need(groups, "all are frozen (requires_grad is False)")
     _leave_out_repeated(groups)
@@ -144,6 +152,35 @@ def _names(params: Parameters, groups: Sequence[Group]) -> dict[int, list[str]]:
     for name, p in named:
         names.setdefault(id(p), []).append(name)
     return names
+
+
+def _by_pattern(
+    groups: Sequence[Group],
+    thresholds: Mapping[str, Any],
+    names: Mapping[int, list[str]],
+    plain: Mapping[str, str],
+) -> list[Group]:
+    """A group for each pattern, of the tensors that it is the first to match."""
+    held = [(n, p) for g in groups for n, p in zip(g.names, g.params, strict=True)]
+    if any(name is None for name, _ in held):
+        raise ValueError("threshold by name patterns needs a module or named parameters")
+    for group in groups:
+        if group.threshold is not None:
+            raise ValueError(
+                f"threshold by name patterns rules all: {group.label} may have none of its own"
+            )
+    pattern_of = first_matches(thresholds, names, plain, {id(p) for _, p in held})
+    missed = [str(n) for n, p in held if id(p) not in pattern_of and not _is_frozen(p)]
+    if missed := list(dict.fromkeys(missed)):
+        raise ValueError(
+            f"threshold: no pattern matches {listed(missed)}: end with "
+            '"*", which rules all others (math.inf: never clipped)'
+        )
+    ruled = {pattern: Group(pattern, threshold) for pattern, threshold in thresholds.items()}
+    for name, p in held:
+        if id(p) in pattern_of:
+            _add(ruled[pattern_of[id(p)]], [(name, p)])
+    return list(ruled.values())
 
 
 def _need(groups: Sequence[Group], reason: str) -> None:
