@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cliplab.checks import NonFiniteGradientError, described, may_look
 from cliplab.clipper import fast_step
-from cliplab.clipper.nonfinite import Watch
+from cliplab.clipper.nonfinite import Watch, culprits
 from cliplab.history import History
 from cliplab.norms import DOUBLE, combine, whole
 from cliplab.parts import (
@@ -184,7 +184,7 @@ class Engine:
                 taken = signal.dropped.to(sizes.device) == 0
                 learns, bad = learns & taken, bad & taken
             if self.nonfinite == "raise":
-                self._raise(sizes, bad)
+                self._raise(grads, sizes, bad)
         clean = complete and finite is None and self._dtype is torch.float32
         measured = Measured(
             sizes, learns, self._numels, self.partition, self.scope, self.norm_type, signal
@@ -208,16 +208,20 @@ class Engine:
         total = float(sizes if len(sizes) == 1 else sizes.sum())
         return math.isfinite(total) or bool(sizes.isfinite().all())
 
-    def _raise(self, sizes: Tensor, bad: Tensor) -> None:
-        """Raise for a bad size, on an accelerator without waiting: at a later step."""
+    def _raise(self, grads: Gradients, sizes: Tensor, bad: Tensor) -> None:
+        """Raise for a bad size and say which tensors hold what is not finite.
+
+        On an accelerator nothing waits: the error comes at a later step, and names its step only.
+        """
         self._watch.check()
         if not self._host:
             self._watch.put(self.steps, bad.any())
         elif bool(bad.any()):
             worst = int(bad.nonzero()[0])
             where = "" if self.history.scalar else f" of {self.history.label(worst)}"
-            found = f"norm{where} is {float(sizes[worst])}"
-            raise NonFiniteGradientError(f"{self.target} {found} at step {self.steps}")
+            found = f"norm{where} is {float(sizes[worst])} at step {self.steps}"
+            told = culprits(grads, self.partition)
+            raise NonFiniteGradientError(f"{self.target} {found}: {told}")
 
     def _scale_(
         self, grads: Gradients, step: AnyStep, finite: Tensor | None, signal: Signal

@@ -18,6 +18,14 @@ def divide(
     scope: Scope, groups: Sequence[Group], source: Parameters
 ) -> tuple[Partition, list[str], list[int]]:
     """Return the partition, a label for every part, and the number of every part's group."""
+    partition, labels, group_of = _divided(scope, groups, source)
+    partition.names = [name for group in groups for name in group.names]
+    return partition, labels, group_of
+
+
+def _divided(
+    scope: Scope, groups: Sequence[Group], source: Parameters
+) -> tuple[Partition, list[str], list[int]]:
     params = [p for group in groups for p in group.params]
     position = [i for i, group in enumerate(groups) for _ in group.params]
     names = [name or f"tensor {i}" for i, name in enumerate(n for g in groups for n in g.names)]
