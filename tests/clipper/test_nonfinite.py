@@ -135,7 +135,7 @@ def test_names_are_those_without_wrappers_and_the_step_is_the_one_that_failed():
     clipper.clip()
     model.module[3].bias.grad[0] = NAN
     model.module[0].weight.grad = None
-    with pytest.raises(cliplab.NonFiniteGradientError, match="step 1: nan in 3.bias .1 of 8"):
+    with pytest.raises(cliplab.NonFiniteGradientError, match=r"step 1: nan in 3.bias .1 of 8"):
         clipper.clip()
 
 
