@@ -78,14 +78,15 @@ def settings(clipper: Engine) -> dict[str, Any]:
 
 def facts(clipper: Engine) -> list[str]:
     """What a clipper holds and has done, as far as it is known without waiting."""
-    entries, history = sum(p.numel() for p in clipper.params), clipper.history
+    entries = sum(p.numel() for p in clipper.params)
     held = f"{counted(len(clipper.params), 'parameter')} ({entries:,} entries)"
     told = [f"{held} in {counted(clipper.partition.n_parts, 'part')}"]
     told.append(counted(clipper.steps, "step"))
-    if len(history) and may_look(clipper.params[0]):
-        told.append(f"{100 * float(history.clipped.float().mean()):.3g} % clipped")
-        if bool(history.skipped.any()):
-            told.append(f"{100 * float(history.skipped.float().mean()):.3g} % skipped")
+    counts = clipper.history.counts if may_look(clipper.params[0]) else {"steps": 0}
+    if counts["steps"]:
+        told.append(f"{100 * counts['clipped'] / counts['steps']:.3g} % clipped")
+        if counts["skipped"]:
+            told.append(f"{100 * counts['skipped'] / counts['steps']:.3g} % skipped")
     return [*told, "attached to an optimizer"] if clipper.attached else told
 
 

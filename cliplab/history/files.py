@@ -50,6 +50,7 @@ def save(history: Ring, path: str | Path) -> None:
         "max_bytes": history._max_bytes,
         "rows": history.rows.cpu(),
         "lr": history.lr,
+        "counts": history.counts,
     }
     if history.measures_updates:
         state["update_norm"] = history.update_norm
@@ -118,6 +119,11 @@ def _read(state: Any, kind: type[SomeRing]) -> SomeRing:
     history = kind(labels, scalar=scalar, max_bytes=field.whole("max_bytes", 1))
     history.first_step = field.whole("first_step", 0)
     history.extend(rows, array("d", lrs.tolist()), updates)
+    if "counts" in state:
+        try:
+            history.count_from(state["counts"])
+        except ValueError as error:
+            raise ValueError(f"not a saved history: {error}") from None
     return history
 
 

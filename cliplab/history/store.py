@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from array import array
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any, Protocol, Self, cast
 
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cliplab.checks import check_count, described, may_look
 from cliplab.history.blocks import NUMBER, Block, Numbers, unknown
+from cliplab.history.counts import EVENTS, NAMES, check_counts, tally
 from cliplab.thresholds import AnyStep, Step, as_column
 
 COLUMNS = len(Step._fields)
@@ -55,6 +56,9 @@ class Store:
         self._patience = max(1, min(self._block, max_bytes // (4 * WAITING)))
         self._blocks: deque[Block] = deque()
         self._used = self._block  # rows used of the last block
+        self._forgotten = 0  # steps
+        self._full: Tensor | None = None  # events in all blocks that were ever full
+        self._before = dict.fromkeys(NAMES, 0)  # counts from elsewhere
         self._waiting: array[float] = array("d")  # steps of numbers: six columns and the rate
         self._waiting_updates: array[float] = array("d")  # of the first of them; NaN: not measured
 
@@ -136,6 +140,9 @@ class Store:
         """Have room for such a row: in a new block, for which old ones may have to go."""
         if self._used < self._block:
             return
+        if self._blocks:
+            events = tally(self._blocks[-1].rows)
+            self._full = events if self._full is None else self._full + events
         size = row.numel() * row.element_size()
         size += 2 * NUMBER if isinstance(lr, Tensor) else NUMBER
         if self._blocks and self._blocks[-1].updates is not None:
@@ -158,6 +165,7 @@ class Store:
         while len(self._blocks) > max(most, 0):
             self._blocks.popleft()
             self.first_step += self._block
+            self._forgotten += self._block
 
     def _updates_of_last_block(self) -> Numbers:
         """Room for the norms of its updates, for which old blocks may have to go."""
@@ -167,6 +175,32 @@ class Store:
             size = block.rows[0].nbytes + block.lrs.size + 2 * NUMBER
             self._forget(max(1, self._limit // (self._block * size)))
         return block.updates
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Steps ever recorded, and in how many any part was clipped, skipped or not finite.
+
+        Forgotten steps are counted, and those of the state that a clipper has loaded. Reading it
+        waits for the device.
+
+        >>> history = Store(scalar=True, max_bytes=1)
+        >>> for size in (0.5, 4.0, 8.0):
+        ...     history.append(Step(size, 1.0, 1.0, 1.0, float(size > 1), 0.0), None)
+        >>> len(history), history.counts
+        (1, {'steps': 3, 'clipped': 2, 'skipped': 0, 'nonfinite': 0})
+        """
+        events = [0] * len(EVENTS)
+        if len(self):
+            last = tally(self._settled()[-1].rows[: self._used])
+            events = (last if self._full is None else self._full + last).tolist()
+        here = {"steps": self._forgotten + len(self), **dict(zip(EVENTS, events, strict=True))}
+        return {name: self._before[name] + count for name, count in here.items()}
+
+    def count_from(self, counts: Mapping[str, int]) -> None:
+        """Make ``counts`` what is given, and go on from there; ``ValueError`` for what is none."""
+        given, now = check_counts(counts), self.counts
+        for name in given:
+            self._before[name] += given[name] - now[name]
 
     def label(self, part: int) -> str:
         """Name of a part."""

@@ -140,6 +140,18 @@ def test_a_fused_optimizer_is_skipped_and_handed_the_factor_without_a_look(no_sy
     assert not hasattr(optimizer, "found_inf")
 
 
+def test_updates_and_forgotten_steps_are_counted_without_a_look(no_sync):
+    model = model_with_gradients()
+    clipper = Clipper(model, 0.1, scope="tensor")
+    clipper.history._max_bytes = 1
+    clipper.clip()
+    with no_sync():
+        for _ in range(3):
+            clipper.clip()
+            clipper.history.put_update(torch.tensor(0.5))
+    assert clipper.history.first_step == 3
+
+
 def test_a_flag_that_has_not_arrived_is_not_waited_for():
     class Late:
         waited = False
