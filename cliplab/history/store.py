@@ -6,6 +6,7 @@ import math
 from array import array
 from collections import deque
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from numbers import Real
 from typing import Any, Protocol, Self, cast
 
@@ -57,7 +58,8 @@ class Store:
         self._blocks: deque[Block] = deque()
         self._used = self._block  # rows used of the last block
         self._forgotten = 0  # steps
-        self._full: Tensor | None = None  # events in all blocks that were ever full
+        self._events: Tensor | None = None  # in forgotten steps and in tallied blocks
+        self._tallied = 0  # of the blocks, from the oldest on
         self._before = dict.fromkeys(NAMES, 0)  # counts from elsewhere
         self._waiting: array[float] = array("d")  # steps of numbers: six columns and the rate
         self._waiting_updates: array[float] = array("d")  # of the first of them; NaN: not measured
@@ -140,9 +142,6 @@ class Store:
         """Have room for such a row: in a new block, for which old ones may have to go."""
         if self._used < self._block:
             return
-        if self._blocks:
-            events = tally(self._blocks[-1].rows)
-            self._full = events if self._full is None else self._full + events
         size = row.numel() * row.element_size()
         size += 2 * NUMBER if isinstance(lr, Tensor) else NUMBER
         if self._blocks and self._blocks[-1].updates is not None:
@@ -163,6 +162,8 @@ class Store:
     def _forget(self, most: int) -> None:
         """Forget the oldest blocks, until there are at most so many."""
         while len(self._blocks) > max(most, 0):
+            self._tally(1)
+            self._tallied -= 1
             self._blocks.popleft()
             self.first_step += self._block
             self._forgotten += self._block
@@ -192,9 +193,17 @@ class Store:
         events = [0] * len(EVENTS)
         if len(self):
             last = tally(self._settled()[-1].rows[: self._used])
-            events = (last if self._full is None else self._full + last).tolist()
+            self._tally(len(self._blocks) - 1)
+            events = (last if self._events is None else self._events + last).tolist()
         here = {"steps": self._forgotten + len(self), **dict(zip(EVENTS, events, strict=True))}
         return {name: self._before[name] + count for name, count in here.items()}
+
+    def _tally(self, blocks: int) -> None:
+        """See to it that so many of the oldest blocks are tallied, in all."""
+        for block in islice(self._blocks, self._tallied, blocks):
+            events = tally(block.rows)
+            self._events = events if self._events is None else self._events + events
+        self._tallied = max(self._tallied, blocks)
 
     def count_from(self, counts: Mapping[str, int]) -> None:
         """Make ``counts`` what is given, and go on from there; ``ValueError`` for what is none."""
