@@ -235,7 +235,8 @@ def create(name: str, params: Parameters, **parameters: Any) -> Clipper:
     ``parameters``: the method's own, and ``scope``, ``norm_type``, ``mode``, ``nonfinite``,
     ``exclude`` and ``target`` of ``Clipper``, which win over what the method would set:
     ``create("agc", model, scope="tensor", exclude="head.*")``. ``threshold`` is there where the
-    method has that parameter (norm, normalise, value, tensor_norm, block_rms); the others make their threshold themselves.
+    method has that parameter (norm, normalise, value, tensor_norm, block_rms); the others make
+    their threshold themselves.
 
     Raises ``ValueError`` for an unknown name or parameter, and for what does not go together.
 
