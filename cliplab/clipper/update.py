@@ -7,7 +7,7 @@ step: where weight decay is decoupled from the gradient it is no part of ``u`` a
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, cast, overload
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from cliplab.checks import NonFiniteGradientError, may_look
 from cliplab.clipper.engine import Engine, Signal
 from cliplab.clipper.holding import Share
 from cliplab.clipper.skipping import is_torchs
-from cliplab.norms import total_norm
+from cliplab.norms import laid_out_as, local, total_norm
 
 Rate = float | Tensor
 
@@ -43,65 +43,83 @@ class Update:
     @torch.no_grad()
     def begin(self, shares: Iterable[Share]) -> None:
         """Keep the weights, decayed as the step will decay them, and the learning rates."""
-        params, self._shares = self._engine.params, list(shares)
-        kept: list[Tensor] = list(params)
-        self._rates = [0.0] * len(params)
+        weights, self._shares = self._weights(), list(shares)
+        self._kept, self._rates = list(weights), [0.0] * len(weights)
         for share in self._shares:
             rate = share.group.get("lr", 1.0)
-            left = 1 - _decay(share, rate)
-            copies = torch._foreach_mul([params[i] for i in share.held], left)
+            copies = torch._foreach_mul([weights[i] for i in share.held], 1 - _decay(share, rate))
             for i, copy in zip(share.held, copies, strict=True):
-                kept[i], self._rates[i] = copy, rate
-        self._kept = kept
+                self._kept[i], self._rates[i] = copy, rate
 
     @torch.no_grad()
     def end(self, lr: Rate, dropped: Tensor | None) -> None:
         """Compare the weights with what was kept of them; ``dropped`` flags that none moved."""
         kept, self._kept = self._kept, []
-        params = self._engine.params
+        params, weights = self._engine.params, self._weights()
         if dropped is not None:
-            kept = [
-                torch.where(dropped.to(p.device) != 0, p, k)
-                for p, k in zip(params, kept, strict=True)
-            ]
+            pairs = zip(weights, kept, strict=True)
+            kept = [torch.where(dropped.to(w.device) != 0, w, k) for w, k in pairs]
         moved = [i for i, p in enumerate(params) if p.grad is not None and _moves(self._rates[i])]
         updates: list[Tensor | None] = [None] * len(params)
         if moved:
-            steps = torch._foreach_sub([kept[i] for i in moved], [params[i] for i in moved])
-            for i, update in zip(moved, steps, strict=True):
-                updates[i] = update
-        scale = self._common_scale(updates, moved)
-        if self._measures:
-            self._measure(updates, scale)
-        if not self._limits:
-            return
-        signal = Signal(lr, scale, dropped, weights=kept, surprise=self._surprise)
+            steps = torch._foreach_sub([kept[i] for i in moved], [weights[i] for i in moved])
+            for i, step in zip(moved, steps, strict=True):
+                updates[i] = laid_out_as(step, params[i])
+        scale, still = self._common_scale(updates, moved)
+        if still is not None:
+            dropped = still if dropped is None else dropped + still.to(dropped.device)
+        norm = self._norm(updates, scale) if self._measures else None
+        if self._limits:
+            self._limit(kept, updates, moved, Signal(lr, scale, dropped))
+        if norm is not None:
+            self._engine.history.put_update(norm)
+
+    def _weights(self) -> list[Tensor]:
+        """The weights that lie on this rank."""
+        return [local(p) for p in self._engine.params]
+
+    def _limit(
+        self,
+        kept: Sequence[Tensor],
+        updates: Sequence[Tensor | None],
+        moved: Sequence[int],
+        signal: Signal,
+    ) -> None:
+        """Clip the updates, and have the weights follow."""
+        before = [laid_out_as(k, p) for k, p in zip(kept, self._engine.params, strict=True)]
+        signal = signal._replace(weights=before, surprise=self._surprise)
         try:
             step = self._engine.step(signal, updates)
         except NonFiniteGradientError:
-            torch._foreach_copy_([params[i] for i in moved], [kept[i] for i in moved])
+            weights = self._weights()
+            torch._foreach_copy_([weights[i] for i in moved], [kept[i] for i in moved])
             raise
         if step.after is not step.size and moved:
-            self._hold_back(kept, updates, moved, scale)
+            self._hold_back(kept, updates, moved, signal.scale)
 
-    def _common_scale(self, updates: list[Tensor | None], moved: Sequence[int]) -> Tensor | None:
-        """What all updates are multiplied by; None where they have been divided by their own."""
+    def _common_scale(
+        self, updates: list[Tensor | None], moved: Sequence[int]
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """What all updates are multiplied by; None where they have been divided by their own.
+
+        And a flag that it was 0; None where that is known not to be.
+        """
         rates = [self._rates[i] for i in moved]
         if all(rate is rates[0] or _same(rate, rates[0]) for rate in rates):
             rate = rates[0] if rates else 1.0
-            wide = torch.float64
-            return (
-                rate if isinstance(rate, Tensor) else torch.tensor(rate, dtype=wide, device="cpu")
-            )
+            if not isinstance(rate, Tensor):
+                return torch.tensor(rate, dtype=torch.float64, device="cpu"), None
+            return _usable(rate), None if may_look(rate) else (rate == 0).float().reshape(())
         for i in moved:
-            updates[i].div_(self._rates[i])  # type: ignore[union-attr]
-        return None
+            rate = self._rates[i] = _usable(self._rates[i])
+            local(_held(updates, i)).div_(rate)
+        return None, None
 
-    def _measure(self, updates: Sequence[Tensor | None], scale: Tensor | None) -> None:
-        """Note the norm of all updates as one vector."""
+    def _norm(self, updates: Sequence[Tensor | None], scale: Tensor | None) -> float | Tensor:
+        """Norm of all updates as one vector."""
         norm = total_norm([update for update in updates if update is not None])
         norm = norm if scale is None else norm / scale.to(norm)
-        self._engine.history.put_update(float(norm) if may_look(norm) else norm)
+        return float(norm) if may_look(norm) else norm
 
     def _hold_back(
         self,
@@ -111,20 +129,17 @@ class Update:
         scale: Tensor | None,
     ) -> None:
         """Take from the step what is not allowed; where all is, no weight changes by a bit."""
-        params = self._engine.params
-        weights, before = [params[i] for i in moved], [kept[i] for i in moved]
+        here = self._weights()
+        weights, before = [here[i] for i in moved], [kept[i] for i in moved]
         if self._engine.nonfinite == "zero":
-            for p, k in zip(weights, before, strict=True):
-                p.copy_(torch.where(p.isfinite(), p, k))
+            for w, k in zip(weights, before, strict=True):
+                w.copy_(torch.where(w.isfinite(), w, k))
+        steps = [local(_held(allowed, i)) for i in moved]
+        if scale is None:
+            steps = [step.mul_(self._rates[i]) for i, step in zip(moved, steps, strict=True)]
         torch._foreach_sub_(before, weights)
-        torch._foreach_sub_(before, [self._step_of(i, allowed, scale) for i in moved])
+        torch._foreach_sub_(before, steps)
         torch._foreach_add_(weights, before)
-
-    def _step_of(self, i: int, updates: Sequence[Tensor | None], scale: Tensor | None) -> Tensor:
-        """What an update moves the weights by."""
-        update = updates[i]
-        assert update is not None
-        return update if scale is not None else update.mul_(self._rates[i])
 
     def _surprise(self) -> Tensor:
         """Root mean square of ``g / max(sqrt(v), eps)`` of every part, ``[n_parts]``.
@@ -180,6 +195,22 @@ def _second_beta(share: Share) -> float:
 def _moves(rate: Rate) -> bool:
     """Whether a learning rate is not known to be 0."""
     return not may_look(rate) or float(rate) != 0 if isinstance(rate, Tensor) else rate != 0
+
+
+@overload
+def _usable(rate: Tensor) -> Tensor: ...
+@overload
+def _usable(rate: float) -> float: ...
+def _usable(rate: Rate) -> Rate:
+    """A learning rate to divide by: where nobody may look whether it is 0, then 1."""
+    if not isinstance(rate, Tensor) or may_look(rate):
+        return rate
+    return torch.where(rate == 0, 1.0, rate)
+
+
+def _held(updates: Sequence[Tensor | None], i: int) -> Tensor:
+    """The update of a tensor that moved."""
+    return cast("Tensor", updates[i])
 
 
 def _same(one: Rate, other: Rate) -> bool:

@@ -32,6 +32,17 @@ def local(tensor: Tensor) -> Tensor:
     return tensor.to_local() if is_sharded(tensor) else tensor
 
 
+def laid_out_as(values: Tensor, tensor: Tensor) -> Tensor:
+    """Values of this rank as a tensor that lies over the ranks as ``tensor`` does."""
+    if not is_sharded(tensor):
+        return values
+    from torch.distributed.tensor import DTensor
+
+    mesh, placements = tensor.device_mesh, tensor.placements
+    size, stride = tensor.shape, tensor.stride()
+    return DTensor.from_local(values, mesh, placements, run_check=False, shape=size, stride=stride)
+
+
 def whole(tensor: Tensor) -> Tensor:
     """All of a tensor on every rank (a collective for a DTensor); a plain tensor itself."""
     return tensor.full_tensor() if is_sharded(tensor) else tensor

@@ -105,6 +105,10 @@ SETTINGS = {
     "soft": {"threshold": 0.5, "mode": "soft"},
     "normalise": {"threshold": 0.5, "mode": "normalise"},
     "skip": {"threshold": MovingAverage(3.0, window=3, warmup=1), "mode": "skip"},
+    "update": {"threshold": MovingAverage(1.0, window=3, warmup=1), "target": "update"},
+    "update tensor": {"threshold": Percentile(50.0), "scope": "tensor", "target": "update"},
+    "update unit": {"threshold": 0.05, "scope": "unit", "target": "update"},
+    "update element": {"threshold": 0.01, "scope": "element", "target": "update"},
 }
 
 
@@ -143,7 +147,7 @@ def fsdp(rank, world):
 def mixed(rank, world):
     """Half of the model sharded, half plain: every rank sees the whole batch."""
     results = {}
-    for name in ("global", "global inf", "tensor", "unit"):
+    for name in ("global", "global inf", "tensor", "unit", "update", "update unit"):
         model = make_model()
         fully_shard(model[2])
         clipper = Clipper(model, **copy.deepcopy(SETTINGS[name]))

@@ -152,6 +152,30 @@ def test_updates_and_forgotten_steps_are_counted_without_a_look(no_sync):
     assert clipper.history.first_step == 3
 
 
+@pytest.mark.parametrize("scope", ["global", "tensor", "unit", "element", "member"])
+@pytest.mark.parametrize("nonfinite", ["raise", "zero", "propagate"])
+def test_an_update_is_measured_and_held_back_without_a_look(no_sync, scope, nonfinite):
+    params = [nn.Parameter(torch.ones(2, 3)) for _ in range(3)]
+    optimizer = torch.optim.SGD(params, lr=torch.tensor(0.1), momentum=0.9, fused=True)
+    clipper = Clipper(params, 0.1, scope=scope, nonfinite=nonfinite, target="update")
+    handle = clipper.attach(optimizer, measure_update=True)
+    site = handle._sites[0]
+    for rate in (0.1, 0.0):
+        optimizer.param_groups[0]["lr"] = torch.tensor(rate)
+        for p in params:
+            p.grad = torch.ones_like(p)
+        with no_sync():
+            handle._before(site, optimizer, (optimizer,), {})
+        with torch.no_grad():
+            for p in params:
+                p.sub_(rate * p.grad)
+        with no_sync():
+            handle._after(site, optimizer, (optimizer,), {})
+    moved = 0.1 * clipper.history.norm_after[0].norm()
+    assert float(moved) > 0
+    assert bool(torch.cat([p.detach().flatten() for p in params]).isfinite().all())
+
+
 def test_a_flag_that_has_not_arrived_is_not_waited_for():
     class Late:
         waited = False
