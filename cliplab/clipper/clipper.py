@@ -7,11 +7,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.amp import GradScaler
 
 from cliplab.checks import check_choice, check_norm_type, counted, described
 from cliplab.clipper.attachment import Attachment
 from cliplab.clipper.engine import Engine, Target
+from cliplab.clipper.given import GivenGradients, Slots
 from cliplab.clipper.groups import Thresholds, policies_by_name, policy_of_groups
+from cliplab.clipper.guard import Guard
+from cliplab.clipper.microbatch import Microbatch
 from cliplab.clipper.telling import as_line, as_table, hinting, kind_of, warn_of_zero
 from cliplab.history import ClipReport, History
 from cliplab.parts import Parameters, Scope, divide, select_parameters
@@ -109,19 +113,81 @@ class Clipper(Engine):
             nonfinite=nonfinite,
             target=target,
         )
+        self._slots = Slots(self.params, [name for g in groups for name in g.names], params)
 
-    def clip(self, loss: float | Tensor | None = None) -> ClipReport:
+    def clip(
+        self, loss: float | Tensor | None = None, grads: GivenGradients | None = None
+    ) -> ClipReport:
         """Clip the gradients in place and return what was done; ``loss`` is shown to the policy.
 
+        ``grads`` are clipped instead of every ``.grad`` where they are given, in place too: a
+        sequence in the order of ``params``, None where there is none, or a mapping of names to
+        tensors, as ``torch.func.grad`` returns it; what has no name in it has no gradient.
+        ``ValueError`` by name for another count, shape, dtype or device, for a name that is none
+        of the module's, and for memory that two gradients or two entries of one share.
+
         A skipped step is reported, no more: whoever takes the step leaves it out (``if not
-        report.skipped.any(): optimizer.step()``). ``attach`` sees to that by itself.
-        ``RuntimeError`` with target "update", of which nothing is known here.
+        report.skipped.any(): optimizer.step()``), or does so by ``guard``. ``attach`` sees to that
+        by itself. ``RuntimeError`` with target "update", of which nothing is known here.
+
+        >>> clipper = Clipper(torch.nn.Linear(2, 1), threshold=1.0)
+        >>> grads = {"weight": torch.tensor([[3.0, 0.0]]), "bias": torch.tensor([4.0])}
+        >>> clipper.clip(grads=grads).norm_before, grads["bias"]
+        (tensor(5.), tensor([0.8000]))
         """
         if self.target == "update":
             raise RuntimeError('a clipper with target="update" works through attach(optimizer)')
+        tensors = None if grads is None else self._slots.sorted(grads)
         if loss is not None:
             self.observe(loss)
-        return ClipReport(self.step(), self.history.scalar)
+        return ClipReport(self.step(tensors=tensors), self.history.scalar)
+
+    def microbatch(self, scaler: GradScaler | None = None) -> Microbatch:
+        """Clip what a backward pass adds, before it is accumulated: ``with clipper.microbatch():``.
+
+        ``sum_i g_i * min(1, c / |g_i|)``, one step of the clipper for each micro-batch: no single
+        one carries the sum away, and with one example each this is per-example clipping. The limit
+        is that of an increment as it is accumulated: where each loss is divided by k, so that the
+        sum is a mean, ``c / k`` holds the gradient of a micro-batch to c.
+
+        ``scaler``: the ``GradScaler`` whose scaled loss is run backward inside; sizes are then in
+        true units, and an increment that overflowed is added for the scaler to find, but shown to
+        no policy. Otherwise a micro-batch that mode or nonfinite "skip" is dropped, and the others
+        stay (on an accelerator zeros are added, nobody waits); with nonfinite "raise", or if
+        anything else is raised inside, what was accumulated before is put back.
+
+        One backward pass each; ``zero_grad`` stays outside. FSDP2: with
+        ``set_requires_gradient_sync`` on for every pass. DDP: an increment is the mean over the
+        ranks. Under ``no_sync`` it is the rank's own, and since DDP reduces only what its last pass
+        writes, leave all passes unsynchronised and average ``.grad`` over the ranks afterwards.
+
+        ``RuntimeError`` while the clipper is attached, for one micro-batch inside another, and for
+        a scaler that has scaled nothing; ``ValueError`` for what is no scaler.
+
+        >>> weight = torch.nn.Parameter(torch.zeros(1))
+        >>> clipper = Clipper([weight], threshold=1.0)
+        >>> for slope in (100.0, 0.5):
+        ...     with clipper.microbatch():
+        ...         (slope * weight).backward()
+        >>> weight.grad
+        tensor([1.5000])
+        """
+        return Microbatch(self, scaler)
+
+    def guard(self, optimizer: torch.optim.Optimizer | None = None) -> Guard:
+        """Clip now, and hide the gradients if the step is to be skipped: for who owns the step.
+
+        ``with clipper.guard(): optimizer.step()``; in a callback ``guard = clipper.guard(opt)``,
+        and ``guard.close()`` after the step gives the gradients back. One that is never closed
+        hides them for good: the next backward pass writes new ones. ``guard.report`` is the
+        ``ClipReport``. Hidden are all gradients of the optimizer, else those of the clipper: a
+        torch optimizer then moves nothing it hides. Optimizers from outside torch may count a step
+        without gradients: only ``attach`` can leave theirs out.
+
+        A clipper that may skip waits for the device here, any other does not. Under a
+        ``GradScaler`` call its ``unscale_`` first. ``RuntimeError`` while the clipper is attached.
+        """
+        return Guard(self, optimizer)
 
     def attach(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 from types import MethodType
 from typing import Any
 
@@ -79,13 +80,12 @@ class Hidden:
     def __init__(self) -> None:
         self._grads: list[tuple[Tensor, Tensor]] = []
 
-    def hide(self, optimizer: torch.optim.Optimizer) -> None:
-        """Take away every gradient."""
-        for group in optimizer.param_groups:
-            for p in group["params"]:
-                if p.grad is not None:
-                    self._grads.append((p, p.grad))
-                    p.grad = None
+    def hide(self, params: Iterable[Tensor]) -> None:
+        """Take away the gradients of these."""
+        for p in params:
+            if p.grad is not None:
+                self._grads.append((p, p.grad))
+                p.grad = None
 
     def restore(self) -> None:
         """Give them back."""

@@ -13,6 +13,7 @@ from cliplab.parts.mistakes import (
     warn_of_no_gradient,
     watched,
 )
+from cliplab.parts.names import plain_names
 from cliplab.parts.partition import Gradients, Partition, gradients
 from cliplab.parts.row_parts import RowParts
 from cliplab.parts.scopes import Scope, divide
@@ -34,6 +35,7 @@ __all__ = [
     "gradients",
     "mark",
     "member_views",
+    "plain_names",
     "scale_units_",
     "select_parameters",
     "unit_norms",

@@ -108,6 +108,32 @@ def test_mistakes_are_noticed_without_a_look(no_sync, scope):
         second.clip()
 
 
+@pytest.mark.parametrize("scope", ["global", "tensor", "unit", "element"])
+@pytest.mark.parametrize("nonfinite", ["raise", "skip", "zero", "propagate"])
+@pytest.mark.parametrize("scaled", [True, False])
+def test_no_micro_batch_looks_at_a_value(no_sync, scope, nonfinite, scaled):
+    model = model_with_gradients()
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    loss = scaler.scale(model(torch.ones(2, 3)).sum())
+    clipper = Clipper(model, 0.1, scope=scope, nonfinite=nonfinite)
+    with no_sync():
+        for factor in (1.0, math.nan):
+            with clipper.microbatch(scaler if scaled else None):
+                (loss * factor).backward(retain_graph=True)
+    assert len(clipper.history) == 2
+
+
+def test_a_guard_that_never_skips_and_given_gradients_are_not_looked_at(no_sync):
+    model = model_with_gradients()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, foreach=True)
+    clipper = Clipper(model, 0.1, nonfinite="zero")
+    with no_sync():
+        with clipper.guard(optimizer):
+            optimizer.step()
+        clipper.clip(grads={name: torch.ones_like(p) for name, p in model.named_parameters()})
+    assert len(clipper.history) == 2
+
+
 def test_the_branch_free_way_gives_the_same_as_the_way_with_looks(monkeypatch):
     def run():
         results = []
