@@ -138,7 +138,9 @@ class Microbatch:
 
 
 def refuse_at_work(engine: Engine, what: str) -> None:
-    """``RuntimeError`` for a clipper that would clip the same gradient once more by itself."""
+    """``RuntimeError`` for a clipper that clips by itself: the same gradient once more."""
+    if engine.target == "update":
+        raise RuntimeError(f'{what} clips gradients, the clipper has target="update": attach it')
     if engine.attached is not None:
         raise RuntimeError(
             f"the clipper is at work by itself ({engine.attached!r}), with {what} it would clip "

@@ -118,7 +118,7 @@ class Site:
         """Keep the optimizer from moving anything: a step from outside torch returns ``loss``."""
         if self._gate is not None:
             raise StepSkipped(loss)
-        self._hidden.hide(self.optimizer)
+        self._hidden.hide(p for group in self.optimizer.param_groups for p in group["params"])
 
     def _take_back(self, optimizer: Any) -> None:
         for name, value in self._lent:

@@ -212,6 +212,9 @@ def test_what_would_clip_twice_is_refused():
         clipper.microbatch(),
     ):
         pass
+    updates = Clipper(model, 1.0, target="update")
+    with pytest.raises(RuntimeError, match='has target="update"'), updates.microbatch():
+        pass
     with pytest.raises(ValueError, match=r"scaler must be a torch\.amp\.GradScaler, got 'amp'"):
         clipper.microbatch(scaler="amp")
 
