@@ -17,6 +17,7 @@ from cliplab.clipper.groups import Thresholds, policies_by_name, policy_of_group
 from cliplab.clipper.guard import Guard
 from cliplab.clipper.microbatch import Microbatch
 from cliplab.clipper.telling import as_line, as_table, hinting, kind_of, warn_of_zero
+from cliplab.clipper.torchs import check_eps, measured_by_torch
 from cliplab.history import ClipReport, History
 from cliplab.parts import Parameters, Scope, divide, select_parameters
 from cliplab.thresholds import Mode, NonFinite
@@ -53,6 +54,11 @@ class Clipper(Engine):
     step that is too large is held back after it was taken; the optimizer's state stays as it is.
     A learning rate of 0 makes a part inactive; no mode or ``nonfinite`` "skip".
 
+    ``eps`` is added to every size where it is divided by: ``min(1, c / (n + eps))``, or
+    ``c / (n + eps)`` with mode "normalise"; a part counts as clipped where ``n + eps > c``. With
+    1e-6 and scope "global" it is ``torch.nn.utils.clip_grad_norm_`` bit for bit, wherever
+    ``cliplab.clip_grad_norm_`` is. 0, the default, is exact: what is at the limit is not touched.
+
     ``nonfinite``: "raise", "skip" the step, "zero" the parts, or "propagate". On an accelerator
     "raise" does not wait: the error comes at a later ``clip`` or ``flush`` and names the step.
 
@@ -80,6 +86,7 @@ class Clipper(Engine):
         nonfinite: NonFinite = "raise",
         exclude: str | Sequence[str] | None = None,
         target: Target = "gradient",
+        eps: float = 0.0,
     ) -> None:
         check_choice("target", target, Target)
         check_choice("scope", scope, Scope)
@@ -100,6 +107,9 @@ class Clipper(Engine):
                 'target "update" cannot skip a step: the optimizer\'s state has moved when its '
                 'update is known; choose another mode and nonfinite than "skip"'
             )
+        eps = check_eps(eps, scope, mode)
+        if eps and scope == "global":
+            partition = measured_by_torch(partition)
         warn_of_zero(policy)
         policy.init(partition.n_parts, partition.device)
         scalar = scope in ("global", "element") and partition.n_parts == 1
@@ -112,6 +122,7 @@ class Clipper(Engine):
             mode=mode,
             nonfinite=nonfinite,
             target=target,
+            eps=eps,
         )
         self._slots = Slots(self.params, [name for g in groups for name in g.names], params)
 

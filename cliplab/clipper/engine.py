@@ -13,6 +13,7 @@ from torch import Tensor
 from cliplab.checks import NonFiniteGradientError, described, may_look
 from cliplab.clipper import fast_step
 from cliplab.clipper.nonfinite import Watch, culprits
+from cliplab.clipper.torchs import Respond, with_eps
 from cliplab.history import History
 from cliplab.norms import DOUBLE, combine, whole
 from cliplab.parts import (
@@ -105,11 +106,12 @@ class Engine:
         mode: Mode,
         nonfinite: NonFinite,
         target: Target = "gradient",
+        eps: float = 0.0,
     ) -> None:
         self.partition, self.policy, self.history = partition, policy, history
         self.scope, self.norm_type, self.mode, self.nonfinite = scope, norm_type, mode, nonfinite
         self.params = partition.params
-        self.target = target
+        self.target, self.eps = target, eps
         self.steps = 0
         self.attached: Any = None  # the Attachment at work
         self._way: Mode | Literal["clamp"] = "clamp" if scope == "element" else mode
@@ -118,7 +120,9 @@ class Engine:
         self._dtype = torch.float64 if double else torch.float32
         self._numels = partition.numels()
         fast = fast_step.serves(partition, scope, mode, self._dtype)
-        self._respond = fast_step.respond_to_one if fast else respond
+        self._respond: Respond = fast_step.respond_to_one if fast else respond
+        if eps:
+            self._respond = with_eps(eps)
         self._loss: Tensor | None = None
         self._watch = Watch()
         self._hands = _hands_of(policy) if target == "gradient" else (None, None)

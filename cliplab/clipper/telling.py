@@ -73,6 +73,8 @@ def settings(clipper: Engine) -> dict[str, Any]:
         policy = kind_of(clipper.policy)
     own = {"threshold": policy, "scope": clipper.scope, "mode": clipper.mode}
     own["nonfinite"] = clipper.nonfinite
+    if clipper.eps:
+        own["eps"] = clipper.eps
     return own if clipper.norm_type == 2.0 else own | {"norm_type": f"{clipper.norm_type:g}"}
 
 

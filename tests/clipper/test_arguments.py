@@ -69,6 +69,7 @@ def test_another_librarys_word_for_the_limit_is_told_ours(word):
 def test_the_signature_is_the_clippers_own():
     names = list(inspect.signature(Clipper).parameters)
     own = ["params", "threshold", "scope", "norm_type", "mode", "nonfinite", "exclude", "target"]
+    own += ["eps"]
     assert names == own
 
 

@@ -134,6 +134,18 @@ def test_a_guard_that_never_skips_and_given_gradients_are_not_looked_at(no_sync)
     assert len(clipper.history) == 2
 
 
+@pytest.mark.parametrize("scope", ["global", "tensor"])
+@pytest.mark.parametrize("mode", ["rescale", "normalise"])
+@pytest.mark.parametrize("nonfinite", ["raise", "skip", "zero", "propagate"])
+def test_eps_looks_at_no_value(no_sync, scope, mode, nonfinite):
+    model = model_with_gradients()
+    clipper = Clipper(model, 0.1, scope=scope, mode=mode, nonfinite=nonfinite, eps=1e-6)
+    with no_sync():
+        clipper.clip()
+        model[0].bias.grad[0] = math.nan
+        clipper.clip()
+
+
 def test_the_branch_free_way_gives_the_same_as_the_way_with_looks(monkeypatch):
     def run():
         results = []
