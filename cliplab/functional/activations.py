@@ -21,6 +21,20 @@ def clip_activation_grad_(
     every step of BPTT. Nothing happens to an activation that needs no gradient. Raises
     ``ValueError``. Source: Graves 2013.
 
+    On logits ``[batch, classes]``, ``norm_type=2`` clips the derivative of every sample's loss on
+    its own, so that no sample pulls harder than c. A mean loss holds 1 / batch of each derivative:
+    give ``c / batch`` there. With softmax cross-entropy ``|p - onehot(y)| <= sqrt(2)``: a larger c
+    does nothing. On the probability p of the label, ``-log p`` clipped at ``tau / batch`` has the
+    gradient of the partially Huberised cross-entropy, ``-tau p + log(tau) + 1`` where
+    ``p <= 1 / tau``, which is robust to label noise where clipping the batch's gradient in general
+    is not. Source: Menon et al. 2020.
+
+    >>> logits = torch.tensor([[0.0, 6.0], [0.0, 0.0]], requires_grad=True)
+    >>> held = clip_activation_grad_(logits * 1.0, 0.75 / 2, norm_type=2)
+    >>> torch.nn.functional.cross_entropy(held, torch.tensor([0, 0])).backward()
+    >>> (2 * logits.grad).norm(dim=1)  # without the clip 1.41 and 0.71
+    tensor([0.7500, 0.7071])
+
     >>> x = torch.tensor([1.0, 2.0], requires_grad=True)
     >>> (clip_activation_grad_(x * 1.0, 0.5) * torch.tensor([0.1, 9.0])).sum().backward()
     >>> x.grad

@@ -79,3 +79,30 @@ def test_activation_clipping_survives_an_explosion(grad, dtype):
     grad = torch.tensor(grad, dtype=dtype)
     (cliplab.clip_activation_grad_(x * 1, 1.0, norm_type=2.0)).backward(grad)
     assert x.grad.float().norm().item() == pytest.approx(1.0, rel=3e-3)
+
+
+@pytest.mark.parametrize("limit", [0.1, 0.9, 2.0])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_on_logits_every_samples_derivative_is_clipped_on_its_own(limit, reduction):
+    torch.manual_seed(0)
+    logits, labels = torch.randn(16, 5) * 4, torch.randint(0, 5, (16,))
+    share = 1 / 16 if reduction == "mean" else 1.0
+    leaf = logits.clone().requires_grad_()
+    held = cliplab.clip_activation_grad_(leaf * 1, limit * share, norm_type=2)
+    torch.nn.functional.cross_entropy(held, labels, reduction=reduction).backward()
+    own = logits.softmax(dim=1) - torch.nn.functional.one_hot(labels, 5)
+    sizes = own.norm(dim=1, keepdim=True)
+    assert (sizes <= math.sqrt(2)).all()
+    torch.testing.assert_close(leaf.grad, share * own * (limit / sizes).clamp(max=1.0))
+
+
+def test_on_the_labels_probability_it_is_the_partially_huberised_cross_entropy():
+    torch.manual_seed(0)
+    tau, logits, labels = 3.0, torch.randn(64, 5) * 4, torch.randint(0, 5, (64, 1))
+    clipped, huberised = (logits.clone().requires_grad_() for _ in range(2))
+    p = cliplab.clip_activation_grad_(clipped.softmax(dim=1).gather(1, labels), tau / 64)
+    (-p.log()).mean().backward()
+    p = huberised.softmax(dim=1).gather(1, labels)
+    assert 0 < (p <= 1 / tau).sum() < 64
+    torch.where(p > 1 / tau, -p.log(), -tau * p + math.log(tau) + 1).mean().backward()
+    torch.testing.assert_close(clipped.grad, huberised.grad)
