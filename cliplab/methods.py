@@ -233,10 +233,10 @@ def create(name: str, params: Parameters, **parameters: Any) -> Clipper:
     groups, as for ``Clipper``.
 
     ``parameters``: the method's own, and ``scope``, ``norm_type``, ``mode``, ``nonfinite``,
-    ``exclude`` and ``target`` of ``Clipper``, which win over what the method would set:
-    ``create("agc", model, scope="tensor", exclude="head.*")``. ``threshold`` is there where the
-    method has that parameter (norm, normalise, value, tensor_norm, block_rms); the others make
-    their threshold themselves.
+    ``exclude``, ``target``, ``reduce`` and ``check_ranks`` of ``Clipper``, which win over what the
+    method would set: ``create("agc", model, scope="tensor", exclude="head.*")``. ``threshold`` is
+    there where the method has that parameter (norm, normalise, value, tensor_norm, block_rms); the
+    others make their threshold themselves.
 
     Raises ``ValueError`` for an unknown name or parameter, and for what does not go together.
 

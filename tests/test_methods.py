@@ -119,7 +119,8 @@ CLIPPERS = {
 
 
 def test_the_clippers_arguments_are_all_tried_and_documented():
-    assert sorted([*CLIPPERS, "exclude"]) == sorted(OF_CLIPPER)
+    others = ["exclude", "reduce", "check_ranks"]
+    assert sorted([*CLIPPERS, *others]) == sorted(OF_CLIPPER)
     for name in (*ALL, *OF_CLIPPER):
         assert re.search(rf"\b{name}\b", cliplab.create.__doc__), name
 

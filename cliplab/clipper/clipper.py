@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -16,11 +16,15 @@ from cliplab.clipper.given import GivenGradients, Slots
 from cliplab.clipper.groups import Thresholds, policies_by_name, policy_of_groups
 from cliplab.clipper.guard import Guard
 from cliplab.clipper.microbatch import Microbatch
+from cliplab.clipper.ranks import RankParts, with_other_ranks
 from cliplab.clipper.telling import as_line, as_table, hinting, kind_of, warn_of_zero
 from cliplab.clipper.torchs import check_eps, measured_by_torch
 from cliplab.history import ClipReport, History
 from cliplab.parts import Parameters, Scope, divide, select_parameters
 from cliplab.thresholds import Mode, NonFinite
+
+if TYPE_CHECKING:
+    from cliplab.clipper.ranks import Reduce
 
 
 class Clipper(Engine):
@@ -59,8 +63,21 @@ class Clipper(Engine):
     1e-6 and scope "global" it is ``torch.nn.utils.clip_grad_norm_`` bit for bit, wherever
     ``cliplab.clip_grad_norm_`` is. 0, the default, is exact: what is at the limit is not touched.
 
-    ``nonfinite``: "raise", "skip" the step, "zero" the parts, or "propagate". On an accelerator
-    "raise" does not wait: the error comes at a later ``clip`` or ``flush`` and names the step.
+    ``nonfinite``: "raise" (the error names the tensors), "skip" the step, "zero" the parts, or
+    "propagate". On an accelerator "raise" does not wait: the error comes at a later ``clip`` or
+    ``flush`` and names the step only.
+
+    ``reduce``: where ranks hold different plain tensors (pipeline stages, experts), the process
+    group over which the powers ``|g|^p`` are summed, several in turn, or a function that sums a
+    tensor over ranks (given a step's powers in fp64, what has a gradient as 0 or 1, and once the
+    numbers of entries). A group's key "reduce" sums those of its tensors first: ``[{"params":
+    dense}, {"params": experts, "reduce": ep}]``. All ranks then build the clipper and clip
+    together, in the same groups, if need be without parameters; a tensor counts once for each rank
+    that holds it. Scopes global and group. A GradScaler's flags must be those of all ranks.
+
+    ``check_ranks``: at the first step a ``RuntimeError`` on all ranks if their sizes differ, as
+    where local gradients are clipped before they are synchronised. Not by default: it waits for
+    all ranks, and some programs clip on one alone.
 
     Raises ``ValueError`` on a bad argument, ``NonFiniteGradientError`` at a non-finite gradient.
     Source: Pascanu, Mikolov, Bengio 2013.
@@ -87,14 +104,21 @@ class Clipper(Engine):
         exclude: str | Sequence[str] | None = None,
         target: Target = "gradient",
         eps: float = 0.0,
+        reduce: Reduce | None = None,
+        check_ranks: bool = False,
     ) -> None:
         check_choice("target", target, Target)
         check_choice("scope", scope, Scope)
         check_choice("mode", mode, Mode)
         check_choice("nonfinite", nonfinite, NonFinite)
         order = check_norm_type(norm_type)
-        groups = select_parameters(params, exclude, policies_by_name(threshold))
+        if not isinstance(check_ranks, bool):
+            raise ValueError(f"check_ranks must be True or False, got {described(check_ranks)}")
+        groups, reduces = select_parameters(
+            params, exclude, policies_by_name(threshold), elsewhere=reduce is not None
+        )
         partition, labels, group_of = divide(scope, groups, params)
+        partition = with_other_ranks(partition, labels, scope, order, reduce, reduces)
         policy = policy_of_groups(threshold, groups, group_of)
         if scope == "element" and not policy.stateless:
             raise ValueError(f'scope "element" needs a fixed threshold, got {described(policy)}')
@@ -110,6 +134,8 @@ class Clipper(Engine):
         eps = check_eps(eps, scope, mode)
         if eps and scope == "global":
             partition = measured_by_torch(partition)
+        if target == "update" and isinstance(partition, RankParts):
+            raise ValueError('target "update" is measured on each rank: leave reduce out')
         warn_of_zero(policy)
         policy.init(partition.n_parts, partition.device)
         scalar = scope in ("global", "element") and partition.n_parts == 1
@@ -123,6 +149,7 @@ class Clipper(Engine):
             nonfinite=nonfinite,
             target=target,
             eps=eps,
+            check_ranks=check_ranks,
         )
         self._slots = Slots(self.params, [name for g in groups for name in g.names], params)
 

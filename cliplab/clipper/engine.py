@@ -13,6 +13,7 @@ from torch import Tensor
 from cliplab.checks import NonFiniteGradientError, described, may_look
 from cliplab.clipper import fast_step
 from cliplab.clipper.nonfinite import Watch, culprits
+from cliplab.clipper.ranks import check_alike
 from cliplab.clipper.torchs import Respond, with_eps
 from cliplab.history import History
 from cliplab.norms import DOUBLE, combine, whole
@@ -107,11 +108,12 @@ class Engine:
         nonfinite: NonFinite,
         target: Target = "gradient",
         eps: float = 0.0,
+        check_ranks: bool = False,
     ) -> None:
         self.partition, self.policy, self.history = partition, policy, history
         self.scope, self.norm_type, self.mode, self.nonfinite = scope, norm_type, mode, nonfinite
         self.params = partition.params
-        self.target, self.eps = target, eps
+        self.target, self.eps, self.check_ranks = target, eps, check_ranks
         self.steps = 0
         self.attached: Any = None  # the Attachment at work
         self._way: Mode | Literal["clamp"] = "clamp" if scope == "element" else mode
@@ -180,6 +182,9 @@ class Engine:
             sizes = sizes / signal.scale.to(sizes)
         if sizes.dtype is not self._dtype:
             sizes = sizes.to(self._dtype)
+        if self.check_ranks:
+            check_alike(sizes, self.history.label)
+            self.check_ranks = False
         finite = None
         if signal.dropped is not None or not self._are_finite(sizes):
             finite, bad = sizes.isfinite(), ~sizes.isfinite()
@@ -201,7 +206,7 @@ class Engine:
 
     def _is_none(self, grads: Gradients, learns: Tensor) -> bool:
         """Whether it is known without waiting that there is no gradient, on any rank."""
-        if self.partition.sharded:
+        if self.partition.shared:
             return self._host and not bool(learns.any())
         return first_gradient(grads) is None
 

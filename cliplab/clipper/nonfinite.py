@@ -50,7 +50,7 @@ def culprits(grads: Gradients, partition: Partition) -> str:
     """
     kinds = [None if grad is None else _kind(dense([grad])[0]) for grad in grads]
     bad = [i for i, kind in enumerate(kinds) if kind is not None]
-    if not bad and partition.sharded:
+    if not bad and partition.shared:
         return "all entries on this rank are finite: another rank's are not, or the norm overflows"
     if not bad:
         return "all tensors are finite, but the norm overflows"
@@ -58,7 +58,7 @@ def culprits(grads: Gradients, partition: Partition) -> str:
     named = {kind: [_name(partition, i) for i in shown if kinds[i] == kind] for kind in KINDS}
     told = "; ".join(f"{kind} in {', '.join(names)}" for kind, names in named.items() if names)
     rest = f" and {more} more" if more > 0 else ""
-    here = " on this rank" if partition.sharded else ""
+    here = " on this rank" if partition.shared else ""
     return f"{told}{rest} ({len(bad)} of {len(grads)} tensors{here})"
 
 

@@ -71,8 +71,10 @@ def settings(clipper: Engine) -> dict[str, Any]:
     policy = repr(clipper.policy)
     if len(policy) > 160 or "<" in policy:
         policy = kind_of(clipper.policy)
-    own = {"threshold": policy, "scope": clipper.scope, "mode": clipper.mode}
+    own: dict[str, Any] = {"threshold": policy, "scope": clipper.scope, "mode": clipper.mode}
     own["nonfinite"] = clipper.nonfinite
+    if clipper.target != "gradient":
+        own["target"] = clipper.target
     if clipper.eps:
         own["eps"] = clipper.eps
     return own if clipper.norm_type == 2.0 else own | {"norm_type": f"{clipper.norm_type:g}"}

@@ -48,7 +48,7 @@ def check_eps(eps: float, scope: Scope, mode: Mode) -> float:
 
 def measured_by_torch(partition: Partition) -> Partition:
     """The same partition, its size taken by torch's operations if it is of one part."""
-    if isinstance(partition, TensorParts) and partition.n_parts == 1:
+    if type(partition) is TensorParts and partition.n_parts == 1:  # not over other ranks
         return TorchsTotal(partition.params, partition.runs)
     return partition
 

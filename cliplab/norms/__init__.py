@@ -8,6 +8,7 @@ from cliplab.norms.device import combine, wide_norm
 from cliplab.norms.entries import DOUBLE, LARGE, clamp_, dense, in_range, scale_
 from cliplab.norms.rows import all_row_norms, member_norms, rough_row_norms, row_norms
 from cliplab.norms.shards import (
+    add_norms,
     add_shards,
     add_slices,
     check_layout,
@@ -15,6 +16,7 @@ from cliplab.norms.shards import (
     is_sharded,
     laid_out_as,
     local,
+    over_ranks,
     reduced,
     shard_rows,
     whole,
@@ -24,6 +26,7 @@ from cliplab.norms.totals import tensor_norms, torch_norm, total_norm
 __all__ = [
     "DOUBLE",
     "LARGE",
+    "add_norms",
     "add_shards",
     "add_slices",
     "all_row_norms",
@@ -37,6 +40,7 @@ __all__ = [
     "laid_out_as",
     "local",
     "member_norms",
+    "over_ranks",
     "reduced",
     "rough_row_norms",
     "row_norms",

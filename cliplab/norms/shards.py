@@ -180,6 +180,30 @@ def add_slices(norms: Tensor, tensor: Tensor, dims: Sequence[int], norm_type: fl
     return _over_ranks(norms.double(), groups, norm_type, wide).to(norms.dtype)
 
 
+def over_ranks(norms: Tensor, group: Any, norm_type: float) -> Tensor:
+    """Norms of what all ranks of a group hold, from those of each: ``[k]`` in fp64, a collective.
+
+    Every rank gets all and adds them up itself, in one order: a sum on the way might round in
+    another way on another rank.
+    """
+    each = [torch.empty_like(norms) for _ in range(torch.distributed.get_world_size(group))]
+    torch.distributed.all_gather(each, norms.contiguous(), group=group)
+    return add_norms(torch.stack(each), norm_type)
+
+
+def add_norms(norms: Tensor, norm_type: float) -> Tensor:
+    """Norm over the first axis of norms in fp64, whose powers may leave its range.
+
+    >>> add_norms(torch.tensor([[3e200], [4e200]], dtype=torch.float64), 2.0)
+    tensor([5.0000e+200], dtype=torch.float64)
+    """
+    largest = norms.amax(dim=0)
+    if norm_type == math.inf:
+        return largest
+    divisor = torch.where((largest > 0) & largest.isfinite(), largest, 1.0)
+    return divisor * (norms / divisor).pow(norm_type).sum(dim=0).pow(1 / norm_type)
+
+
 def _is_wide(tensors: Sequence[Tensor], norm_type: float) -> bool:
     """Whether powers of norms could leave the range of fp64; all ranks must say the same."""
     return norm_type > SAFE_ORDER or any(t.dtype.itemsize > 4 for t in tensors)

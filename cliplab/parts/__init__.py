@@ -13,11 +13,11 @@ from cliplab.parts.mistakes import (
     warn_of_no_gradient,
     watched,
 )
-from cliplab.parts.names import plain_names
+from cliplab.parts.names import listed, plain_names
 from cliplab.parts.partition import Gradients, Partition, gradients
 from cliplab.parts.row_parts import RowParts
 from cliplab.parts.scopes import Scope, divide
-from cliplab.parts.selection import Group, Parameters, select_parameters
+from cliplab.parts.selection import Group, Parameters, Selection, select_parameters
 from cliplab.parts.tensor_parts import TensorParts
 from cliplab.parts.units import member_views, scale_units_, unit_norms, unit_views
 
@@ -29,10 +29,12 @@ __all__ = [
     "Partition",
     "RowParts",
     "Scope",
+    "Selection",
     "TensorParts",
     "divide",
     "first_gradient",
     "gradients",
+    "listed",
     "mark",
     "member_views",
     "plain_names",

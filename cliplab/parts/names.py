@@ -64,20 +64,22 @@ def first_matches(
     names: Mapping[int, Iterable[str]],
     plain: Mapping[str, str],
     among: Set[int],
+    *,
+    elsewhere: bool = False,
 ) -> dict[int, str]:
     """The first pattern that matches, as for ``excluded``, for every key of ``among``, if any does.
 
-    ``ValueError`` for a pattern that is the first one for no key.
+    ``ValueError`` for a pattern that is the first one for no key, unless others lie ``elsewhere``.
     """
     first: dict[int, str] = {}
     for pattern in patterns:
         hit = _matching(pattern, names, plain)
-        if not hit:
+        new = (hit & among) - first.keys()
+        if not hit and not elsewhere:
             raise ValueError(
                 f"threshold: the pattern {pattern!r} matches no parameter{_near(pattern, plain)}"
             )
-        new = (hit & among) - first.keys()
-        if not new:
+        if not new and not elsewhere:
             taken = ", ".join(dict.fromkeys(repr(first[key]) for key in hit & first.keys()))
             why = f"ruled by {taken} before it" if taken else "excluded or not clipped"
             raise ValueError(

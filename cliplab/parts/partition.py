@@ -57,14 +57,15 @@ def _stores_rows(grad: Tensor) -> bool:
 class Partition:
     """The parts of a list of tensors; a subclass says which cells a tensor has.
 
-    ``names`` are the tensors' own, None where one has none.
+    ``names`` are the tensors' own, None where one has none. ``sharded``: some are DTensors;
+    ``shared``: other ranks hold some of the parts, too.
     """
 
     def __init__(self, params: Sequence[Tensor], n_parts: int) -> None:
         self.params, self.n_parts = list(params), n_parts
         self.names: Sequence[str | None] = [None] * len(self.params)
         check_layout(self.params)
-        self.sharded = any(map(is_sharded, self.params))
+        self.shared = self.sharded = any(map(is_sharded, self.params))
         self.device = local(self.params[0]).device
         self._masks: dict[tuple[int, ...], Tensor] = {}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
@@ -26,19 +26,21 @@ Parameters = (
 class Group:
     """Tensors that were given together, and what was said of them.
 
-    ``threshold`` is their own (None: the clipper's); without ``clip`` they are left alone.
+    ``threshold`` is their own (None: the clipper's); without ``clip`` they are left alone;
+    ``reduce`` sums the powers of these alone over ranks.
     """
 
     label: str
     threshold: Any = None
     clip: bool = True
+    reduce: Any = None
     params: list[Tensor] = field(default_factory=list)
     names: list[str | None] = field(default_factory=list)
 
     @property
     def ruled(self) -> bool:
         """Whether anything was said of these tensors that does not hold for all."""
-        return self.threshold is not None or not self.clip
+        return self.threshold is not None or not self.clip or self.reduce is not None
 
     def keep(self, which: Sequence[int]) -> None:
         """Forget all tensors but those at these positions."""
@@ -46,38 +48,52 @@ class Group:
         self.names = [self.names[i] for i in which]
 
 
+class Selection(NamedTuple):
+    """Groups of parameters to clip, and ``(label, reduce, ids of its tensors)`` of the groups that
+    gave one.
+    """
+
+    groups: list[Group]
+    reduces: list[tuple[str, Any, set[int]]]
+
+
 def select_parameters(
     params: Parameters,
-    exclude: str | Sequence[str] | None,
+    exclude: str | Sequence[str] | None = None,
     thresholds: Mapping[str, Any] | None = None,
-) -> list[Group]:
+    *,
+    elsewhere: bool = False,
+) -> Selection:
     """Groups of parameters to clip, every tensor once; ``ValueError`` if there is none.
 
     Groups with a threshold of their own come last, otherwise the order is kept. Names are those
     that the model has without wrappers. Frozen parameters (``requires_grad=False``) are no part
     of it; plain tensors are, whatever they require. Each pattern of ``exclude`` must match. With
     ``thresholds`` by pattern the groups are those of the patterns, each of the tensors that it is
-    the first to match; each must rule some, and every tensor must be ruled.
+    the first to match; each must rule some, and every tensor must be ruled. ``elsewhere``: other
+    ranks hold tensors, too, so that groups and patterns stay that have none here.
     """
     groups = _groups(params)
-    _check(groups)
+    _check(groups, elsewhere)
     names = _names(params, groups)
     plain = plain_names(chain.from_iterable(names.values()))
     for group in groups:
         group.names = [None if name is None else plain[name] for name in group.names]
     groups = [group for group in groups if group.clip]
     _need(groups, "none were given, or all with clip=False")
+    reduces = [(g.label, g.reduce, set(map(id, g.params))) for g in groups if g.reduce is not None]
     if exclude is not None:
         if any(name is None for group in groups for name in group.names):
             raise ValueError(f"exclude={described(exclude)} needs a module or named parameters")
         _leave_out(groups, excluded(exclude, names, plain))
         _need(groups, f"exclude={described(exclude)} leaves none")
     if thresholds is not None:
-        groups = _by_pattern(groups, thresholds, names, plain)
+        groups = _by_pattern(groups, thresholds, names, plain, elsewhere)
     _leave_out(groups, {id(p) for group in groups for p in group.params if _is_frozen(p)})
     _need(groups, "all are frozen (requires_grad is False)")
     _leave_out_repeated(groups)
-    return sorted((g for g in groups if g.params), key=lambda g: g.threshold is not None)
+    kept = [group for group in groups if group.params or elsewhere or group.reduce is not None]
+    return Selection(sorted(kept, key=lambda g: g.threshold is not None), reduces)
 
 
 def _groups(params: Parameters) -> list[Group]:
@@ -94,9 +110,9 @@ def _groups(params: Parameters) -> list[Group]:
             raise ValueError(f"{label} needs its params, tensors, got {described(held)}")
         if not isinstance(clip, bool):
             raise ValueError(f"clip of {label} must be True or False, got {described(clip)}")
-        groups.append(Group(label, entry.get("threshold"), clip))
+        groups.append(Group(label, entry.get("threshold"), clip, entry.get("reduce")))
         _add(groups[-1], [held] if isinstance(held, Tensor) else held)
-    return [*groups, loose]
+    return [*groups, loose] if loose.params else groups
 
 
 def _entries(params: Any) -> Iterable[Any]:
@@ -127,11 +143,12 @@ def _add(group: Group, entries: Iterable[Any]) -> None:
         group.names.append(name)
 
 
-def _check(groups: Sequence[Group]) -> None:
+def _check(groups: Sequence[Group], elsewhere: bool) -> None:
     """Raise ``ValueError`` for a group whose rule holds for nothing, or not alone."""
     owner: dict[int, Group] = {}
     for group in groups:
-        if group.ruled and not group.params:
+        here = not elsewhere and group.reduce is None
+        if here and group.ruled and not group.params:
             raise ValueError(f"{group.label} has a rule of its own and no parameters")
         for p, name in zip(group.params, group.names, strict=True):
             other = owner.setdefault(id(p), group)
@@ -159,6 +176,7 @@ def _by_pattern(
     thresholds: Mapping[str, Any],
     names: Mapping[int, list[str]],
     plain: Mapping[str, str],
+    elsewhere: bool,
 ) -> list[Group]:
     """A group for each pattern, of the tensors that it is the first to match."""
     held = [(n, p) for g in groups for n, p in zip(g.names, g.params, strict=True)]
@@ -169,7 +187,8 @@ def _by_pattern(
             raise ValueError(
                 f"threshold by name patterns rules all: {group.label} may have none of its own"
             )
-    pattern_of = first_matches(thresholds, names, plain, {id(p) for _, p in held})
+    here = {id(p) for _, p in held}
+    pattern_of = first_matches(thresholds, names, plain, here, elsewhere=elsewhere)
     missed = [str(n) for n, p in held if id(p) not in pattern_of and not _is_frozen(p)]
     if missed := list(dict.fromkeys(missed)):
         raise ValueError(

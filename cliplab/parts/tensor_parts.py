@@ -14,11 +14,12 @@ from cliplab.parts.partition import Gradients, Partition
 
 
 class TensorParts(Partition):
-    """Parts made of whole tensors: ``runs[i]`` tensors in a row are part ``i``."""
+    """Parts made of whole tensors: ``runs[i]`` tensors in a row are part ``i``, if none it is 0."""
 
     def __init__(self, params: Sequence[Tensor], runs: Sequence[int]) -> None:
         super().__init__(params, len(runs))
         self.runs = list(runs)
+        self._single = all(run == 1 for run in self.runs)
 
     def numels(self) -> Tensor:
         """Number of entries of every part, ``[n_parts]``."""
@@ -48,9 +49,10 @@ class TensorParts(Partition):
     def gather(self, cells: Sequence[Tensor], norm_type: float) -> Tensor:
         """Norms over the tensors of each part."""
         norms = torch.cat(list(cells))
-        if self.n_parts == len(norms):
+        if self._single:
             return norms
-        return torch.stack([combine(part, norm_type) for part in torch.split(norms, self.runs)])
+        parts = torch.split(norms, self.runs)
+        return torch.stack([combine(p, norm_type) if len(p) else p.sum() for p in parts])
 
     def spread(self, flags: Tensor) -> Tensor:
         """Any of a part's tensors."""

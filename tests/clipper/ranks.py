@@ -251,13 +251,13 @@ def lonely(rank, world):
         params[0].grad.to_local().fill_(float("nan"))
     try:
         clipper.clip()
-        raised = False
-    except cliplab.NonFiniteGradientError:
-        raised = True
+        told = ""
+    except cliplab.NonFiniteGradientError as error:
+        told = str(error)
     return {
         "sizes": sizes,
         "clamped": [float(clamped.norm_before), float(clamped.factor)],
-        "raised": raised,
+        "told": told,
         "count": clipper.policy.state["count"].tolist(),
     }
 

@@ -69,8 +69,7 @@ def test_another_librarys_word_for_the_limit_is_told_ours(word):
 def test_the_signature_is_the_clippers_own():
     names = list(inspect.signature(Clipper).parameters)
     own = ["params", "threshold", "scope", "norm_type", "mode", "nonfinite", "exclude", "target"]
-    own += ["eps"]
-    assert names == own
+    assert names == [*own, "eps", "reduce", "check_ranks"]
 
 
 @pytest.mark.parametrize(
@@ -87,6 +86,36 @@ def test_a_limit_of_zero_is_said_once(make):
         clipper = make(with_gradients([3.0, 4.0]))
     assert [w.filename for w in said] == [__file__]
     clipper.clip()
+
+
+def test_ranks_are_checked_where_there_are_some():
+    assert Clipper(with_gradients([3.0, 4.0]), check_ranks=True).clip().norm_before == 5.0
+    with pytest.raises(ValueError, match="check_ranks must be True or False, got 'yes'"):
+        Clipper(with_gradients([1.0]), check_ranks="yes")
+
+
+@pytest.mark.parametrize("reduce", ["ranks", 3, [], [None], nn.Linear(1, 1).weight])
+def test_what_sums_over_ranks_is_a_group_or_a_function(reduce):
+    (weight,) = with_gradients([3.0, 4.0])
+    with pytest.raises(ValueError, match=r"^reduce must be process groups .*, or a function"):
+        Clipper([weight], reduce=reduce)
+    with pytest.raises(ValueError, match=r"^reduce of head must be process groups .*, or a func"):
+        Clipper([{"params": weight, "name": "head", "reduce": reduce}])
+
+
+def test_a_function_sums_over_ranks_what_it_is_given():
+    """As if another rank held the same."""
+    given = []
+
+    def twice(numbers):
+        given.append(numbers.tolist())
+        return numbers * 2
+
+    (weight,) = with_gradients([3.0, 4.0])
+    report = Clipper([weight], 5.0, reduce=twice).clip()
+    assert given == [[2.0], [25.0], [1.0]]
+    torch.testing.assert_close(report.norm_before, torch.tensor(50.0).sqrt())
+    torch.testing.assert_close(weight.grad.norm(), torch.tensor(12.5).sqrt())
 
 
 @pytest.mark.parametrize("loss", ["1.0", None, [1.0]])

@@ -94,6 +94,15 @@ def test_no_scope_mode_or_answer_to_nan_looks_at_a_value(no_sync, scope, nonfini
         clipper.clip()
 
 
+@pytest.mark.parametrize("scope", ["global", "group", "tensor", "unit", "element"])
+def test_thresholds_by_name_look_at_no_value(no_sync, scope):
+    model = model_with_gradients()
+    clipper = Clipper(model, {"*.bias": 0.1, "0.*": math.inf, "*": 0.2}, scope=scope)
+    clipper.clip()
+    with no_sync():
+        clipper.clip()
+
+
 @pytest.mark.parametrize("scope", ["global", "tensor", "unit"])
 def test_mistakes_are_noticed_without_a_look(no_sync, scope):
     params = [nn.Parameter(torch.ones(2, 3)) for _ in range(3)]

@@ -42,7 +42,7 @@ class Tied(nn.Module):
 
 def ruled(params, thresholds, exclude=None):
     """Names by pattern."""
-    return {g.label: g.names for g in select_parameters(params, exclude, thresholds)}
+    return {g.label: g.names for g in select_parameters(params, exclude, thresholds).groups}
 
 
 def expected(patterns, names):
@@ -73,7 +73,7 @@ def test_every_parameter_is_in_the_group_of_the_first_pattern_that_matches(patte
         with pytest.raises(ValueError, match=r"threshold: (the|no) pattern"):
             ruled(source, thresholds)
         return
-    groups = select_parameters(source, None, thresholds)
+    groups = select_parameters(source, None, thresholds).groups
     assert {g.label: g.names for g in groups} == wanted
     assert [g.threshold for g in groups] == list(thresholds.values())
     held = [id(p) for g in groups for p in g.params]

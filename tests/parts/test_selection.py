@@ -76,7 +76,7 @@ PATTERNS = ["1.*", "*.bias", "1.0.*", "*weight", "0.weight", "1.1.weight", "[01]
 def selected(params, exclude=None):
     return [
         (n, p)
-        for g in select_parameters(params, exclude)
+        for g in select_parameters(params, exclude).groups
         for n, p in zip(g.names, g.params, strict=True)
     ]
 
