@@ -1,4 +1,4 @@
-"""Run by test_distributed.py on every rank: each case returns numbers that the tests compare.
+"""Run by ``launching.py`` on every rank: each case returns numbers that the tests compare.
 
 ``python ranks.py RANK WORLD STORE FOLDER CASE...`` writes ``FOLDER/RANK.json``.
 """
@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 import torch.distributed.checkpoint.state_dict as states
+from apart import APART_CASES
 from layouts import LAYOUT_CASES
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
@@ -305,7 +306,8 @@ def _pickled(state):
 
 
 TRAINED = (ddp, fsdp, mixed, two_meshes, tensor_parallel, two_dimensional)
-CASES = {f.__name__: f for f in (*TRAINED, drop_ins, lonely, too_early)} | LAYOUT_CASES
+CASES = {f.__name__: f for f in (*TRAINED, drop_ins, lonely, too_early)}
+CASES |= LAYOUT_CASES | APART_CASES
 FOLDER_CASES = {f.__name__: f for f in (save, resume)}
 
 
