@@ -12,6 +12,7 @@ from torch.amp import GradScaler
 from cliplab.checks import check_choice, check_norm_type, counted, described
 from cliplab.clipper.attachment import Attachment
 from cliplab.clipper.engine import Engine, Target
+from cliplab.clipper.entries import check_entries
 from cliplab.clipper.given import GivenGradients, Slots
 from cliplab.clipper.groups import Thresholds, policies_by_name, policy_of_groups
 from cliplab.clipper.guard import Guard
@@ -21,7 +22,7 @@ from cliplab.clipper.telling import as_line, as_table, hinting, kind_of, warn_of
 from cliplab.clipper.torchs import check_eps, measured_by_torch
 from cliplab.history import ClipReport, History
 from cliplab.parts import Parameters, Scope, divide, select_parameters
-from cliplab.thresholds import Mode, NonFinite
+from cliplab.thresholds import EntryDeviations, Mode, NonFinite
 
 if TYPE_CHECKING:
     from cliplab.clipper.ranks import Reduce
@@ -120,8 +121,10 @@ class Clipper(Engine):
         partition, labels, group_of = divide(scope, groups, params)
         partition = with_other_ranks(partition, labels, scope, order, reduce, reduces)
         policy = policy_of_groups(threshold, groups, group_of)
-        if scope == "element" and not policy.stateless:
-            raise ValueError(f'scope "element" needs a fixed threshold, got {described(policy)}')
+        check_entries(policy, scope, partition)
+        if policy.band and (mode != "rescale" or scope == "element"):
+            where = 'scope "element"' if scope == "element" else f'mode "{mode}"'
+            raise ValueError(f"{where} cannot be used with a band, got {described(policy)}")
         if mode == "skip" and scope not in ("global", "group", "tensor"):
             raise ValueError(f'mode "skip" needs scope global, group or tensor, got {scope!r}')
         if mode in ("soft", "normalise") and scope == "element":
@@ -138,6 +141,8 @@ class Clipper(Engine):
             raise ValueError('target "update" is measured on each rank: leave reduce out')
         warn_of_zero(policy)
         policy.init(partition.n_parts, partition.device)
+        if isinstance(policy, EntryDeviations):
+            policy.hold(partition.params)
         scalar = scope in ("global", "element") and partition.n_parts == 1
         super().__init__(
             partition,

@@ -31,6 +31,7 @@ from cliplab.parts import (
 from cliplab.thresholds import (
     AnyStep,
     Context,
+    EntryDeviations,
     Fixed,
     Mode,
     NonFinite,
@@ -121,13 +122,14 @@ class Engine:
         double = any(p.dtype in DOUBLE for p in self.params)
         self._dtype = torch.float64 if double else torch.float32
         self._numels = partition.numels()
-        fast = fast_step.serves(partition, scope, mode, self._dtype)
+        fast = not policy.band and fast_step.serves(partition, scope, mode, self._dtype)
         self._respond: Respond = fast_step.respond_to_one if fast else respond
         if eps:
             self._respond = with_eps(eps)
         self._loss: Tensor | None = None
         self._watch = Watch()
         self._hands = _hands_of(policy) if target == "gradient" else (None, None)
+        self._entries = policy if isinstance(policy, EntryDeviations) else None
 
     def observe(self, loss: float | Tensor) -> None:
         """Show the next step's loss to the policy; for loss-aware policies used with ``attach``."""
@@ -174,7 +176,8 @@ class Engine:
         """
         loss, self._loss = self._loss, None
         order = math.inf if self.scope == "element" else self.norm_type
-        sizes, learns, complete = self.partition.measure(grads, order)
+        seen = grads if self._entries is None else self._entries.relative(grads)
+        sizes, learns, complete = self.partition.measure(seen, order)
         waits = not complete and not len(self.history) and self.target == "gradient"
         if waits and self._is_none(grads, learns):
             warn_of_no_gradient(len(self.params))
@@ -239,7 +242,7 @@ class Engine:
         if finite is not None and self.nonfinite == "zero":
             self.partition.clear_(grads, ~finite)
         if self.scope == "element":
-            step = self._clamp_(grads, cast("Step[Tensor]", step), signal.scale)
+            step = self._clamp_(grads, cast("Step[Tensor]", step), signal)
         elif step.after is not step.size and not signal.hand_over:
             self.partition.scale_(grads, as_column(step.factor))
         if signal.dropped is not None:  # then there was a mask, and the step is one of tensors
@@ -247,11 +250,18 @@ class Engine:
             step = left_out(cast("Step[Tensor]", step), flag)
         return step
 
-    def _clamp_(self, grads: Gradients, step: Step[Tensor], scale: Tensor | None) -> Step[Tensor]:
+    def _clamp_(self, grads: Gradients, step: Step[Tensor], signal: Signal) -> Step[Tensor]:
         """Clamp every entry; the factor is the L2 norm after over the one before."""
-        before = self._norm(grads)
+        before, scale = self._norm(grads), signal.scale
         limits = step.limit if scale is None else step.limit * scale.to(step.limit)
-        self.partition.clamp_(grads, torch.where(step.skipped.bool(), math.inf, limits))
+        limits = torch.where(step.skipped.bool(), math.inf, limits)
+        if self._entries is None:
+            self.partition.clamp_(grads, limits)
+        else:
+            learns = step.size.isfinite()
+            if signal.dropped is not None:
+                learns = learns & (signal.dropped.to(learns.device) == 0)
+            self._entries.clamp_(grads, limits[0], scale, learns[0])
         usable = (before > 0) & before.isfinite()
         factor = torch.where(usable, self._norm(grads) / before, 1.0).to(step.factor)
         return step._replace(factor=factor * step.factor)

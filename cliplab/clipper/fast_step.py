@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cliplab.checks import may_look
 from cliplab.parts import Partition, Scope
-from cliplab.thresholds import AnyStep, Mode, NonFinite, Step, respond
+from cliplab.thresholds import AnyStep, Limits, Mode, NonFinite, Step, respond
 
 WORTH = 1 << 20  # entries from which handing the factor over pays on a CPU
 
@@ -27,7 +27,7 @@ def serves(partition: Partition, scope: Scope, mode: Mode, dtype: torch.dtype) -
 
 def respond_to_one(
     sizes: Tensor,
-    limits: Tensor,
+    limits: Limits,
     finite: Tensor | None,
     mode: Mode | Literal["clamp"],
     nonfinite: NonFinite | Literal["leave"],
@@ -35,7 +35,7 @@ def respond_to_one(
     """``respond`` where ``serves`` holds: in numbers, unless something may not be finite."""
     if finite is not None:
         return respond(sizes, limits, finite, mode, nonfinite)
-    size, limit = float(sizes), float(limits)
+    size, limit = float(sizes), float(limits)  # type: ignore[arg-type]  # no band comes here
     if not size > limit:
         return Step(size, size, limit, 1.0, 0.0, 0.0)
     factor = limit / size

@@ -1,4 +1,4 @@
-"""The relative policies: limits that come from past sizes, from the weights, or from the shape."""
+"""The relative policies: limits that come from averages of past sizes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cliplab.checks import check_count, described, may_look
-from cliplab.thresholds.base import SINGLE, Context, State, Threshold, check_single
+from cliplab.thresholds.base import SINGLE, Context, State, Threshold, check_decay, check_single
 
 
 class MovingAverage(Threshold):
@@ -42,6 +42,39 @@ class MovingAverage(Threshold):
         return limit, {"sizes": after, "count": count + 1}
 
 
+class Deviations(Threshold):
+    """Standard deviations above the mean of the last raw sizes: ``limit = mean + k * std``.
+
+    ``std`` is the biased one, at least 1e-6. The current size is not part of its own limit; no
+    limit (``inf``) before ``warmup`` sizes. A spike is learnt as it is and lifts the next limits:
+    that follows levels and lets a second spike pass. Source: levanter's
+    ``clip_update_by_historical_norm``, there of the update.
+    """
+
+    def __init__(self, k: float = 3.0, window: int = 128, warmup: int = 64) -> None:
+        super().__init__()
+        self.k = check_single("k", k, zero=True)
+        self.window = check_count("window", window)
+        self.warmup = check_count("warmup", warmup)
+        if self.warmup > self.window:
+            raise ValueError(f"warmup must be at most window={self.window}, got {self.warmup}")
+
+    def start(self, n_parts: int, device: torch.device) -> State:
+        """Begin with an empty window."""
+        return {
+            "sizes": torch.zeros(n_parts, self.window, dtype=torch.float32, device=device),
+            "count": torch.zeros(n_parts, dtype=torch.long, device=device),
+        }
+
+    def step(self, sizes: Tensor, state: State, context: Context) -> tuple[Tensor, State]:
+        """Answer from the window, then put the size into it."""
+        mean, std = _moments(state["sizes"], state["count"])
+        limit = mean + self.k * std.clamp(min=1e-6)
+        limit = torch.where(state["count"] >= self.warmup, limit, math.inf)
+        after = _put(state["sizes"], state["count"] % self.window, sizes)
+        return limit, {"sizes": after, "count": state["count"] + 1}
+
+
 class EMA(Threshold):
     """A multiple of the running mean of the clipped sizes: ``limit = ratio * gamma`` (AdaGC).
 
@@ -57,7 +90,7 @@ class EMA(Threshold):
     ) -> None:
         super().__init__()
         self.ratio = check_single("ratio", ratio)
-        self.beta = _check_decay("beta", beta)
+        self.beta = check_decay("beta", beta)
         self.warmup = check_count("warmup", warmup, zero=True)
         self.initial = check_single("initial", initial)
 
@@ -109,7 +142,7 @@ class ZScore(Threshold):
         eps: float = 1e-6,
     ) -> None:
         super().__init__()
-        self.alpha = _check_decay("alpha", alpha)
+        self.alpha = check_decay("alpha", alpha)
         self.z = check_single("z", z)
         self.warmup = check_count("warmup", warmup)
         if response not in ("reciprocal", "mean", "level"):
@@ -192,21 +225,18 @@ class Queue(Threshold):
     def step(self, sizes: Tensor, state: State, context: Context) -> tuple[Tensor, State]:
         """Answer from the queue, then put the clipped size into it."""
         queue, count = state["sizes"], state["count"]
-        filled = torch.arange(self.length, device=queue.device) < count[:, None]
-        share = filled.to(queue) / count.clamp(max=self.length)[:, None]
-        mean = (queue * share).sum(dim=1)
-        std = _length((queue - mean[:, None]) * share.sqrt())
+        mean, std = _moments(queue, count)
         limit = self.multiplier * mean + self.z * std
         after = _put(queue, count % self.length, torch.minimum(sizes, limit))
         return limit, {"sizes": after, "count": count + 1}
 
 
-def _check_decay(name: str, value: float) -> float:
-    """Return ``value`` if it is a share of the past that is kept: in [0, 1)."""
-    share = check_single(name, value, zero=True)
-    if share >= 1:
-        raise ValueError(f"{name} must be >= 0 and < 1, got {described(value)}")
-    return share
+def _moments(buffer: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and biased standard deviation of the first ``count[i]`` entries of every row."""
+    filled = torch.arange(buffer.shape[1], device=buffer.device) < count[:, None]
+    share = filled.to(buffer) / count.clamp(1, buffer.shape[1])[:, None]
+    mean = (buffer * share).sum(dim=1)
+    return mean, _length((buffer - mean[:, None]) * share.sqrt())
 
 
 def _length(rows: Tensor) -> Tensor:

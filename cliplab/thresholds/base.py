@@ -6,6 +6,7 @@ inactive or not finite at a step neither changes nor advances the policy's state
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from cliplab.checks import check_positive, described
+from cliplab.thresholds.response import Limits
 
 State = dict[str, Tensor]
 SINGLE = torch.finfo(torch.float32)  # of every state
@@ -97,6 +99,16 @@ class Context:
             )
         return self.measured.surprise
 
+    def scalar_loss(self, sizes: Tensor) -> Tensor:
+        """The loss as the sizes are, for every part: ``[n_parts]``; ``ValueError`` without one."""
+        if self.loss is None:
+            raise ValueError(
+                "this policy needs the loss of every step: clip(loss) or observe(loss)"
+            )
+        if self.loss.numel() != 1:
+            raise ValueError(f"loss must be a scalar, got shape {tuple(self.loss.shape)}")
+        return self.loss.detach().to(sizes).reshape(1).expand_as(sizes)
+
 
 def _needed(value: Tensor | None, what: str) -> Tensor:
     if value is None:
@@ -116,17 +128,33 @@ def check_single(name: str, value: object, *, zero: bool = False) -> float:
     return number
 
 
+def check_decay(name: str, value: object) -> float:
+    """Return ``value`` if it is a share of the past that is kept: in [0, 1)."""
+    share = check_single(name, value, zero=True)
+    if share >= 1:
+        raise ValueError(f"{name} must be >= 0 and < 1, got {described(value)}")
+    return share
+
+
+def learnt_share(decay: float, count: Tensor) -> Tensor:
+    """``1 - decay^count``, accurate for a decay near 1; a count of 0 as one of 1."""
+    log = math.log(decay) if decay else -math.inf
+    return -torch.expm1(count.clamp(min=1) * log)
+
+
 class Threshold:
     """Base of the policies: holds the state, and keeps it from what must not enter it.
 
     A subclass gives ``start`` (its first state, every tensor ``[n_parts, ...]``) and ``step``
-    (a pure function: sizes ``[n_parts]`` and state to limits ``[n_parts]`` and the next state).
+    (a pure function: sizes ``[n_parts]`` and state to limits, ``[n_parts]`` or a ``Band`` of two,
+    and the next state).
     State that is too large to be copied at every step may be counted up in place instead and left
     out of what ``step`` returns; then nothing but ``context.active`` keeps the other parts clean
     (``Percentile`` does so with its histograms).
     """
 
     stateless = False  # True: limits do not depend on sizes, so it also works entry by entry
+    band = False  # True: limits are bands, or may be
 
     def __init__(self) -> None:
         self.state: State = {}
@@ -137,7 +165,7 @@ class Threshold:
             state = self.start(n_parts, torch.device(device))
         self.state = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
 
-    def __call__(self, sizes: Tensor, context: Context) -> Tensor:
+    def __call__(self, sizes: Tensor, context: Context) -> Limits:
         """Return limits ``[n_parts]`` for sizes ``[n_parts]``, and learn from the active parts."""
         if context.clean:
             limits, after = self.step(sizes, self.state, context)
@@ -156,7 +184,7 @@ class Threshold:
         """Return the first state."""
         return {}
 
-    def step(self, sizes: Tensor, state: State, context: Context) -> tuple[Tensor, State]:
+    def step(self, sizes: Tensor, state: State, context: Context) -> tuple[Limits, State]:
         """Return the limits for these sizes, and the next state."""
         raise NotImplementedError
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cliplab.checks import check_positive, described
-from cliplab.thresholds.base import Context, State, Threshold
+from cliplab.thresholds.base import Context, State, Threshold, check_single
 
 
 class Fixed(Threshold):
@@ -64,6 +64,39 @@ class Scheduled(Threshold):
         limit = self.fn(context.step, context.lr)
         limit = check_positive(f"the limit at step {context.step}", limit, zero=True)
         return torch.full_like(sizes, fitting(limit, sizes)), {}
+
+
+class RateScaled(Threshold):
+    """Loosen as the learning rate falls: ``limit = c / sqrt(lr / rate)`` (KataGo).
+
+    ``rate`` is the learning rate at which the limit is c; None stands for the first above 0 that is
+    seen. The ratio counts as 1e-7 at least. ``ValueError`` where no learning rate is known: only an
+    attached clipper knows it. Source: lightvector/KataGo, ``python/train.py``.
+    """
+
+    def __init__(self, value: float = 1.0, rate: float | None = None) -> None:
+        super().__init__()
+        self.value = check_positive("threshold", value, zero=True)
+        self.rate = None if rate is None else check_single("rate", rate)
+
+    def start(self, n_parts: int, device: torch.device) -> State:
+        """Begin at the rate given, or with none seen."""
+        rate = 0.0 if self.rate is None else self.rate
+        return {"rate": torch.full((n_parts,), rate, dtype=torch.float32, device=device)}
+
+    def step(self, sizes: Tensor, state: State, context: Context) -> tuple[Tensor, State]:
+        """Compare the learning rate with the first one."""
+        lr = context.lr
+        if lr is None or (not isinstance(lr, Tensor) and math.isnan(lr)):
+            raise ValueError(
+                "this policy's limit follows the learning rate, which is not known: attach() the "
+                "clipper to an optimizer that has one"
+            )
+        now = lr.to(sizes) if isinstance(lr, Tensor) else sizes.new_full((), lr)
+        now = now.expand_as(sizes)
+        rate = torch.where(state["rate"] > 0, state["rate"], now)
+        ratio = torch.where(rate > 0, now / rate, 1.0).clamp(min=1e-7)
+        return fitting(self.value, sizes) / ratio.to(sizes).sqrt(), {"rate": rate}
 
 
 def as_policy(threshold: float | Threshold) -> Threshold:

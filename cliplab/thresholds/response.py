@@ -7,7 +7,8 @@ every part on its own.
 
 from __future__ import annotations
 
-from typing import Generic, Literal, NamedTuple, TypeVar
+from collections.abc import Callable
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -39,6 +40,43 @@ class Step(NamedTuple, Generic[Column]):
 AnyStep = Step[Tensor] | Step[float]
 
 
+class Band(NamedTuple):
+    """Limits on both sides, ``[n_parts]`` each: sizes below ``low`` are raised to it, too.
+
+    A size of 0 stays, and one above ``high`` is lowered to it wherever ``low`` may be. A policy
+    that answers with a band says ``band = True``; it goes with mode "rescale" alone.
+    """
+
+    low: Tensor
+    high: Tensor
+
+    def to(self, kind: Any) -> Band:
+        """Both as a tensor's ``to`` would have them."""
+        return Band(self.low.to(kind), self.high.to(kind))
+
+    def at(self, sizes: Tensor) -> tuple[Tensor, Tensor]:
+        """The limit in force for every size, and whether the size is to be brought to it."""
+        over = sizes > self.high
+        under = (sizes > 0) & (sizes < self.low) & self.low.isfinite() & ~over
+        return torch.where(under, self.low, self.high), over | under
+
+
+Limits = Tensor | Band
+
+
+def on_both_sides(function: Callable[..., Any], *limits: Limits) -> Limits:
+    """A function of limits, of their lows and of their highs where any is a band.
+
+    >>> on_both_sides(torch.neg, Band(torch.tensor([1.0]), torch.tensor([2.0])))
+    Band(low=tensor([-1.]), high=tensor([-2.]))
+    """
+    if not any(isinstance(limit, Band) for limit in limits):
+        only: Tensor = function(*limits)
+        return only
+    bands = [x if isinstance(x, Band) else Band(torch.zeros_like(x), x) for x in limits]
+    return Band(function(*(b.low for b in bands)), function(*(b.high for b in bands)))
+
+
 def as_column(column: Tensor | float) -> Tensor:
     """A column as a tensor ``[n_parts]``; a number, of a step in fp32 on a CPU, as one part's."""
     if isinstance(column, Tensor):
@@ -58,7 +96,7 @@ def clip_factor(sizes: Tensor, limits: Tensor | float, within: Tensor) -> Tensor
 
 def respond(
     sizes: Tensor,
-    limits: Tensor,
+    limits: Limits,
     finite: Tensor | None = None,
     mode: Mode | Literal["clamp"] = "rescale",
     nonfinite: NonFinite | Literal["leave"] = "leave",
@@ -68,16 +106,22 @@ def respond(
     ``finite`` is the mask of finite sizes, None where a look, free there, found that all are.
     ``mode``: "rescale" (``min(1, c / n)``), "soft" (``c / (c + n)``), "normalise" (``c / n``, at
     most 2^126), "skip" (the whole step, if any part is above its limit), or "clamp" (entry by
-    entry: sizes are those of the largest, and the factor is left to be measured). A size of 0 and
-    an infinite limit have factor 1. What is not finite is left as it is ("leave"), makes all of the
-    step be "skip"ped, becomes "zero", or meets the factor as any other ("propagate", "raise").
+    entry: sizes are those of the largest, and the factor is left to be measured). Outside of a
+    ``Band``, which goes with "rescale" alone, sizes are brought to the nearer end, by 2^126 at most
+    (recorded is that end, inside of it ``high``). A size of 0 and an infinite limit have factor 1.
+    What is not finite is left as it is ("leave"), makes all of the step be "skip"ped, becomes
+    "zero", or meets the factor as any other ("propagate", "raise").
 
     >>> step = respond(torch.tensor([5.0, 0.5]), torch.tensor([1.0, 1.0]))
     >>> step.factor, step.after
     (tensor([0.2000, 1.0000]), tensor([1.0000, 0.5000]))
     """
+    outside = None
+    if isinstance(limits, Band):
+        limits, outside = limits.at(sizes)
     over = sizes > limits
-    if finite is None and mode == "rescale" and not bool(over.any()):  # a look is free
+    acts = over if outside is None else outside
+    if finite is None and mode == "rescale" and not bool(acts.any()):  # a look is free
         none = torch.zeros_like(sizes)
         return Step(sizes, sizes, limits, torch.ones_like(sizes), none, none)
     if finite is not None and nonfinite == "zero":
@@ -91,10 +135,11 @@ def respond(
         factor, after = torch.ones_like(sizes), torch.minimum(sizes, limits)
         after = after if skip is None else torch.where(skip, sizes, after)
     else:
-        acts = over if mode == "rescale" else limits.isfinite() & (sizes > 0)
+        if mode != "rescale":
+            acts = limits.isfinite() & (sizes > 0)
         if finite is not None:
             acts = _acting(acts, limits, finite, skip, nonfinite)
-        factor = _FACTORS[mode](sizes, limits, ~acts)
+        factor = _FACTORS["normalise" if outside is not None else mode](sizes, limits, ~acts)
         after = sizes * factor
     if finite is not None and nonfinite == "zero":
         factor, after = factor.where(finite, 0.0), after.where(finite, 0.0)

@@ -102,9 +102,7 @@ class SpikeSkip(Threshold):
         limit = self._limit("sizes", state)
         if context.loss is None:
             return limit, _put("sizes", state, sizes, sizes > 0)
-        if context.loss.numel() != 1:
-            raise ValueError(f"loss must be a scalar, got shape {tuple(context.loss.shape)}")
-        loss = context.loss.detach().to(sizes).reshape(1).expand_as(sizes)
+        loss = context.scalar_loss(sizes)
         finite = loss.isfinite()
         fine = finite & (loss <= self._limit("losses", state))
         after = _put("sizes", state, sizes, finite & (sizes > 0))

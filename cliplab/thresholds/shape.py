@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+import torch
 from torch import Tensor
 
 from cliplab.checks import check_positive
@@ -23,6 +26,23 @@ class WeightRatio(Threshold):
     def step(self, sizes: Tensor, state: State, context: Context) -> tuple[Tensor, State]:
         """Measure the weights and answer."""
         return self.ratio * context.weight_norms.to(sizes).clamp(min=self.eps), {}
+
+
+class TrustRatio(Threshold):
+    """A multiple of the weights' own norm, no limit where it is 0: ``limit = ratio * |W|``.
+
+    On an update it is the clipped trust ratio ``min(1, |W| / |u|)``. No state. Source: You et al.
+    2020 (LAMB), clipped as in timm's ``trust_clip``.
+    """
+
+    def __init__(self, ratio: float = 1.0) -> None:
+        super().__init__()
+        self.ratio = check_single("ratio", ratio)
+
+    def step(self, sizes: Tensor, state: State, context: Context) -> tuple[Tensor, State]:
+        """Measure the weights and answer."""
+        weights = context.weight_norms.to(sizes)
+        return torch.where(weights > 0, self.ratio * weights, math.inf), {}
 
 
 class RMS(Threshold):

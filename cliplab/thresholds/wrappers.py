@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from cliplab.checks import check_count, check_positive, described
 from cliplab.thresholds.base import Context, State, Threshold
 from cliplab.thresholds.fixed import as_policy, fitting
+from cliplab.thresholds.response import Limits, on_both_sides
 
 
 class Wrapper(Threshold):
@@ -27,6 +29,11 @@ class Wrapper(Threshold):
     def stateless(self) -> bool:  # type: ignore[override]
         """Whether all inner policies are."""
         return all(policy.stateless for policy in self.inner.values())
+
+    @property
+    def band(self) -> bool:  # type: ignore[override]
+        """Whether any inner policy's limits are bands."""
+        return any(policy.band for policy in self.inner.values())
 
     def init(self, n_parts: int, device: torch.device | str = "cpu") -> None:
         """Start every policy afresh."""
@@ -62,7 +69,7 @@ class Bounded(Wrapper):
 
     Relative policies alone do not stop an explosion; a bound does. The inner policy is not told:
     it sees raw sizes, and what it learns is clipped, if at all, at its own limit, not at the bound
-    (as ZClip does with its ``max_grad_norm``).
+    (as ZClip does with its ``max_grad_norm``). Of a ``Band`` both sides are kept in bounds.
 
     >>> policy = Bounded(5.0, high=1.0)
     >>> policy.init(1)
@@ -83,10 +90,11 @@ class Bounded(Wrapper):
         """The one policy."""
         return {"policy": self.policy}
 
-    def step(self, sizes: Tensor, state: State, context: Context) -> tuple[Tensor, State]:
+    def step(self, sizes: Tensor, state: State, context: Context) -> tuple[Limits, State]:
         """Ask and clamp."""
         low, high = fitting(self.low, sizes), fitting(self.high, sizes)
-        return self.policy(sizes, context).clamp(low, high), {}
+        clamp = partial(torch.clamp, min=low, max=high)
+        return on_both_sides(clamp, self.policy(sizes, context)), {}
 
 
 class AfterWarmup(Wrapper):
@@ -115,11 +123,11 @@ class AfterWarmup(Wrapper):
         """Begin to count."""
         return {"count": torch.zeros(n_parts, dtype=torch.long, device=device)}
 
-    def step(self, sizes: Tensor, state: State, context: Context) -> tuple[Tensor, State]:
+    def step(self, sizes: Tensor, state: State, context: Context) -> tuple[Limits, State]:
         """Ask both and choose."""
         first, then = self.until(sizes, context), self.policy(sizes, context)
-        limit = torch.where(state["count"] < self.steps, first, then)
-        return limit, {"count": state["count"] + 1}
+        choose = partial(torch.where, state["count"] < self.steps)
+        return on_both_sides(choose, first, then), {"count": state["count"] + 1}
 
 
 class Switch(Wrapper):
@@ -163,12 +171,13 @@ class Switch(Wrapper):
         self.cases = [(mask.to(device), policy) for mask, policy in self.cases]
         super().init(n_parts, device)
 
-    def __call__(self, sizes: Tensor, context: Context) -> Tensor:
+    def __call__(self, sizes: Tensor, context: Context) -> Limits:
         """Ask every policy about its own parts."""
-        limits = torch.empty_like(sizes)
+        limits: Limits = torch.empty_like(sizes)
         for mask, policy in self.cases:
             own = replace(context, active=context.active & mask, clean=False)
-            limits = torch.where(mask, policy(sizes, own).to(limits), limits)
+            choose = partial(torch.where, mask)
+            limits = on_both_sides(choose, policy(sizes, own).to(sizes), limits)
         return limits
 
     def __repr__(self) -> str:
