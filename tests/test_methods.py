@@ -8,7 +8,7 @@ from torch import nn
 
 import cliplab
 from cliplab import EMA, RMS, Bounded, Queue, TargetRate, WeightRatio, ZScore, as_policy
-from cliplab.methods import _METHODS, OF_CLIPPER
+from cliplab.methods.naming import METHODS, OF_CLIPPER
 
 NAMES = [
     "adagc",
@@ -29,7 +29,7 @@ NAMES = [
 
 def settings(name, **parameters):
     """What a method gives to its Clipper."""
-    return _METHODS[name].build(**parameters)
+    return METHODS[name].build(**parameters)
 
 
 def test_methods_are_listed_by_name_with_summary_and_source():
@@ -45,7 +45,7 @@ def test_methods_are_listed_by_name_with_summary_and_source():
 @pytest.mark.parametrize("name", NAMES)
 def test_defaults_build(name):
     built = settings(name)
-    again = settings(name, **_METHODS[name].parameters)
+    again = settings(name, **METHODS[name].parameters)
     assert repr(built) == repr(again)
     assert set(built) <= {"threshold", "scope"}
 
@@ -165,7 +165,7 @@ def is_stateless(built):
 
 @pytest.mark.parametrize("method", ALL)
 def test_a_threshold_is_taken_where_it_is_the_methods_own(method):
-    if "threshold" in _METHODS[method].parameters:
+    if "threshold" in METHODS[method].parameters:
         clipper = cliplab.create(method, net(), threshold=0.25)
         assert "0.25" in repr(clipper.policy)
         return
@@ -176,7 +176,7 @@ def test_a_threshold_is_taken_where_it_is_the_methods_own(method):
 
 @pytest.mark.parametrize("method", ALL)
 def test_a_typo_in_a_parameter_is_named_with_what_was_meant(method):
-    own = _METHODS[method].parameters
+    own = METHODS[method].parameters
     for name in (*own, *OF_CLIPPER):
         typo = name.replace("_", "").upper() + "s"
         message = rf"{method} has no parameter '{typo}' \(did you mean '{name}'\?\); it takes "

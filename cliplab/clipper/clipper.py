@@ -125,6 +125,8 @@ class Clipper(Engine):
         if policy.band and (mode != "rescale" or scope == "element"):
             where = 'scope "element"' if scope == "element" else f'mode "{mode}"'
             raise ValueError(f"{where} cannot be used with a band, got {described(policy)}")
+        if policy.band and eps:
+            raise ValueError(f"eps={eps!r} cannot be used with a band, got {described(policy)}")
         if mode == "skip" and scope not in ("global", "group", "tensor"):
             raise ValueError(f'mode "skip" needs scope global, group or tensor, got {scope!r}')
         if mode in ("soft", "normalise") and scope == "element":

@@ -15,10 +15,7 @@ from cliplab.norms import torch_norm
 from cliplab.parts import Gradients, Partition, Scope, TensorParts
 from cliplab.thresholds import AnyStep, Mode, NonFinite, Step, respond
 
-Respond = Callable[
-    [Tensor, Tensor, Tensor | None, Mode | Literal["clamp"], NonFinite | Literal["leave"]],
-    AnyStep,
-]
+Respond = Callable[..., AnyStep]
 
 
 class TorchsTotal(TensorParts):
