@@ -1,7 +1,17 @@
 """What tests of clipping begin with."""
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
+
+import cliplab
+
+METHODS = [method.name for method in cliplab.list_methods()]
+ATTACHED = {"katago"} | {  # need a learning rate, or an update
+    method.name for method in cliplab.list_methods() if method.build().get("target") == "update"
+}
+BY_HAND = [name for name in METHODS if name not in ATTACHED]
 
 
 def with_gradients(
@@ -14,3 +24,12 @@ def with_gradients(
     for p, grad in zip(params, tensors, strict=True):
         p.grad = grad
     return params
+
+
+def optimizer_for(
+    method: str, params: Iterable[nn.Parameter], lr: float = 0.1, **momentum: float
+) -> torch.optim.Optimizer:
+    """One that a method by name can be attached to."""
+    if method == "stable_adamw":  # reads second moments
+        return torch.optim.AdamW(params, lr=lr)
+    return torch.optim.SGD(params, lr=lr, **momentum)

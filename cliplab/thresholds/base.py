@@ -139,7 +139,7 @@ def check_decay(name: str, value: object) -> float:
 def learnt_share(decay: float, count: Tensor) -> Tensor:
     """``1 - decay^count``, accurate for a decay near 1; a count of 0 as one of 1."""
     log = math.log(decay) if decay else -math.inf
-    return -torch.expm1(count.clamp(min=1) * log)
+    return -torch.expm1(count.clamp(min=1).float() * log)
 
 
 class Threshold:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from making import ATTACHED, METHODS, optimizer_for
 from torch import nn
 
 import cliplab
@@ -44,7 +45,7 @@ def run(name, attached, *, construction=NONE, step=NONE):
     """Gradients, history and state after some steps, with defaults set at each of two times."""
 
     params = [nn.Parameter(fp32(0.3, 0.4)), nn.Parameter(fp32(0.2))]
-    optimizer = torch.optim.SGD(params, lr=0.1)
+    optimizer = optimizer_for(name, params)
     under(construction)
     clipper = cliplab.create(name, params)
     if attached:
@@ -67,8 +68,16 @@ def run(name, attached, *, construction=NONE, step=NONE):
 DEFAULTS = [*({"dtype": dtype} for dtype in DTYPES), {"device": "meta"}]
 
 
-@pytest.mark.parametrize("attached", [False, True])
-@pytest.mark.parametrize("name", [m.name for m in cliplab.list_methods()])
+@pytest.mark.parametrize(
+    ("name", "attached"),
+    [
+        (name, how)
+        for name in METHODS
+        for how in (False, True)
+        if name != "stable_adamw"  # Adam counts its steps in the default dtype
+        if how or name not in ATTACHED
+    ],
+)
 @pytest.mark.parametrize("defaults", DEFAULTS, ids=str)
 def test_every_method_is_the_same_whatever_the_defaults(name, attached, defaults):
     expected = run(name, attached)

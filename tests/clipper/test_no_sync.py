@@ -9,6 +9,7 @@ from collections import deque
 
 import pytest
 import torch
+from making import ATTACHED, BY_HAND, optimizer_for
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -65,14 +66,27 @@ def model_with_gradients(scale=1.0):
     return model
 
 
-@pytest.mark.parametrize("method", [m.name for m in cliplab.list_methods()])
+@pytest.mark.parametrize("method", BY_HAND)
 def test_no_method_looks_at_a_value(no_sync, method):
     model = model_with_gradients()
     clipper = cliplab.create(method, model)
-    clipper.clip()
+    clipper.clip(loss=torch.tensor(1.0))
     with no_sync():
         for _ in range(3):
             clipper.clip(loss=torch.tensor(1.0))
+    assert len(clipper.history) == 4
+
+
+@pytest.mark.parametrize("method", sorted(ATTACHED - {"stable_adamw"}))  # Adam looks itself
+def test_no_method_at_an_optimizer_looks_at_a_value(no_sync, method):
+    model = model_with_gradients()
+    clipper = cliplab.create(method, model)
+    optimizer = optimizer_for(method, model.parameters())
+    clipper.attach(optimizer)
+    optimizer.step()
+    with no_sync():
+        for _ in range(3):
+            optimizer.step()
     assert len(clipper.history) == 4
 
 
