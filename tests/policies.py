@@ -3,21 +3,30 @@
 import torch
 
 from cliplab import (
+    AGGC,
     EMA,
     RMS,
+    AdaNorm,
     AfterWarmup,
+    Band,
     Bounded,
     Context,
     Decay,
+    Deviations,
     Fixed,
+    GradientStabilizer,
+    LossRatio,
     MovingAverage,
     Percentile,
     Queue,
+    RateScaled,
     RobustSpike,
     Scheduled,
     SpikeSkip,
+    Surprise,
     Switch,
     TargetRate,
+    TrustRatio,
     WeightRatio,
     ZScore,
 )
@@ -29,7 +38,12 @@ POLICIES = [
     lambda: TargetRate(0.3, initial=1.0, speed=0.5),
     lambda: Scheduled(lambda step, lr: 2.0),
     lambda: RMS(1.0),
+    lambda: RateScaled(2.0),
+    lambda: TrustRatio(0.5),
+    lambda: Surprise(),
+    lambda: LossRatio(2.0, span=3),
     lambda: MovingAverage(2.0, window=4, warmup=2),
+    lambda: Deviations(2.0, window=4, warmup=2),
     lambda: EMA(1.1, beta=0.5, warmup=3),
     lambda: EMA(1.1, beta=0.5, warmup=0),
     lambda: ZScore(0.5, 0.7, warmup=3),
@@ -42,6 +56,11 @@ POLICIES = [
     lambda: RobustSpike(window=5),
     lambda: SpikeSkip(window=5, warmup=3),
     lambda: Switch([([True, False], Decay()), ([False, True], Percentile(50))]),
+    lambda: GradientStabilizer(0.5, 0.7),
+    lambda: AdaNorm(0.5),
+    lambda: AGGC(0.5, low=(0.9, 1.1), high=(1.5, 2.0), raise_small=True),
+    lambda: Switch([([True, False], AGGC(0.5)), ([False, True], Decay())]),
+    lambda: AfterWarmup(Bounded(AdaNorm(0.5), high=3.0), steps=3, until=Decay()),
     lambda: Bounded(ZScore(0.5, 0.7, warmup=3), 0.5, 2.0),
     lambda: AfterWarmup(Bounded(MovingAverage(1.0, 2, 1), high=3.0), steps=3, until=Decay()),
 ]
@@ -56,21 +75,31 @@ def context_of(sizes, active=None, step=0):
         active,
         step,
         lr=0.1,
+        loss=torch.tensor(1.0, **cpu),
         measured=Known(
             total_norm=sizes[fine].float().norm(),
             weight_norms=torch.full((len(sizes),), 2.0, dtype=torch.float32, **cpu),
             numels=torch.full((len(sizes),), 9, dtype=torch.long, **cpu),
+            surprise=torch.full((len(sizes),), 2.0, dtype=torch.float32, **cpu),
         ),
     )
 
 
 def feed(policy, stream, active=None, first=0):
-    """Limits of a two-part policy over a stream of sizes; both parts get the same."""
+    """Limits of a two-part policy over a stream of sizes; both parts get the same.
+
+    Of a band it is the limit in force.
+    """
     out = []
     for step, size in enumerate(stream):
         sizes = torch.full((2,), size, dtype=torch.float32, device="cpu")
-        out.append(policy(sizes, context_of(sizes, active, first + step)).clone())
+        out.append(in_force(policy(sizes, context_of(sizes, active, first + step)), sizes).clone())
     return torch.stack(out) if out else torch.empty(0, 2)
+
+
+def in_force(limits, sizes):
+    """The limits, of a band those that a size meets."""
+    return limits.at(sizes)[0] if isinstance(limits, Band) else limits
 
 
 def start(make):

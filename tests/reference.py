@@ -65,6 +65,8 @@ def above(size: float, limit: float) -> bool:
 class Policy:
     """One part's policy; ``know`` holds ``total``, ``weight``, ``entries``."""
 
+    raises = False  # whether the last size is to be raised to its limit
+
     def limit(self, size: float, know: dict[str, float]) -> float:
         raise NotImplementedError
 
@@ -106,6 +108,77 @@ class EMA(Policy):
         self.gamma = min(gamma, learnt) if warm else self.beta * gamma + (1 - self.beta) * learnt
         self.count += 1
         return limit
+
+
+class Deviations(Policy):
+    def __init__(self, k: float, window: int, warmup: int) -> None:
+        self.k, self.window, self.warmup = k, window, warmup
+        self.seen: list[float] = []
+
+    def limit(self, size: float, know: dict[str, float]) -> float:
+        last = self.seen[-self.window :]
+        self.seen.append(size)
+        if len(self.seen) - 1 < self.warmup:
+            return math.inf
+        mean = sum(last) / len(last)
+        variance = sum((x - mean) ** 2 for x in last) / len(last)
+        return mean + self.k * max(math.sqrt(variance), 1e-6)
+
+
+class AdaNorm(Policy):
+    def __init__(self, r: float) -> None:
+        self.r, self.mean = r, 0.0
+
+    def limit(self, size: float, know: dict[str, float]) -> float:
+        self.mean = self.r * self.mean + (1 - self.r) * size
+        self.raises = size > 0 and above(self.mean, size)
+        return self.mean if self.raises else math.inf
+
+
+class AGGC(Policy):
+    """Without a schedule."""
+
+    def __init__(self, beta: float, low: float, high: float, floor: float, raises: bool) -> None:
+        self.beta, self.low, self.high, self.floor = beta, low, high, floor
+        self.may_raise, self.mean = raises, 0.0
+
+    def limit(self, size: float, know: dict[str, float]) -> float:
+        lower, upper = max(self.floor, self.low * self.mean), self.high * self.mean
+        factor = 1.0
+        self.raises = False
+        if upper > 0 and above(size, upper):
+            factor = max(upper / size, 0.9)
+        elif self.may_raise and size > 0 and above(lower, size):
+            factor, self.raises = min(lower / size, 1.1), True
+        self.mean = self.beta * self.mean + (1 - self.beta) * size * factor
+        if factor != 1:
+            return size * factor
+        return max(upper, 0.9 * size) if upper > 0 else math.inf
+
+
+class GradientStabilizer(Policy):
+    def __init__(self, gamma1: float, gamma2: float, eps: float) -> None:
+        self.gamma1, self.gamma2, self.eps = gamma1, gamma2, eps
+        self.first = self.second = 0.0
+        self.count = 0
+
+    def limit(self, size: float, know: dict[str, float]) -> float:
+        if size > 0:
+            self.count += 1
+            self.first = self.gamma1 * self.first + (1 - self.gamma1) * size
+            self.second = self.gamma2 * self.second + (1 - self.gamma2) * size**2
+        if not self.count:
+            return 0.0
+        mean = self.first / (1 - self.gamma1**self.count)
+        return mean / (math.sqrt(self.second / (1 - self.gamma2**self.count)) + self.eps)
+
+
+class TrustRatio(Policy):
+    def __init__(self, ratio: float) -> None:
+        self.ratio = ratio
+
+    def limit(self, size: float, know: dict[str, float]) -> float:
+        return self.ratio * know["weight"] if know["weight"] > 0 else math.inf
 
 
 class Percentile(Policy):
@@ -264,7 +337,11 @@ class AfterWarmup(Policy):
 
 
 def factors(
-    sizes: Sequence[float], limits: Sequence[float], mode: str, nonfinite: str
+    sizes: Sequence[float],
+    limits: Sequence[float],
+    raises: Sequence[bool],
+    mode: str,
+    nonfinite: str,
 ) -> tuple[list[float], bool]:
     """What every part is multiplied by, and whether the step is to be left out."""
     finite = [math.isfinite(n) for n in sizes]
@@ -276,7 +353,7 @@ def factors(
     if skipped and not all(finite):
         return [1.0] * len(sizes), True
 
-    def factor(n: float, c: float) -> float:
+    def factor(n: float, c: float, raised: bool) -> float:
         if not math.isfinite(n) and nonfinite == "zero":
             return 0.0
         if not math.isfinite(c) or mode == "skip":
@@ -285,11 +362,11 @@ def factors(
             return c / n
         if mode == "soft":
             return c / (c + n) if n > 0 else 1.0
-        if mode == "normalise":
+        if mode == "normalise" or raised:
             return min(c / n, 2.0**126) if n > 0 else 1.0
         return min(1.0, c / n) if n > 0 else 1.0
 
-    return [factor(n, c) for n, c in zip(sizes, limits, strict=True)], skipped
+    return list(map(factor, sizes, limits, raises)), skipped
 
 
 def clamped(entries: Tensor, limit: float) -> Tensor:

@@ -153,6 +153,7 @@ CLIPPERS = {
     "nonfinite": ["raise", "skip", "zero", "propagate"],
     "norm_type": [1.0, 2.0, math.inf],
     "target": ["gradient", "update"],
+    "eps": [0.0, 1e-6],
 }
 
 
@@ -185,6 +186,12 @@ def test_every_method_takes_the_clippers_arguments_and_they_win(method, argument
         and whole["scope"] not in ("global", "group", "tensor"),
         f'mode "{whole["mode"]}" cannot': whole["mode"] in ("soft", "normalise")
         and whole["scope"] == "element",
+        "eps=1e-06": whole.get("eps", 0) > 0
+        and (
+            whole["scope"] == "element"
+            or whole["mode"] in ("soft", "skip")
+            or as_policy(built["threshold"]).band
+        ),
         'target "update" cannot skip': whole.get("target") == "update"
         and "skip" in (whole["mode"], whole.get("nonfinite")),
     }

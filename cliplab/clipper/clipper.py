@@ -9,17 +9,17 @@ import torch
 from torch import Tensor
 from torch.amp import GradScaler
 
-from cliplab.checks import check_choice, check_norm_type, counted, described
+from cliplab.checks import counted, described
 from cliplab.clipper.attachment import Attachment
-from cliplab.clipper.engine import Engine, Target
-from cliplab.clipper.entries import check_entries
+from cliplab.clipper.choices import Choices, Target
+from cliplab.clipper.engine import Engine
 from cliplab.clipper.given import GivenGradients, Slots
 from cliplab.clipper.groups import Thresholds, policies_by_name, policy_of_groups
 from cliplab.clipper.guard import Guard
 from cliplab.clipper.microbatch import Microbatch
-from cliplab.clipper.ranks import RankParts, with_other_ranks
+from cliplab.clipper.ranks import with_other_ranks
 from cliplab.clipper.telling import as_line, as_table, hinting, kind_of, warn_of_zero
-from cliplab.clipper.torchs import check_eps, measured_by_torch
+from cliplab.clipper.torchs import measured_by_torch
 from cliplab.history import ClipReport, History
 from cliplab.parts import Parameters, Scope, divide, select_parameters
 from cliplab.thresholds import EntryDeviations, Mode, NonFinite
@@ -108,56 +108,23 @@ class Clipper(Engine):
         reduce: Reduce | None = None,
         check_ranks: bool = False,
     ) -> None:
-        check_choice("target", target, Target)
-        check_choice("scope", scope, Scope)
-        check_choice("mode", mode, Mode)
-        check_choice("nonfinite", nonfinite, NonFinite)
-        order = check_norm_type(norm_type)
-        if not isinstance(check_ranks, bool):
-            raise ValueError(f"check_ranks must be True or False, got {described(check_ranks)}")
+        choices = Choices(scope, norm_type, mode, nonfinite, target, eps, check_ranks)
         groups, reduces = select_parameters(
             params, exclude, policies_by_name(threshold), elsewhere=reduce is not None
         )
         partition, labels, group_of = divide(scope, groups, params)
+        order = choices.norm_type
         partition = with_other_ranks(partition, labels, scope, order, reduce, reduces)
-        policy = policy_of_groups(threshold, groups, group_of)
-        check_entries(policy, scope, partition)
-        if policy.band and (mode != "rescale" or scope == "element"):
-            where = 'scope "element"' if scope == "element" else f'mode "{mode}"'
-            raise ValueError(f"{where} cannot be used with a band, got {described(policy)}")
-        if policy.band and eps:
-            raise ValueError(f"eps={eps!r} cannot be used with a band, got {described(policy)}")
-        if mode == "skip" and scope not in ("global", "group", "tensor"):
-            raise ValueError(f'mode "skip" needs scope global, group or tensor, got {scope!r}')
-        if mode in ("soft", "normalise") and scope == "element":
-            raise ValueError(f'mode "{mode}" cannot be used with scope "element"')
-        if target == "update" and "skip" in (mode, nonfinite):
-            raise ValueError(
-                'target "update" cannot skip a step: the optimizer\'s state has moved when its '
-                'update is known; choose another mode and nonfinite than "skip"'
-            )
-        eps = check_eps(eps, scope, mode)
-        if eps and scope == "global":
+        if choices.eps and scope == "global":
             partition = measured_by_torch(partition)
-        if target == "update" and isinstance(partition, RankParts):
-            raise ValueError('target "update" is measured on each rank: leave reduce out')
+        policy = policy_of_groups(threshold, groups, group_of)
+        choices.check_policy(policy, partition)
         warn_of_zero(policy)
         policy.init(partition.n_parts, partition.device)
         if isinstance(policy, EntryDeviations):
             policy.hold(partition.params)
         scalar = scope in ("global", "element") and partition.n_parts == 1
-        super().__init__(
-            partition,
-            policy,
-            History(labels, scalar=scalar),
-            scope=scope,
-            norm_type=order,
-            mode=mode,
-            nonfinite=nonfinite,
-            target=target,
-            eps=eps,
-            check_ranks=check_ranks,
-        )
+        super().__init__(partition, policy, History(labels, scalar=scalar), choices)
         self._slots = Slots(self.params, [name for g in groups for name in g.names], params)
 
     def clip(

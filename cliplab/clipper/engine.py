@@ -12,6 +12,7 @@ from torch import Tensor
 
 from cliplab.checks import NonFiniteGradientError, described, may_look
 from cliplab.clipper import fast_step
+from cliplab.clipper.choices import Choices
 from cliplab.clipper.nonfinite import Watch, culprits
 from cliplab.clipper.ranks import check_alike
 from cliplab.clipper.torchs import Respond, with_eps
@@ -34,15 +35,12 @@ from cliplab.thresholds import (
     EntryDeviations,
     Fixed,
     Mode,
-    NonFinite,
     Step,
     Threshold,
     as_column,
     left_out,
     respond,
 )
-
-Target = Literal["gradient", "update"]
 
 
 class Signal(NamedTuple):
@@ -102,33 +100,27 @@ class Engine:
         partition: Partition,
         policy: Threshold,
         history: History,
-        *,
-        scope: Scope,
-        norm_type: float,
-        mode: Mode,
-        nonfinite: NonFinite,
-        target: Target = "gradient",
-        eps: float = 0.0,
-        check_ranks: bool = False,
+        choices: Choices,
     ) -> None:
         self.partition, self.policy, self.history = partition, policy, history
-        self.scope, self.norm_type, self.mode, self.nonfinite = scope, norm_type, mode, nonfinite
+        self.scope, self.norm_type, self.mode = choices.scope, choices.norm_type, choices.mode
+        self.nonfinite, self.target, self.eps = choices.nonfinite, choices.target, choices.eps
+        self.check_ranks = choices.check_ranks
         self.params = partition.params
-        self.target, self.eps, self.check_ranks = target, eps, check_ranks
         self.steps = 0
         self.attached: Any = None  # the Attachment at work
-        self._way: Mode | Literal["clamp"] = "clamp" if scope == "element" else mode
+        self._way: Mode | Literal["clamp"] = "clamp" if self.scope == "element" else self.mode
         self._host = may_look(self.params[0])
         double = any(p.dtype in DOUBLE for p in self.params)
         self._dtype = torch.float64 if double else torch.float32
         self._numels = partition.numels()
-        fast = not policy.band and fast_step.serves(partition, scope, mode, self._dtype)
+        fast = fast_step.serves(partition, self.scope, self.mode, self._dtype) and not policy.band
         self._respond: Respond = fast_step.respond_to_one if fast else respond
-        if eps:
-            self._respond = with_eps(eps)
+        if self.eps:
+            self._respond = with_eps(self.eps)
         self._loss: Tensor | None = None
         self._watch = Watch()
-        self._hands = _hands_of(policy) if target == "gradient" else (None, None)
+        self._hands = _hands_of(policy) if self.target == "gradient" else (None, None)
         self._entries = policy if isinstance(policy, EntryDeviations) else None
 
     def observe(self, loss: float | Tensor) -> None:

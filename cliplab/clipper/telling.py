@@ -5,14 +5,14 @@ Makes numbers: no.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
 from cliplab.checks import counted, described, may_look, tell
 from cliplab.clipper.engine import Engine
 from cliplab.history import html_table
-from cliplab.thresholds import Fixed, Threshold
+from cliplab.thresholds import Fixed, Threshold, all_of
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -51,13 +51,6 @@ def warn_of_zero(policy: Threshold) -> None:
             "a threshold of 0 makes every gradient 0 (mode 'skip': no step is taken): "
             "for no clipping pass math.inf"
         )
-
-
-def all_of(policy: Threshold) -> Iterator[Threshold]:
-    """A policy, and those that it is made of."""
-    yield policy
-    for inner in getattr(policy, "inner", {}).values():
-        yield from all_of(inner)
 
 
 def kind_of(policy: Threshold) -> str:

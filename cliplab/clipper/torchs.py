@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from cliplab.checks import check_positive
 from cliplab.norms import torch_norm
-from cliplab.parts import Gradients, Partition, Scope, TensorParts
+from cliplab.parts import Gradients, Partition, TensorParts
 from cliplab.thresholds import AnyStep, Mode, NonFinite, Step, respond
 
 Respond = Callable[..., AnyStep]
@@ -27,20 +25,6 @@ class TorchsTotal(TensorParts):
         if not present:
             return super().sizes(tensors, norm_type)
         return torch_norm(present, norm_type).view(1).to(self.device)
-
-
-def check_eps(eps: float, scope: Scope, mode: Mode) -> float:
-    """Return an eps that there is a formula with; ``ValueError`` otherwise."""
-    added = check_positive("eps", eps, zero=True)
-    if not added:
-        return 0.0
-    if math.isinf(added):
-        raise ValueError(f"eps must be finite, got {eps!r}")
-    if scope == "element":
-        raise ValueError(f'eps={added!r} cannot be used with scope "element": nothing is divided')
-    if mode not in ("rescale", "normalise"):
-        raise ValueError(f'eps={added!r} needs mode rescale or normalise, got "{mode}"')
-    return added
 
 
 def measured_by_torch(partition: Partition) -> Partition:

@@ -49,8 +49,9 @@ def create(name: str, params: Parameters, **parameters: Any) -> Clipper:
     ``exclude``, ``target``, ``eps``, ``reduce`` and ``check_ranks`` of ``Clipper``, which win over
     what the method would set: ``create("agc", model, scope="tensor", exclude="head.*")``.
     ``threshold`` is there where the method has that parameter, as norm has; the others make their
-    threshold themselves. What needs more than gradients says so at its first step: katago the learning rate (``attach``), loss_ratio
-    the loss (``clip(loss)``, ``observe(loss)``), and ``target="update"`` an attached optimizer.
+    threshold themselves. What needs more than gradients says so at its first step: katago the
+    learning rate (``attach``), loss_ratio the loss (``clip(loss)``, ``observe(loss)``), and
+    ``target="update"`` an attached optimizer.
 
     Raises ``ValueError`` for an unknown name or parameter, and for what does not go together.
 

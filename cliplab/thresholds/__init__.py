@@ -31,7 +31,7 @@ from cliplab.thresholds.response import (
 from cliplab.thresholds.robust import RobustSpike, SpikeSkip
 from cliplab.thresholds.shape import RMS, TrustRatio, WeightRatio
 from cliplab.thresholds.steered import Decay, TargetRate
-from cliplab.thresholds.wrappers import AfterWarmup, Bounded, Switch
+from cliplab.thresholds.wrappers import AfterWarmup, Bounded, Switch, all_of
 
 __all__ = [
     "AGGC",
@@ -69,6 +69,7 @@ __all__ = [
     "TrustRatio",
     "WeightRatio",
     "ZScore",
+    "all_of",
     "as_column",
     "as_policy",
     "clip_factor",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -183,6 +183,13 @@ class Switch(Wrapper):
     def __repr__(self) -> str:
         parts = [f"({int(mask.sum())} of {len(mask)} parts, {own!r})" for mask, own in self.cases]
         return f"Switch([{', '.join(parts)}])"
+
+
+def all_of(policy: Threshold) -> Iterator[Threshold]:
+    """A policy, and those that it is made of."""
+    yield policy
+    for inner in getattr(policy, "inner", {}).values():
+        yield from all_of(inner)
 
 
 def _is_pair(case: object) -> bool:

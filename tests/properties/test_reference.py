@@ -13,6 +13,19 @@ from torch import nn
 import cliplab
 from cliplab import Clipper, NonFiniteGradientError
 
+
+class BoundedBand(reference.Bounded):
+    """Raised is what is below the bounded lower limit."""
+
+    def limit(self, size, know):
+        low = self.policy.limit(size, know)
+        raises = self.policy.raises
+        limit = min(max(low, self.low), self.high)
+        over = reference.above(size, self.high)
+        self.raises = raises and not over and reference.above(limit, size)
+        return limit if self.raises else self.high
+
+
 # Every policy and the same one by its definition, with parameters that short streams can feel.
 POLICIES = {
     "number": (2.0, partial(reference.Fixed, 2.0)),
@@ -27,6 +40,22 @@ POLICIES = {
     "decay": (cliplab.Decay(4.0, 0.5, 2, 0.1), partial(reference.Decay, 4.0, 0.5, 2, 0.1)),
     "rate": (cliplab.TargetRate(0.3, 2.0, 0.4), partial(reference.TargetRate, 0.3, 2.0, 0.4)),
     "weights": (cliplab.WeightRatio(0.1, 1e-3), partial(reference.WeightRatio, 0.1, 1e-3)),
+    "trust": (cliplab.TrustRatio(0.1), partial(reference.TrustRatio, 0.1)),
+    "deviations": (cliplab.Deviations(0.5, 4, 2), partial(reference.Deviations, 0.5, 4, 2)),
+    "stabilizer": (
+        cliplab.GradientStabilizer(0.6, 0.9, 1e-12),
+        partial(reference.GradientStabilizer, 0.6, 0.9, 1e-12),
+    ),
+    "adanorm": (cliplab.AdaNorm(0.6), partial(reference.AdaNorm, 0.6)),
+    "band": (
+        cliplab.AGGC(0.5, (0.9, 1.0), (1.5, 1.0), floor=0.1, raise_small=True),
+        partial(reference.AGGC, 0.5, 0.9, 1.5, 0.1, True),
+    ),
+    "aggc": (cliplab.AGGC(), partial(reference.AGGC, 0.95, 0.95, 0.6, 0.01, False)),
+    "bounded band": (
+        cliplab.Bounded(cliplab.AdaNorm(0.6), high=3.0),
+        lambda: BoundedBand(reference.AdaNorm(0.6), 0.0, 3.0),
+    ),
     "rms": (cliplab.RMS(0.5), partial(reference.RMS, 0.5)),
     "robust": (
         cliplab.RobustSpike(2.0, 4, 0.2, 3.0),
@@ -49,6 +78,7 @@ POLICIES = {
     for response in ("reciprocal", "mean", "level")
 }
 STANDING = ["number", "none", "nothing"]
+BANDS = [name for name, (policy, _) in POLICIES.items() if getattr(policy, "band", False)]
 CASES = [
     (scope, mode)
     for scope in ("global", "group", "tensor", "unit", "element", "member")
@@ -153,7 +183,11 @@ def test_a_stream_of_gradients_is_clipped_as_defined(scope, mode, data):
     exponent = data.draw(st.floats(-1.0, 2.0), "exponent")
     seed = data.draw(st.integers(0, 2**32), "seed")
     stream = Stream(seed, shapes, dtypes, layouts, exponent, bad)
-    names = STANDING if scope == "element" else list(POLICIES)
+    names = (
+        STANDING
+        if scope == "element"
+        else [name for name in POLICIES if mode == "rescale" or name not in BANDS]
+    )
     policy, definition = POLICIES[data.draw(st.sampled_from(names), "policy")]
     order = data.draw(st.sampled_from([2.0, 1.0, 3.0, math.inf]), "norm type")
     nonfinite = data.draw(st.sampled_from(["raise", "skip", "zero", "propagate"]), "nonfinite")
@@ -221,7 +255,8 @@ def compare(clipper, stream, groups, definition, attached):
                 }
                 assert limits[i] == pytest.approx(rule.limit(sizes[i], know), rel=2e-4)
 
-        factors, skipped = reference.factors(sizes, limits, mode, nonfinite)
+        raises = [rule.raises and known for rule, known in zip(rules, learns, strict=True)]
+        factors, skipped = reference.factors(sizes, limits, raises, mode, nonfinite)
         assert bool(clipper.history.skipped[-1].any()) == skipped
         clip(scope, parts, sizes, limits, factors, skipped, nonfinite)
         for p, old, new, raw in zip(params, before, after, grads, strict=True):
