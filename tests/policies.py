@@ -109,6 +109,14 @@ def start(make):
 
 
 def leaves(state):
-    """All tensors of a nested state, in order."""
-    nested = (leaves(v) if isinstance(v, dict) else [v] for v in state.values())
-    return [tensor for tensors in nested for tensor in tensors]
+    """All tensors of a nested state, in order, and for each of its lists one of the numbers."""
+    if isinstance(state, dict):
+        return [tensor for entry in state.values() for tensor in leaves(entry)]
+    if isinstance(state, list):
+        return [torch.tensor(flat(state), dtype=torch.float64, device="cpu")]
+    return [state]
+
+
+def flat(entry):
+    """The numbers of nested lists."""
+    return [x for each in entry for x in flat(each)] if isinstance(entry, list) else [entry]

@@ -170,6 +170,8 @@ def test_the_clippers_arguments_are_all_tried_and_documented():
 @pytest.mark.parametrize("method", ALL)
 def test_every_method_takes_the_clippers_arguments_and_they_win(method, argument, given):
     """Or the clipper refuses what does not go together, in its own words."""
+    if argument in METHODS[method].parameters:
+        return  # its own, by the same name
     if given == "member":
         model = [nn.Parameter(torch.zeros(2, 3)), nn.Parameter(torch.zeros(2))]
     else:

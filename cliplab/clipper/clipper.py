@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from torch.amp import GradScaler
 
-from cliplab.checks import counted, described
 from cliplab.clipper.attachment import Attachment
 from cliplab.clipper.choices import Choices, Target
 from cliplab.clipper.engine import Engine
@@ -18,7 +17,8 @@ from cliplab.clipper.groups import Thresholds, policies_by_name, policy_of_group
 from cliplab.clipper.guard import Guard
 from cliplab.clipper.microbatch import Microbatch
 from cliplab.clipper.ranks import with_other_ranks
-from cliplab.clipper.telling import as_line, as_table, hinting, kind_of, warn_of_zero
+from cliplab.clipper.saving import load_state, state_of
+from cliplab.clipper.telling import as_line, as_table, hinting, warn_of_zero
 from cliplab.clipper.torchs import measured_by_torch
 from cliplab.history import ClipReport, History
 from cliplab.parts import Parameters, Scope, divide, select_parameters
@@ -243,45 +243,28 @@ class Clipper(Engine):
         """Wait for the device, and raise what ``nonfinite="raise"`` has found there."""
         self._watch.check(wait=True)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return step count, policy state and what they are of; the history is not part of it."""
-        return {"steps": self.steps, "policy": self.policy.state_dict(), **self._identity()}
+    def state_dict(self, plain: bool = False) -> dict[str, Any]:
+        """Return step count, counts of steps, policy state and what they are of.
+
+        The history is no part of it. ``plain`` gives lists for tensors, so that ``json`` writes
+        and reads it without a bit of it changing (an infinite number is ``Infinity`` there); else
+        ``torch.load(weights_only=True)`` reads what ``torch.save`` writes. Waits for the device.
+        """
+        return state_of(self, plain)
 
     @torch.inference_mode(False)
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
-        """Continue where the saved clipper stopped; ``ValueError`` for a state of another kind.
+        """Continue where the saved clipper stopped, plain or not; whole, or not at all.
 
-        The method (the types of the policies, whatever their parameters), the scope and the number
-        of parts must be this clipper's, where the state names them: one that was saved by an older
-        version does not. Without ``strict`` it is enough that the policy's own state fits.
+        ``ValueError`` for a state of another kind: the method (the types of the policies, whatever
+        their parameters), scope, number of parts, target and norm type must be this clipper's,
+        where the state names them; one of an older version does not name all, and is of gradients.
+        Without ``strict`` it is enough that the policy's own state fits.
         """
-        needed, identity = {"steps", "policy"}, self._identity()
-        if not isinstance(state, Mapping) or not needed <= set(state) <= needed | set(identity):
-            given = sorted(map(str, state)) if isinstance(state, Mapping) else state
-            raise ValueError(f"expected a state with 'steps' and 'policy', got {described(given)}")
-        if strict and any(state.get(name, own) != own for name, own in identity.items()):
-            raise ValueError(
-                f"the state is of {_described(identity | dict(state))}, this clipper is "
-                f"{_described(identity)}: make the clipper as it was, or pass strict=False"
-            )
-        steps = int(state["steps"])  # first: all is taken over, or nothing
-        self.policy.load_state_dict(state["policy"])
-        self.steps = steps
-        if not len(self.history):
-            self.history.first_step = self.steps
-
-    def _identity(self) -> dict[str, Any]:
-        """What a state is of."""
-        kind = kind_of(self.policy)
-        return {"method": kind, "scope": self.scope, "parts": self.partition.n_parts}
+        load_state(self, state, strict)
 
     def __repr__(self) -> str:
         return as_line(self)
 
     def _repr_html_(self) -> str:
         return as_table(self)
-
-
-def _described(identity: Mapping[str, Any]) -> str:
-    parts = counted(identity["parts"], "part")
-    return f"{identity['method']} (scope {identity['scope']!r}, {parts})"

@@ -193,7 +193,7 @@ class Threshold:
         return {name: tensor.clone() for name, tensor in self.state.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over a saved state, of tensors or NumPy arrays, whole or not at all.
+        """Take over a saved state, of tensors, NumPy arrays or lists, whole or not at all.
 
         ``ValueError`` if names, shapes, or kinds of numbers are not this policy's, or if there is
         a NaN or a count below 0 in it.
@@ -201,7 +201,7 @@ class Threshold:
         self.check_state_dict(state)
         with torch.inference_mode(False):
             for name, own in self.state.items():
-                self.state[name] = _as_tensor(state[name]).to(own)
+                self.state[name] = as_tensor(state[name]).to(own)
 
     def check_state_dict(self, state: Mapping[str, Any]) -> None:
         """Raise ``ValueError`` if a saved state is not of this policy and number of parts."""
@@ -209,7 +209,7 @@ class Threshold:
         if not isinstance(state, Mapping):
             raise ValueError(f"{kind}: expected a state, got {described(state)}")
         have = {name: tuple(tensor.shape) for name, tensor in self.state.items()}
-        given = {name: tuple(getattr(entry, "shape", ())) for name, entry in state.items()}
+        given = {name: _shape_of(entry) for name, entry in state.items()}
         if have != given:
             raise ValueError(f"{kind}: expected state {have}, got {given}")
         for name, own in self.state.items():
@@ -220,17 +220,28 @@ class Threshold:
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in own.items())})"
 
 
-def _as_tensor(entry: Any) -> Tensor:
+def as_tensor(entry: Any) -> Tensor:
     """An entry of a state as a tensor of its own, wherever states lie by default."""
-    held = entry.detach() if isinstance(entry, Tensor) else torch.tensor(entry, device="cpu")
-    return held.clone()
+    if isinstance(entry, Tensor):
+        return entry.detach().clone()
+    held = torch.tensor(entry, device="cpu")
+    if isinstance(entry, list) and held.is_floating_point():  # of the width that is the default
+        return torch.tensor(entry, dtype=torch.float64, device="cpu")
+    return held
+
+
+def _shape_of(entry: Any) -> tuple[int, ...]:
+    try:
+        return tuple(as_tensor(entry).shape if isinstance(entry, list) else entry.shape)
+    except (AttributeError, TypeError, ValueError, RuntimeError, OverflowError):
+        return ()
 
 
 def _check_entry(name: str, entry: Any, own: Tensor) -> None:
     """Raise ``ValueError`` unless an entry of a state can take the place of ``own``."""
     try:
-        new = _as_tensor(entry)
-    except (TypeError, ValueError, RuntimeError):
+        new = as_tensor(entry)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
         raise ValueError(f"{name} must be a tensor, got {described(entry)}") from None
     real = own.is_floating_point()
     fits = new.dtype in (_REAL if real else _WHOLE) and new.layout is torch.strided

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +13,7 @@ from torch.nn.functional import pad
 
 from cliplab.checks import check_count, check_positive, described, may_look
 from cliplab.thresholds.base import Context, State, Threshold
+from cliplab.thresholds.packed import contradicts_itself, pack, unpack
 
 
 class Percentile(Threshold):
@@ -48,6 +51,26 @@ class Percentile(Threshold):
             return {**state, "sizes": ordered.clone()}
         bins = torch.zeros(n_parts, self._blocks, self._block, dtype=torch.int32, device=device)
         return {**state, "bins": bins, "blocks": bins.sum(dim=2, dtype=torch.int32)}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return a copy of the state; without a window in lists of what is filled of it."""
+        state = super().state_dict()
+        return pack(state) if "bins" in state and not state["count"].is_meta else state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over a saved state, also one of an older version, whole or not at all."""
+        super().load_state_dict(self._unpacked(state))
+
+    def check_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Raise ``ValueError`` if a saved state is not of this policy and number of parts."""
+        whole = self._unpacked(state)
+        super().check_state_dict(whole)
+        if "bins" in self.state and not self.state["count"].is_meta and contradicts_itself(whole):
+            raise ValueError("Percentile: expected as many sizes in the state as it counts")
+
+    def _unpacked(self, state: Mapping[str, Any]) -> Mapping[str, Any]:
+        packed = isinstance(state, Mapping) and set(state) == {"count", "ordered", "bins"}
+        return unpack(state, self.state) if packed and "bins" in self.state else state
 
     def step(self, sizes: Tensor, state: State, context: Context) -> tuple[Tensor, State]:
         """Put the size in, then answer; the histogram is counted up in place."""

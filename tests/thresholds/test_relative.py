@@ -129,7 +129,7 @@ def test_percentile_costs_the_same_at_any_step():
     for steps in (5000, 1_000_000):
         policy = start(lambda: Percentile(10.0), 1)
         feed(policy, log_normal(20), 1)
-        state = policy.state_dict()
+        state = dict(policy.state)
         state["count"] += steps
         state["bins"][:, 50, 3] += steps
         state["blocks"][:, 50] += steps

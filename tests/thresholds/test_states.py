@@ -18,10 +18,9 @@ STATEFUL = [make for make in POLICIES if leaves(start(make).state_dict())]
 
 def paths(state, above=()):
     """Where all tensors of a nested state are."""
-    nested = (
-        paths(v, (*above, k)) if isinstance(v, dict) else [(*above, k)] for k, v in state.items()
-    )
-    return [path for found in nested for path in found]
+    nested = (paths(v, (*above, k)) for k, v in state.items() if isinstance(v, dict))
+    own = [(*above, k) for k, v in state.items() if isinstance(v, torch.Tensor)]
+    return own + [path for found in nested for path in found]
 
 
 def at(state, path):
@@ -52,7 +51,10 @@ DAMAGES = {
     "no values": lambda t: t.to("meta"),
     "NaN or below 0": lambda t: t * float("nan") if real(t) else t - 10**9,
     "None": lambda t: None,
-    "a list": lambda t: t.tolist(),
+    "a ragged list": lambda t: [*t.tolist(), []],
+    "a list of text": lambda t: ["x"] * len(t),
+    "a list of too much": lambda t: torch.cat([t, t]).tolist(),
+    "a list of large numbers": lambda t: [10**400] * len(t),
     "text": lambda t: "state",
     "a state": lambda t: {"state": t},
     "an array of text": lambda t: np.full(tuple(t.shape), "x"),
@@ -109,7 +111,10 @@ def test_a_state_of_other_names_or_shapes_is_refused(make):
 
 
 def as_arrays(state):
-    return {k: as_arrays(v) if isinstance(v, dict) else v.numpy() for k, v in state.items()}
+    """A state of arrays, but for its lists."""
+    if isinstance(state, dict):
+        return {name: as_arrays(entry) for name, entry in state.items()}
+    return state if isinstance(state, list) else state.numpy()
 
 
 @pytest.mark.parametrize("wide", [False, True])
@@ -132,9 +137,10 @@ def test_arrays_and_other_widths_are_taken_as_tensors_are(make, wide):
 @pytest.mark.parametrize("make", STATEFUL)
 def test_a_state_that_was_taken_over_is_not_shared(make):
     policy, other = start(make), start(make)
-    state = as_arrays(other.state_dict())
-    policy.load_state_dict(state)
-    for path in paths(state):
+    state = other.state_dict()
+    arrays = paths(state)
+    policy.load_state_dict(as_arrays(state))
+    for path in arrays:
         at(state, path)[...] = 7
     again = leaves(policy.state_dict())
     assert all(map(torch.equal, again, leaves(other.state_dict())))
