@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.amp import GradScaler
 
 from cliplab.clipper.attachment import Attachment
+from cliplab.clipper.backward import InBackward
 from cliplab.clipper.choices import Choices, Target
 from cliplab.clipper.engine import Engine
 from cliplab.clipper.given import GivenGradients, Slots
@@ -125,7 +126,7 @@ class Clipper(Engine):
             policy.hold(partition.params)
         scalar = scope in ("global", "element") and partition.n_parts == 1
         super().__init__(partition, policy, History(labels, scalar=scalar), choices)
-        self._slots = Slots(self.params, [name for g in groups for name in g.names], params)
+        self._slots = Slots(self.params, partition.names, params)
 
     def clip(
         self, loss: float | Tensor | None = None, grads: GivenGradients | None = None
@@ -234,8 +235,37 @@ class Clipper(Engine):
         """
         return Attachment(self, [optimizer, *others], measure_update=measure_update)
 
+    def clip_in_backward(self) -> InBackward:
+        """Clip each gradient in the backward pass, as soon as it is accumulated.
+
+        For optimizers that step in the backward pass: a hook registered afterwards by
+        ``register_post_accumulate_grad_hook`` finds the clipped gradient, steps, and sets
+        ``p.grad = None``. The numbers are those of ``clip()`` after the pass, one step of the
+        clipper for each backward pass; a parameter without a gradient in it is not active. The
+        handle is a context manager; its ``remove()``, or ``detach()``, ends it.
+
+        For the scopes tensor, unit and element, modes rescale, soft and normalise, and policies
+        that ask for no total norm; a function of ``Scheduled`` is asked for every parameter.
+        Gradients are clipped as they lie in ``.grad``: not for accumulation, a ``GradScaler``
+        (sizes are not in true units) or DDP (which reduces them later); under ``fully_shard`` they
+        are reduced by then. Reentrant checkpointing makes a step of every segment.
+
+        ``ValueError`` for other scopes, modes and policies; ``RuntimeError`` where the clipper is
+        at work already, and from a hook that finds the gradient gone.
+
+        >>> weight = torch.nn.Parameter(torch.ones(2))
+        >>> clipper = Clipper([weight], threshold=1.0, scope="tensor")
+        >>> handle = clipper.clip_in_backward()
+        >>> hook = weight.register_post_accumulate_grad_hook(lambda p: print(p.grad))
+        >>> (weight * torch.tensor([3.0, 4.0])).sum().backward()
+        tensor([0.6000, 0.8000])
+        >>> clipper.history.norm_before
+        tensor([[5.]])
+        """
+        return InBackward(self)
+
     def detach(self) -> None:
-        """Stop clipping the steps of the optimizer, if the clipper is attached to any."""
+        """Stop clipping at the optimizer's steps or in the backward pass, if the clipper does."""
         if self.attached is not None:
             self.attached.remove()
 

@@ -84,7 +84,9 @@ def facts(clipper: Engine) -> list[str]:
         told.append(f"{100 * counts['clipped'] / counts['steps']:.3g} % clipped")
         if counts["skipped"]:
             told.append(f"{100 * counts['skipped'] / counts['steps']:.3g} % skipped")
-    return [*told, "attached to an optimizer"] if clipper.attached else told
+    if clipper.attached is not None:
+        told.append(getattr(clipper.attached, "where", "attached to an optimizer"))
+    return told
 
 
 def as_line(clipper: Engine) -> str:

@@ -30,7 +30,9 @@ class TorchsTotal(TensorParts):
 def measured_by_torch(partition: Partition) -> Partition:
     """The same partition, its size taken by torch's operations if it is of one part."""
     if type(partition) is TensorParts and partition.n_parts == 1:  # not over other ranks
-        return TorchsTotal(partition.params, partition.runs)
+        total = TorchsTotal(partition.params, partition.runs)
+        total.names = partition.names
+        return total
     return partition
 
 

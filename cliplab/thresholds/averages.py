@@ -105,7 +105,7 @@ class EMA(Threshold):
         """Answer, then learn the clipped size."""
         gamma = torch.where(state["gamma"] > 0, state["gamma"], sizes)
         limit, warm = self.ratio * gamma, state["count"] < self.warmup
-        warming = not may_look(warm) or bool(warm.any())
+        warming = self.warmup > 0 and (not may_look(warm) or bool(warm.any()))
         if warming:
             total = context.total_norm.to(sizes)
             shared = torch.where(total > self.initial, sizes * (self.initial / total), math.inf)

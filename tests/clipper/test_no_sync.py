@@ -169,6 +169,22 @@ def test_eps_looks_at_no_value(no_sync, scope, mode, nonfinite):
         clipper.clip()
 
 
+@pytest.mark.parametrize("scope", ["tensor", "unit", "element"])
+@pytest.mark.parametrize("nonfinite", ["raise", "zero", "propagate"])
+@pytest.mark.parametrize("mode", ["rescale", "soft", "normalise"])
+def test_clipping_in_the_backward_pass_looks_at_no_value(no_sync, scope, nonfinite, mode):
+    if scope == "element" and (nonfinite == "zero" or mode != "rescale"):
+        pytest.skip("not a combination")
+    model = model_with_gradients()
+    policy = 0.1 if scope == "element" else cliplab.EMA(0.5, warmup=0)
+    clipper = Clipper(model, policy, scope=scope, nonfinite=nonfinite, mode=mode)
+    loss = model(torch.ones(2, 3)).sum()
+    with no_sync(), clipper.clip_in_backward():
+        for factor in (1.0, math.nan):
+            (loss * factor).backward(retain_graph=True)
+    assert len(clipper.history) == 2
+
+
 def test_the_branch_free_way_gives_the_same_as_the_way_with_looks(monkeypatch):
     def run():
         results = []
