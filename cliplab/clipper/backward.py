@@ -128,11 +128,7 @@ class OwnEngine(Engine):
             partition,
             cast("Any", Share(engine.policy, parts)),
             cast("Any", NoHistory(engine.history, parts)),
-            scope=engine.scope,
-            norm_type=engine.norm_type,
-            mode=engine.mode,
-            nonfinite=engine.nonfinite,
-            eps=engine.eps,
+            engine.choices,
         )
         self._dtype, self._respond, self._watch = engine._dtype, engine._respond, engine._watch
         hand = Hand(f"clip_in_backward() of a clipper ({type(engine.policy).__name__})")

@@ -71,11 +71,12 @@ class Clipper(Engine):
 
     ``reduce``: where ranks hold different plain tensors (pipeline stages, experts), the process
     group over which the powers ``|g|^p`` are summed, several in turn, or a function that sums a
-    tensor over ranks (given a step's powers in fp64, what has a gradient as 0 or 1, and once the
-    numbers of entries). A group's key "reduce" sums those of its tensors first: ``[{"params":
-    dense}, {"params": experts, "reduce": ep}]``. All ranks then build the clipper and clip
-    together, in the same groups, if need be without parameters; a tensor counts once for each rank
-    that holds it. Scopes global and group. A GradScaler's flags must be those of all ranks.
+    tensor ``[n_parts]`` over ranks (of powers in fp64, and of 0 or 1 for what has a gradient; of
+    numbers of entries when the clipper is made). A group's key "reduce" sums those of its tensors
+    first: ``[{"params": dense}, {"params": experts, "reduce": ep}]``. All ranks then build the
+    clipper and clip together, in the same groups, if need be without parameters; a tensor counts
+    once for each rank that holds it. Scopes global and group. What a GradScaler finds must be
+    known to all ranks.
 
     ``check_ranks``: at the first step a ``RuntimeError`` on all ranks if their sizes differ, as
     where local gradients are clipped before they are synchronised. Not by default: it waits for

@@ -105,7 +105,7 @@ class Engine:
         self.partition, self.policy, self.history = partition, policy, history
         self.scope, self.norm_type, self.mode = choices.scope, choices.norm_type, choices.mode
         self.nonfinite, self.target, self.eps = choices.nonfinite, choices.target, choices.eps
-        self.check_ranks = choices.check_ranks
+        self.choices, self.check_ranks = choices, choices.check_ranks
         self.params = partition.params
         self.steps = 0
         self.attached: Any = None  # the Attachment at work

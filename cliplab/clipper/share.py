@@ -9,8 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cliplab.clipper.telling import all_of
-from cliplab.thresholds import Context, Known, Measured, Scheduled, Switch, Threshold
+from cliplab.thresholds import (
+    Context,
+    Known,
+    Limits,
+    Measured,
+    Scheduled,
+    Switch,
+    Threshold,
+    all_of,
+    on_both_sides,
+)
 
 
 class Share:
@@ -26,14 +35,16 @@ class Share:
         if not policy.stateless:
             _check(policy, self._own, rows.stop - rows.start)
 
-    def __call__(self, sizes: Tensor, context: Context) -> Tensor:
+    def __call__(self, sizes: Tensor, context: Context) -> Limits:
         """Return limits for the sizes of these parts, and learn from the active ones."""
         lent = []
         for whole, own in self._pairs:
             own.state = {name: column[self._rows] for name, column in whole.state.items()}
             lent.append((own, dict(own.state)))
         limits = self._own(sizes, replace(context, measured=Alone(context.measured)))
-        limits = limits.clone()  # it may be a piece of the state that now changes
+        limits = on_both_sides(
+            torch.clone, limits
+        )  # it may be a piece of the state that now changes
         for own, views in lent:
             for name, view in views.items():
                 if own.state[name] is not view:

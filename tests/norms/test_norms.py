@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cliplab import member_norms, tensor_norms, total_norm
+from cliplab.norms import add_norms
 
 ORDERS = [1.0, 2.0, 3.0, 6.0, math.inf]
 
@@ -57,3 +58,20 @@ def test_zero_empty_and_nonfinite():
     assert sizes[0] == 0
     assert math.isnan(sizes[1])
     assert sizes[2:] == [math.inf, pytest.approx(1e30)]
+
+
+@pytest.mark.parametrize("order", [0.5, *ORDERS])
+@given(exponents=st.lists(st.integers(-300, 300), min_size=1, max_size=4))
+def test_norms_of_any_magnitude_add_up_in_fp64(order, exponents):
+    norms = torch.tensor([[10.0**e, 3 * 10.0**e, 0.0] for e in exponents], dtype=torch.float64)
+    scale = 10.0 ** max(exponents)
+    expected = torch.linalg.vector_norm(norms / scale, order, dim=0) * scale
+    torch.testing.assert_close(add_norms(norms, order), expected, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_norms_that_are_not_finite_add_up_to_what_they_are(order):
+    norms = torch.tensor([[1.0, math.inf, math.nan], [math.inf, math.nan, 0.0]]).double()
+    found = add_norms(norms, order)
+    assert found[0] == math.inf
+    assert found[1:].isnan().all()
