@@ -53,7 +53,7 @@ def adaptive_clip_(
         hand, grads = watched(_AGC), [grad.detach() for grad in held]
         if hand is not None:
             warn_if_clipped(held, hand)
-        if _are_plain(grads + weights):
+        if _are_plain(grads + weights) and all(weight.numel() for weight in weights):
             factor = _agc_factor(unit_norms(grads, views), unit_norms(weights, views), ratio, floor)
             scale_units_(grads, views, factor)
         else:

@@ -6,7 +6,7 @@ Makes numbers: yes.
 
 from cliplab.norms.device import combine, wide_norm
 from cliplab.norms.entries import DOUBLE, LARGE, clamp_, dense, in_range, scale_
-from cliplab.norms.rows import all_row_norms, member_norms, rough_row_norms, row_norms
+from cliplab.norms.rows import all_row_norms, flagged, member_norms, row_norms
 from cliplab.norms.shards import (
     add_norms,
     add_shards,
@@ -34,6 +34,7 @@ __all__ = [
     "clamp_",
     "combine",
     "dense",
+    "flagged",
     "in_range",
     "is_partial",
     "is_sharded",
@@ -42,7 +43,6 @@ __all__ = [
     "member_norms",
     "over_ranks",
     "reduced",
-    "rough_row_norms",
     "row_norms",
     "scale_",
     "shard_rows",

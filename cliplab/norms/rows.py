@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -78,28 +79,26 @@ def all_row_norms(
     bad = host.unsafe(norms, norm_type) if looks else None
     if bad is None:
         return norms
-    of_cells = [bad] * len(cells) if members else torch.split(bad, [len(c) for c in cells])
-    for i, flags in enumerate(of_cells):
-        if bool(flags.any()):
-            cells[i] = row_norms(tensors[i], dims[i], norm_type).to(place)
+    if members:
+        each_again = [row_norms(t, own, norm_type) for t, own in zip(tensors, dims, strict=True)]
+        return _together([cell.to(place) for cell in each_again], norm_type, members)
+    counts = [len(cell) for cell in cells]
+    own = torch.split(bad, counts)
+    for i in flagged(bad, counts):
+        if tensors[i].is_cpu:
+            cells[i] = host.rows_again(cells[i], own[i], tensors[i], dims[i], norm_type)
     return _together(cells, norm_type, members)
 
 
-def rough_row_norms(tensors: Sequence[Tensor], dims: Dims) -> Tensor:
-    """L2 ``all_row_norms`` on one device, right from about 1e-12 on (fp32): for who has a floor.
+def flagged(flags: Tensor, counts: Sequence[int]) -> list[int]:
+    """Which of the runs of flags, ``counts[i]`` in a row each, hold one: in a single look.
 
-    What is smaller may be measured as 0: zero rows are common among weights, and are not measured
-    again here, which AGC would do at every step.
-
-    >>> rough_row_norms([torch.tensor([[3.0, 4.0], [1e25, 0.0]]), torch.ones(4)], [(1,), (0,)])
-    tensor([5.0000e+00, 1.0000e+25, 2.0000e+00])
+    >>> flagged(torch.tensor([False, False, True]), [2, 1])
+    [1]
     """
-    if may_look(tensors[0]):
-        each = zip(tensors, dims, strict=True)
-        norms = torch.cat([host.plain_row_norms(t, own, 2.0) for t, own in each])
-        if not bool(norms.isinf().any()):  # none overflowed
-            return norms
-    return torch.cat([row_norms(t, own) for t, own in zip(tensors, dims, strict=True)])
+    ends = torch.tensor([0, *accumulate(counts)], device="cpu")
+    until = torch.nn.functional.pad(flags.cumsum(0), (1, 0))[ends].tolist()
+    return [i for i in range(len(counts)) if until[i] < until[i + 1]]
 
 
 def _together(cells: Sequence[Tensor], norm_type: float, members: bool) -> Tensor:

@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from cliplab.checks import may_look
 from cliplab.norms import (
-    LARGE,
     all_row_norms,
     combine,
     is_sharded,
@@ -20,7 +18,7 @@ from cliplab.norms import (
     shard_rows,
 )
 from cliplab.parts.partition import Gradients, Partition, gradients
-from cliplab.parts.units import UnitView
+from cliplab.parts.units import UnitView, acting
 
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
@@ -106,19 +104,19 @@ class RowParts(Partition):
         return torch.cat([f.expand(k) for f, k in zip(flags.unbind(), self.counts, strict=True)])
 
     def scale_(self, tensors: Gradients, factor: Tensor) -> None:
-        """Multiply every row by its factor, on a CPU only large tensors where some is not 1."""
-        if may_look(factor) and bool((factor == 1).all()):
-            return
-        pairs = []
-        for i, own in enumerate(self._split(factor)):
+        """Multiply every row by its factor, on a CPU only tensors where some is not 1."""
+        changed = acting(factor, [self.n_parts] if self.members else self.counts)
+        if self.members and changed:
+            changed = range(len(tensors))
+        own, rows, factors = self._split(factor), [], []
+        for i in changed:
             tensor = tensors[i]
-            if tensor is None or (
-                tensor.numel() >= LARGE and may_look(own) and bool((own == 1).all())
-            ):
-                continue
-            pairs.append(self._rows(i, tensor, own))
-        if pairs:
-            torch._foreach_mul_([rows for rows, _ in pairs], [own for _, own in pairs])
+            if tensor is not None:
+                seen, each = self._rows(i, tensor, own[i])
+                rows.append(seen)
+                factors.append(each)
+        if rows:
+            torch._foreach_mul_(rows, factors)
 
     def clear_(self, tensors: Gradients, bad: Tensor) -> None:
         """Zero the bad rows."""
@@ -135,10 +133,13 @@ class RowParts(Partition):
         """Entries of a gradient, and its rows' values broadcastable to them."""
         if own.device != tensor.device:
             own = own.to(tensor.device)
+        shape = self._shapes[i]
+        if len(shape) == 1 and type(tensor) is Tensor and tensor.layout is torch.strided:
+            return tensor, own  # a vector: most tensors are
         if tensor.layout is torch.sparse_coo:
             values = tensor.values()
             return values, own[tensor.indices()[0]].reshape(-1, *[1] * (values.ndim - 1))
-        view, shape = self.views[i], self._shapes[i]
+        view = self.views[i]
         if is_sharded(tensor):
             rows, tensor = self._on_this_rank(i, tensor), local(tensor)
             shape = UnitView(tuple(tensor.shape), view.dims).kept

@@ -12,7 +12,7 @@ from torch.nn.modules.conv import _ConvTransposeNd
 from torch.nn.utils.parametrize import is_parametrized
 
 from cliplab.checks import may_look
-from cliplab.norms import rough_row_norms
+from cliplab.norms import all_row_norms, flagged
 
 # a weight's names as a parameter: its own, and those of pruning and of the old forms of its norms
 WEIGHTS = {"weight", "weight_orig", "weight_g", "weight_v"}
@@ -66,15 +66,13 @@ def member_views(params: Sequence[Tensor]) -> list[UnitView]:
 
 
 def unit_norms(tensors: Sequence[Tensor], views: Sequence[UnitView]) -> Tensor:
-    """L2 norms of all units of plain tensors on one device, one after the other: ``[n_units]``.
-
-    Right for every magnitude from about 1e-12 on (fp32); what is smaller may be measured as 0.
+    """L2 norms of all units of plain tensors, none empty, one after the other: ``[n_units]``.
 
     >>> weights = [torch.tensor([[3.0, 4.0], [1e25, 0.0]]), torch.ones(4)]
     >>> unit_norms(weights, unit_views(None, weights))
     tensor([5.0000e+00, 1.0000e+25, 2.0000e+00])
     """
-    return rough_row_norms(_rows(tensors, views), [view.dims for view in views])
+    return all_row_norms(_rows(tensors, views), [view.dims for view in views])
 
 
 def scale_units_(tensors: Sequence[Tensor], views: Sequence[UnitView], factor: Tensor) -> None:
@@ -85,18 +83,27 @@ def scale_units_(tensors: Sequence[Tensor], views: Sequence[UnitView], factor: T
     >>> weights
     [tensor([[1., 1.], [2., 2.]]), tensor([3., 3., 3., 3.])]
     """
-    counts = [math.prod(view.kept) for view in views]
-    changed = list(range(len(views)))
-    if may_look(factor):
-        other = factor != 1
-        if not bool(other.any()):
-            return
-        numbers = torch.arange(len(views), device="cpu")
-        owner = numbers.repeat_interleave(torch.tensor(counts, device="cpu"))
-        changed = torch.unique_consecutive(owner[other]).tolist()
-    own = torch.split(factor, counts)
-    rows = _rows([tensors[i] for i in changed], [views[i] for i in changed])
-    torch._foreach_mul_(rows, [own[i].view(views[i].kept) for i in changed])
+    kept = [view.kept for view in views]
+    counts = [math.prod(shape) for shape in kept]
+    changed, own = acting(factor, counts), torch.split(factor, counts)
+    if changed:
+        rows = _rows([tensors[i] for i in changed], [views[i] for i in changed])
+        torch._foreach_mul_(rows, [own[i].view(kept[i]) for i in changed])
+
+
+def acting(factor: Tensor, counts: Sequence[int]) -> Sequence[int]:
+    """Which tensors have a factor that is not 1, of ``counts[i]`` each; all where nobody may look.
+
+    A write for nothing would cost as much as a measurement.
+    """
+    if not may_look(factor):
+        return range(len(counts))
+    low, high = (float(end) for end in factor.aminmax())
+    if low == high == 1:
+        return ()
+    if high < 1 or low > 1:
+        return range(len(counts))
+    return flagged(factor != 1, counts)
 
 
 def _rows(tensors: Sequence[Tensor], views: Sequence[UnitView]) -> list[Tensor]:

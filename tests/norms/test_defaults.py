@@ -8,7 +8,7 @@ from torch import nn
 
 import cliplab
 from cliplab import member_norms, tensor_norms, total_norm
-from cliplab.norms import all_row_norms, clamp_, rough_row_norms, row_norms
+from cliplab.norms import all_row_norms, clamp_, row_norms
 from cliplab.parts import RowParts, TensorParts, scale_units_, unit_views
 
 SINGLE = torch.float32
@@ -88,7 +88,6 @@ WORK = {
     "rows": lambda: [row_norms(g * s, (0,)) for g in gradients() for s in (1.0, 1e-30, 0.0)],
     "no rows": lambda: row_norms(gradients()[0][:0], (1,)),
     "all rows": lambda: all_row_norms([g * 1e-30 for g in gradients()], DIMS),
-    "rough rows": lambda: rough_row_norms(gradients(), DIMS),
     "members": lambda: member_norms(gradients()),
     "complex": complex_entries,
     "activation": activation,

@@ -2,8 +2,10 @@ import math
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from cliplab.norms import all_row_norms, member_norms, rough_row_norms, row_norms
+from cliplab.norms import all_row_norms, flagged, member_norms, row_norms, tensor_norms
 
 DIMS = [(1,), (1,), (0,), (1, 3)]
 SHAPES = [(3, 4), (5, 2), (6,), (2, 3, 4, 5)]
@@ -41,20 +43,38 @@ def test_members_in_few_calls_are_those_of_member_norms(order, scale):
     torch.testing.assert_close(together, expected, equal_nan=True, atol=0, rtol=1e-6)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
-@pytest.mark.parametrize("scale", [1.0, 1e4, 1e-3])
-def test_rough_row_norms_are_row_norms(dtype, scale):
-    held = tensors(SHAPES, scale, dtype)
-    torch.testing.assert_close(rough_row_norms(held, DIMS), one_by_one(held), atol=0, rtol=1e-6)
+ALIKE = [(8,)] * 6 + [(6, 8)] * 7 + [(1,)] * 5 + [(8, 6)]
 
 
-def test_rough_row_norms_are_right_where_a_sum_overflows_and_from_1e_12_on():
-    held = tensors(SHAPES, 1.0)
-    held[0][1] *= 1e30
-    held[1][0] *= 1e-11
-    torch.testing.assert_close(rough_row_norms(held, DIMS), one_by_one(held), atol=0, rtol=1e-6)
-    held[1] *= 1e-30
-    assert rough_row_norms(held, DIMS)[3:8].max() <= 1e-20
+@pytest.mark.parametrize("scale", [1.0, 1e25, 1e-25, 0.0, math.nan])
+@pytest.mark.parametrize("order", [2.0, math.inf])
+def test_tensors_of_one_shape_measured_together_have_the_bits_of_each(order, scale):
+    held = tensors(ALIKE, 1.0)
+    held[2] *= scale
+    held[8][1] *= scale
+    held[9] = held[9].t().contiguous().t()  # its entries are added up in another order
+    dims = [(t.ndim - 1,) for t in held]
+    each = torch.cat([row_norms(t, own, order) for t, own in zip(held, dims, strict=True)])
+    assert torch.equal(all_row_norms(held, dims, order).nan_to_num(-1), each.nan_to_num(-1))
+    alone = torch.cat([tensor_norms([t], order) for t in held])
+    assert torch.equal(tensor_norms(held, order).nan_to_num(-1), alone.nan_to_num(-1))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_the_largest_entry_is_that_of_vector_norm(dtype):
+    held = tensors([(70, 90), (5000,), (3, 2, 4096)], 1.0, dtype)
+    held[1] = -held[1].abs()
+    exact = [torch.linalg.vector_norm(t.double(), math.inf) for t in held]
+    assert tensor_norms(held, math.inf).tolist() == [float(e) for e in exact]
+    rows = torch.linalg.vector_norm(held[2].double(), math.inf, (1, 2))
+    assert row_norms(held[2], (1, 2), math.inf).tolist() == rows.tolist()
+    assert str(row_norms(torch.zeros(1, 3), (1,), math.inf).item()) == "0.0"  # not -0
+
+
+@given(st.lists(st.lists(st.booleans(), max_size=4), min_size=1, max_size=6))
+def test_flagged_runs_are_those_that_hold_a_flag(runs):
+    flags = torch.tensor([flag for run in runs for flag in run], dtype=torch.bool)
+    assert flagged(flags, [len(run) for run in runs]) == [i for i, r in enumerate(runs) if any(r)]
 
 
 def test_a_scalar_is_a_row_of_one_entry_even_a_vanished_one():

@@ -10,7 +10,7 @@ from torch import nn
 
 import cliplab
 from cliplab import Clipper, member_norms, tensor_norms, total_norm
-from cliplab.norms import all_row_norms, rough_row_norms, row_norms
+from cliplab.norms import all_row_norms, row_norms
 
 SHAPES = {  # and the axes of a row
     "scalar": ((), ()),
@@ -81,10 +81,7 @@ def with_ones(tensor, order):
 
 @pytest.mark.usefixtures("look")
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_rough_rows_and_members_of_every_shape(dtype):
-    for (shape, dims), scale in itertools.product(SHAPES.values(), [1.0, 1e30]):
-        tensor = made(shape, dtype, scale)
-        assert_same(rough_row_norms([tensor], [dims]), exact(tensor, dims, 2.0))
+def test_members_of_every_shape(dtype):
     for (shape, _), scale in itertools.product((SHAPES | EMPTY).values(), SCALES):
         if shape and shape[0]:
             tensor = made(shape, dtype, scale)

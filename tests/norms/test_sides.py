@@ -7,7 +7,7 @@ import torch
 
 from cliplab import member_norms, tensor_norms, total_norm
 from cliplab.checks import may_look
-from cliplab.norms import all_row_norms, rough_row_norms, row_norms, torch_norm, wide_norm
+from cliplab.norms import all_row_norms, row_norms, torch_norm, wide_norm
 
 MEASURES = {
     "total": total_norm,
@@ -66,14 +66,6 @@ def test_a_wide_norm_is_a_row_norm_with_its_axes(order):
     norm = wide_norm(tensor, (2,), order)
     assert norm.shape == (3, 4, 1)
     torch.testing.assert_close(norm.flatten(), row_norms(tensor, (2,), order), atol=0, rtol=1e-6)
-
-
-def test_rough_row_norms_of_a_device_are_those_of_a_host(monkeypatch):
-    held = tensors(torch.float32, 1.0)
-    looked_at = rough_row_norms(held, [(1,), (0,), (1, 2)])
-    monkeypatch.setattr("cliplab.checks.LOOK", False)
-    unseen = rough_row_norms(held, [(1,), (0,), (1, 2)])
-    torch.testing.assert_close(unseen, looked_at, atol=0, rtol=1e-6)
 
 
 @pytest.mark.parametrize("order", [1.0, 2.0, 3.0, math.inf])
