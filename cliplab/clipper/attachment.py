@@ -36,14 +36,15 @@ class Attachment:
             raise ValueError("the clipper is already attached to an optimizer: detach() it first")
         self.engine = engine
         self._skips = "skip" in (engine.mode, engine.nonfinite)
-        self._sites = [Site(optimizer, skips=self._skips) for optimizer in optimizers]
+        limits = engine.target == "update"
+        self._sites = [Site(given, skips=self._skips, limits=limits) for given in optimizers]
         if len({id(optimizer) for optimizer in self._optimizers}) < len(self._sites):
             raise ValueError("attach was given the same optimizer twice")
         self._holding = Holding(engine.params, self._optimizers)
         takes = all(p.dtype is not torch.float64 for p in engine.params)  # the factor is fp32
         self._pays = takes and handing_over_pays(engine.params)
         self._update: Update | None = None
-        if measure_update or engine.target == "update":
+        if measure_update or limits:
             self._update = Update(engine, self._optimizers, measures=measure_update)
         self._round: list[Site] = []
         self._step: AnyStep | None = None

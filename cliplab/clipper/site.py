@@ -19,13 +19,14 @@ Hook = Callable[["Site", Any, tuple[Any, ...], dict[str, Any]], Any]
 class Site:
     """An optimizer with hooks around its step; ``remove()`` leaves it as it was."""
 
-    def __init__(self, given: Any, *, skips: bool) -> None:
+    def __init__(self, given: Any, *, skips: bool, limits: bool = False) -> None:
         stepping = stepping_optimizer(given)
         self.name = type(stepping).__name__
-        if skips and stepping is not given:
+        if (skips or limits) and stepping is not given:
+            what, doing = ("skip a step", "skipping") if skips else ("limit the update", "limiting")
             raise ValueError(
-                f"cannot skip a step of {type(given).__name__}, which may do more than the "
-                f"{self.name} that it holds: attach to that one if skipping its step alone will do"
+                f"cannot {what} of {type(given).__name__}, which may do more than the "
+                f"{self.name} that it holds: attach to that one if {doing} its step alone will do"
             )
         if skips and isinstance(stepping, torch.optim.LBFGS):
             raise ValueError(

@@ -21,7 +21,52 @@ from cliplab.norms import laid_out_as, local, total_norm
 Rate = float | Tensor
 
 DECOUPLED = ("Adafactor", "Muon")  # of torch.optim, with weight decay that no group tells of
-COPIES = "keeps the weights themselves in its state, which would go on without the limit"
+# Of others, whose groups say "decoupled" of a weight decay that has a rate, or a mask, of its own.
+OWN_DECAY = frozenset(
+    [
+        "APOLLO",
+        "ASGD",
+        "AdaFactor",
+        "AdamS",
+        "DAdaptAdaGrad",
+        "DAdaptAdam",
+        "DAdaptAdan",
+        "DAdaptLion",
+        "DAdaptSGD",
+        "Kron",
+        "MARS",
+        "Magma",
+        "Prodigy",
+        "RAdam",
+        "Ranger21",
+        "SPlus",
+        "StableAdamW",
+    ]
+)
+COPIES = "keeps weights or steps of its own, and would go on without the limit"
+# What does, of torch and others: weights that are averaged, mixed with older ones, written anew
+# from a sum of gradients, or projected. A name here speaks for its subclasses.
+KEEPERS = frozenset(
+    [
+        "A2Grad",
+        "AccSGD",
+        "AdaSmooth",
+        "DAdaptAdaGrad",
+        "DAdaptSGD",
+        "FOCUS",
+        "FTRL",
+        "LBFGS",
+        "Lookahead",
+        "MADGRAD",
+        "Nero",
+        "Ranger",
+        "Ranger21",
+        "SPlus",
+        "SRMM",
+        "SpectralSphere",
+        "TRAC",
+    ]
+)
 
 
 class Update:
@@ -161,22 +206,32 @@ class Update:
 
 
 def _check(optimizer: Any) -> None:
-    """``ValueError`` for an optimizer of which the update cannot be limited from outside."""
-    names = [kind.__name__ for kind in type(optimizer).__mro__]
-    if any("ScheduleFree" in name for name in names):
-        raise ValueError(f"cannot limit the update of {names[0]}, which {COPIES}")
-    if isinstance(optimizer, torch.optim.LBFGS):
-        raise ValueError(
-            "cannot limit the update of LBFGS, which learns curvature from the steps that it took"
-        )
+    """``ValueError`` for an optimizer of which the update cannot be limited from outside.
+
+    One that can be switched to ``eval()`` holds two sets of weights; others are known by name, as
+    are those that it holds and calls.
+    """
+    held = [x for x in vars(optimizer).values() if hasattr(x, "param_groups")]
+    for one in (optimizer, *held):
+        names = {kind.__name__ for kind in type(one).__mro__}
+        keeps = not names.isdisjoint(KEEPERS) or any("ScheduleFree" in name for name in names)
+        if keeps or callable(getattr(one, "eval", None)) or isinstance(one, torch.optim.ASGD):
+            inside = "" if one is optimizer else f" with {type(one).__name__}"
+            raise ValueError(
+                f"cannot limit the update of {type(optimizer).__name__}{inside}, which {COPIES}"
+            )
 
 
 def _decay(share: Share, rate: Rate) -> Rate:
     """The share of a weight that decoupled weight decay takes in a step."""
     group, decay = share.group, share.group.get("weight_decay", 0.0)
     told = group.get("decoupled_weight_decay", group.get("weight_decouple", False))
-    known = is_torchs(share.optimizer) and type(share.optimizer).__name__ in DECOUPLED
-    if not (told or known):
+    kind = type(share.optimizer).__name__
+    if is_torchs(share.optimizer):
+        told = told or kind in DECOUPLED
+    elif kind in OWN_DECAY:
+        told = False
+    if not told:
         return 0.0
     return decay if group.get("fixed_decay", False) else rate * decay  # type: ignore[no-any-return]
 

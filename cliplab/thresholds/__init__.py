@@ -26,6 +26,7 @@ from cliplab.thresholds.response import (
     as_column,
     clip_factor,
     left_out,
+    on_both_sides,
     respond,
 )
 from cliplab.thresholds.robust import RobustSpike, SpikeSkip
@@ -74,5 +75,6 @@ __all__ = [
     "as_policy",
     "clip_factor",
     "left_out",
+    "on_both_sides",
     "respond",
 ]
