@@ -26,8 +26,8 @@ class EntryDeviations(Threshold):
     clamped entries, over ``1 - beta^t``. For scope "element" alone. Recorded are the size
     ``max_j |g_j| / max(sqrt(v_j), floor / k)``, the limit k, and as factor the L2 norm after over
     the one before. A tensor's first ``warmup`` gradients are learnt unclamped. Without a warm-up,
-    as published, v starts at 0: the first gradient is clamped to ``floor``, and from the default
-    one it takes 40 steps until entries of size 1 pass. A gradient that is not finite is not learnt.
+    as published, v starts at 0: the first gradient is clamped to ``floor``, and of a constant
+    stream of ones the default lets step 794 be the first to pass. What is not finite is not learnt.
     Memory: one fp32 copy of the gradients. ``ValueError`` for sparse, complex and sharded ones.
     Source: PyPI ``adamwclip`` 0.1.4.
     """
@@ -73,7 +73,8 @@ class EntryDeviations(Threshold):
             bound = self._unit(i) * limit.to(gradient.device)
             gradient.clamp_(-bound, bound)
             rms, learnt = self.state[f"rms {i}"], learns.to(gradient.device)
-            entries = gradient.float() if scale is None else gradient / scale.to(rms)
+            entries = gradient.float()
+            entries = entries if scale is None else entries / scale.to(entries)
             new = torch.hypot(math.sqrt(self.beta) * rms, math.sqrt(1 - self.beta) * entries)
             rms.copy_(torch.where(learnt & new.isfinite(), new, rms))
             self.state[f"seen {i}"] += learnt

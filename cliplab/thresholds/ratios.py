@@ -52,7 +52,8 @@ class Surprise(Threshold):
 
     v is the optimizer's running mean of squares of the gradient g: for ``target="update"`` alone,
     at an optimizer of the Adam family. No limit (``inf``) where the ratio is at most 1. No state.
-    Source: Wortsman et al. 2023.
+    Decoupled weight decay is no part of an update; published, it is shrunk alike. Source: Wortsman
+    et al. 2023.
     """
 
     def step(self, sizes: Tensor, state: State, context: Context) -> tuple[Tensor, State]:

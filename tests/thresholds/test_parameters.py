@@ -12,37 +12,47 @@ import torch
 
 import cliplab
 from cliplab import (
+    AGGC,
     EMA,
     RMS,
+    AdaNorm,
     AfterWarmup,
     Bounded,
     Clipper,
     Decay,
+    Deviations,
+    EntryDeviations,
     Fixed,
+    GradientStabilizer,
+    LossRatio,
     MovingAverage,
     Percentile,
     Queue,
+    RateScaled,
     RobustSpike,
     SpikeSkip,
     Switch,
     TargetRate,
+    TrustRatio,
     WeightRatio,
     ZScore,
     as_policy,
 )
 
-COUNTS = {"window", "warmup", "patience", "length", "steps"}
+COUNTS = {"window", "warmup", "patience", "length", "steps", "span"}
 POLICIES = [
     EMA, RMS, Decay, Fixed, MovingAverage, Percentile, Queue, RobustSpike, SpikeSkip, TargetRate,
-    WeightRatio, ZScore, Bounded, AfterWarmup,
+    WeightRatio, ZScore, Bounded, AfterWarmup, AGGC, AdaNorm, Deviations, EntryDeviations,
+    GradientStabilizer, LossRatio, RateScaled, TrustRatio,
 ]  # fmt: skip
-OTHER = {"policy", "until", "response", "learn_spikes"}
+PAIRS = ["low", "high", "turn", "caps"]  # of AGGC
+OTHER = {"policy", "until", "response", "learn_spikes", "raise_small"}
 GIVEN = {Bounded: {"policy": 1.0}, AfterWarmup: {"policy": 1.0}}
 PARAMETERS = [
     (policy, name)
     for policy in POLICIES
     for name in inspect.signature(policy).parameters
-    if name not in OTHER
+    if name not in OTHER and not (policy is AGGC and name in PAIRS)
 ]
 every = pytest.mark.parametrize(("policy", "name"), PARAMETERS)
 numbers = pytest.mark.parametrize(
@@ -51,7 +61,11 @@ numbers = pytest.mark.parametrize(
 counts = pytest.mark.parametrize(
     ("policy", "name"), [(p, name) for p, name in PARAMETERS if name in COUNTS]
 )
-NONE = {("Percentile", "window")}  # where None is a value
+NONE = {
+    ("Percentile", "window"),
+    ("AGGC", "steps"),
+    ("RateScaled", "rate"),
+}  # where None is a value
 
 
 def build(policy, name, value):
@@ -107,7 +121,14 @@ def test_a_number_too_large_for_a_float_is_named(policy, name, value):
         build(policy, name, value)
 
 
-LIMITS = {("Fixed", "value"), ("RMS", "value"), ("Bounded", "low"), ("Bounded", "high")}
+LIMITS = {
+    ("Fixed", "value"),
+    ("RMS", "value"),
+    ("Bounded", "low"),
+    ("Bounded", "high"),
+    ("RateScaled", "value"),
+    ("LossRatio", "spike"),
+}
 
 
 @numbers
@@ -140,10 +161,27 @@ def test_numbers_of_other_kinds_are_what_they_are_worth(policy, name, kind):
 @counts
 @pytest.mark.parametrize("kind", [int, np.int64, np.int32, np.uint8])
 def test_counts_of_other_kinds_are_what_they_are_worth(policy, name, kind):
-    short = {"warmup": 2} if name == "window" and policy in (MovingAverage, SpikeSkip) else {}
+    short = (
+        {"warmup": 2}
+        if name == "window" and policy in (MovingAverage, SpikeSkip, Deviations)
+        else {}
+    )
     built = policy(**GIVEN.get(policy, {}), **short, **{name: kind(7)})
     assert repr(built) == repr(policy(**GIVEN.get(policy, {}), **short, **{name: 7}))
     built.init(2)
+
+
+@pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.parametrize("value", [1.0, (1.0,), (1.0, -1.0), (1.0, math.nan), "12", None, {}])
+def test_what_is_no_pair_is_named(name, value):
+    with pytest.raises(ValueError, match=rf"{name} must be (a number >= 0|two numbers >= 0), got "):
+        AGGC(**{name: value})
+
+
+@pytest.mark.parametrize("value", [1, 0, "no", None, torch.tensor(True)])
+def test_whether_small_sizes_are_raised_is_a_bool(value):
+    with pytest.raises(ValueError, match="raise_small must be True or False, got"):
+        AGGC(raise_small=value)
 
 
 @pytest.mark.parametrize("value", [1, 0, "no", None, torch.tensor(True)])
