@@ -134,6 +134,7 @@ def test_every_parameter_of_a_method_changes_what_it_builds():
         "r": 0.5,
         "gamma1": 0.5,
         "gamma2": 0.5,
+        "raise_small": True,
     }
     for method in cliplab.list_methods():
         for name, default in method.parameters.items():

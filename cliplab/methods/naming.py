@@ -26,9 +26,9 @@ def list_methods() -> Methods:
     """Return all named methods, by name, in a list that reads as a table.
 
     >>> [m.name for m in list_methods()][:3]
-    ['adagc', 'agc', 'autoclip']
+    ['adagc', 'adamw_clip', 'adanorm']
     >>> list_methods()[2].parameters
-    {'percentile': 10.0, 'window': None}
+    {'r': 0.95}
     """
     return Methods(sorted(METHODS.values(), key=lambda method: method.name))
 

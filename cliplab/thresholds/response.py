@@ -54,6 +54,10 @@ class Band(NamedTuple):
         """Both as a tensor's ``to`` would have them."""
         return Band(self.low.to(kind), self.high.to(kind))
 
+    def clone(self) -> Band:
+        """Copies of both."""
+        return Band(self.low.clone(), self.high.clone())
+
     def at(self, sizes: Tensor) -> tuple[Tensor, Tensor]:
         """The limit in force for every size, and whether the size is to be brought to it."""
         over = sizes > self.high
