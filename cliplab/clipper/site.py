@@ -28,10 +28,10 @@ class Site:
                 f"cannot {what} of {type(given).__name__}, which may do more than the "
                 f"{self.name} that it holds: attach to that one if {doing} its step alone will do"
             )
-        if skips and isinstance(stepping, torch.optim.LBFGS):
+        if skips and _moves_early(stepping):
             raise ValueError(
-                "cannot skip a step of LBFGS, which has moved before its last gradient is known: "
-                "clip it, or choose another optimizer"
+                f"cannot skip a step of {self.name}, which has moved before its last gradient is "
+                "known: clip it, or choose another optimizer"
             )
         self._optimizer = weakref.ref(stepping)
         self._gate: Gate | None = None
@@ -126,3 +126,9 @@ class Site:
             if getattr(optimizer, name, None) is value:
                 delattr(optimizer, name)
         self._lent.clear()
+
+
+def _moves_early(optimizer: Any) -> bool:
+    """Whether a step moves weights before its last gradient: a search, or sharpness-aware."""
+    names = [kind.__name__ for kind in type(optimizer).__mro__]
+    return isinstance(optimizer, torch.optim.LBFGS) or any(name.endswith("SAM") for name in names)
