@@ -11,8 +11,8 @@ import copy
 import math
 import statistics
 import sys
+import textwrap
 import warnings
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -37,7 +37,7 @@ def clip(kind: Kind) -> str:
     by_hand.take(*range(8), clip=Clipper(by_hand.params, 0.5).clip)
     attached.take(*range(8))
     raw.take(*range(8))
-    if not clipper.history.clip_fraction == 1.0 or len(clipper.history) < 8:
+    if clipper.history.clip_fraction != 1.0 or len(clipper.history) < 8:
         return "wrong: not every step was clipped"
     if picture(attached.optimizer) != picture(by_hand.optimizer):
         return "wrong: another state than by hand"
@@ -71,7 +71,7 @@ def skip(kind: Kind) -> str:
 
 
 def update(kind: Kind) -> str:
-    """Eight steps held back, each against its definition, and what the optimizer then makes of it."""
+    """Eight steps held back, each against its definition, and what the optimizer makes of it."""
     decayed = 0.1 if decay(kind) == "apart" else 0.0
     free, plain, limited = (Run(kind, decay=0.1) for _ in range(3))
     sizes = [norm(update_of(*stepped(free, step), decayed)) for step in range(8)]
@@ -211,12 +211,13 @@ def follows(still: Run, moved: Run, moves: list[Tensor]) -> bool:
         found = []
         for p, q, move in zip(still.params, moved.params, moves, strict=True):
             one, other = (
-                run.optimizer.state.get(x, {}).get(key)
-                for run, x in ((still, p), (moved, q))
+                run.optimizer.state.get(x, {}).get(key) for run, x in ((still, p), (moved, q))
             )
             if isinstance(one, Tensor) and one.shape == move.shape and one.is_floating_point():
                 part = share(other - one, move)
-                found.append(part > 2e-4 and close(other - one, part * move, 0.1 * part * move.abs().max()))
+                found.append(
+                    part > 2e-4 and close(other - one, part * move, 0.1 * part * move.abs().max())
+                )
         if found and all(found):
             return True
     return False
@@ -245,8 +246,7 @@ def update_of(
 ) -> list[Tensor]:
     """``(w (1 - lr wd) - w') / lr`` of every tensor."""
     return [
-        (b * (1 - rate * decay) - a) / rate
-        for b, a, rate in zip(before, after, rates, strict=True)
+        (b * (1 - rate * decay) - a) / rate for b, a, rate in zip(before, after, rates, strict=True)
     ]
 
 
@@ -276,22 +276,28 @@ def row(kind: Kind) -> str:
 HEAD = """\
 # What a clipper attaches to
 
-Written by `python benchmarks/optimizers.py --write`: every cell is measured, on small tensors on a CPU, and
-`tests/parity/test_optimizers_table.py` measures it again. "refused" begins the error that `attach`, or the step, raises.
+Written by `python benchmarks/optimizers.py --write`: every cell is measured, on small tensors on a
+CPU, and `tests/parity/test_optimizers_table.py` measures it again. "refused" begins the error that
+`attach`, or the step, raises.
 
-- *clip*: 8 steps of `attach` leave the weights and the state that clipping by hand leaves, bit for bit.
-- *skip*: a step that is too large or not finite, the first or a later one, is no step: weights, state and groups are
-  those of a run without it.
-- *update*: with `target="update"`, 8 steps end where the definition says, and what was not allowed does not come back:
-  no state keeps weights or steps that later training, `eval()` or an average would go on from. Those that do are refused
-  by name, a wrapper by what it holds; one that is not listed here and keeps copies of its own is not recognised.
+- *clip*: 8 steps of `attach` leave the weights and the state that clipping by hand leaves, bit for
+  bit.
+- *skip*: a step that is too large or not finite, the first or a later one, is no step: weights,
+  state and groups go on as in a run without it.
+- *update*: with `target="update"`, 8 steps end where the definition says, and what was not allowed
+  does not come back: no state keeps weights or steps that later training, `eval()` or an average
+  would go on from. Those that do are refused by name, a wrapper by what it holds, and whatever has
+  an `eval()` to switch its weights; an optimizer that is not listed here and keeps copies of its
+  own without one is not recognised.
 - *closure*: gradients computed in a closure are clipped as by a closure that clips by hand.
-- *resume*: 4 steps, the state dicts of optimizer and clipper, and 4 more steps are the 8 steps, bit for bit, with an
-  `EMA` on gradients and, where that is not refused, on updates.
-- *decay*: whether weight decay is "apart" from the update that is recorded and limited, or "included" in it: coupled
-  decay is, and decoupled decay that no group tells of or that has a rate of its own. "none": there is none.
+- *resume*: 4 steps, the state dicts of optimizer and clipper, and 4 more steps are the 8 steps, bit
+  for bit, with an `EMA` of gradients and, where that is not refused, of updates.
+- *decay*: whether weight decay is "apart" from the update that is recorded and limited, or
+  "included" in it: coupled decay is, and so is decoupled decay of which no group tells or that has
+  a rate of its own. "none": there is none.
 
-torch's `capturable` and `differentiable` are no rows: the one needs an accelerator, the other gradients of a step.
+Of torch's variants `capturable` needs an accelerator and `differentiable` wants gradients of the
+step: neither is a row.
 
 | library | optimizer | clip | skip | update | closure | resume | decay |
 | --- | --- | --- | --- | --- | --- | --- | --- |"""
@@ -300,7 +306,8 @@ torch's `capturable` and `differentiable` are no rows: the one needs an accelera
 def page(rows: list[str]) -> str:
     """The document."""
     missing = [f"{name} ({why})" for name, why in NEED_MORE.items() if name not in MEASURED]
-    return "\n".join([HEAD, *rows, "", f"Not measured: {'; '.join(missing)}; GSAM, WSAM (the model).", ""])
+    told = f"Not measured: {', '.join(missing)}, GSAM and WSAM (the model)."
+    return "\n".join([HEAD, *rows, "", textwrap.fill(told, 100), ""])
 
 
 def main() -> None:

@@ -74,6 +74,8 @@ FOREIGN |= {
     "trac": lambda ps: peers.TRAC(torch.optim.AdamW(ps, lr=0.1), s_prev=0.1),
     "schedule-free wrapper": lambda ps: peers.ScheduleFreeWrapper(torch.optim.AdamW(ps, lr=0.1)),
 }
+
+
 class Kind(NamedTuple):
     """An optimizer: ``build`` makes it for parameters of ``shapes``.
 
@@ -121,10 +123,15 @@ def kinds() -> Iterator[Kind]:
                 sparse=name == "SparseAdam",
             )
     for name, build in FOREIGN.items():
-        yield Kind("schedulefree" if name.startswith("schedulefree ") else "pytorch_optimizer", name, build)
+        yield Kind(
+            "schedulefree" if name.startswith("schedulefree ") else "pytorch_optimizer", name, build
+        )
     sphere = peers.load_optimizer("spectralsphere")
     yield Kind("pytorch_optimizer", "spectralsphere", sphere, MATRICES)
     yield Kind("pytorch_optimizer", "alig", by_name("alig"), closes=True)
+    for name in ("SGD", "AdamW", "RAdam"):
+        free = getattr(schedulefree, f"{name}ScheduleFreeClosure")
+        yield Kind("schedulefree", f"schedulefree {name}, closure", free, closes=True)
     for name in ("SAM", "LookSAM", "FriendlySAM"):
         yield Kind("pytorch_optimizer", name, sharpness_aware(name), closes=True)
 

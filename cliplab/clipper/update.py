@@ -22,17 +22,48 @@ Rate = float | Tensor
 
 DECOUPLED = ("Adafactor", "Muon")  # of torch.optim, with weight decay that no group tells of
 # Of others, whose groups say "decoupled" of a weight decay that has a rate, or a mask, of its own.
-OWN_DECAY = frozenset(
-    "APOLLO ASGD AdaFactor AdamS DAdaptAdaGrad DAdaptAdam DAdaptAdan DAdaptLion DAdaptSGD Kron MARS "
-    "Magma Prodigy RAdam Ranger21 SPlus StableAdamW".split()
-)
+OWN_DECAY = {
+    "APOLLO",
+    "ASGD",
+    "AdaFactor",
+    "AdamS",
+    "DAdaptAdaGrad",
+    "DAdaptAdam",
+    "DAdaptAdan",
+    "DAdaptLion",
+    "DAdaptSGD",
+    "Kron",
+    "MARS",
+    "Magma",
+    "Prodigy",
+    "RAdam",
+    "Ranger21",
+    "SPlus",
+    "StableAdamW",
+}
 COPIES = "keeps weights or steps of its own, and would go on without the limit"
 # What does, of torch and others: weights that are averaged, mixed with older ones, written anew
 # from a sum of gradients, or projected. A name here speaks for its subclasses.
-KEEPERS = frozenset(
-    "A2Grad AccSGD AdaSmooth DAdaptAdaGrad DAdaptSGD FOCUS FTRL LBFGS Lookahead MADGRAD Nero Prodigy "
-    "Ranger Ranger21 SPlus SRMM SpectralSphere TRAC".split()
-)
+KEEPERS = {
+    "A2Grad",
+    "AccSGD",
+    "AdaSmooth",
+    "DAdaptAdaGrad",
+    "DAdaptSGD",
+    "FOCUS",
+    "FTRL",
+    "LBFGS",
+    "Lookahead",
+    "MADGRAD",
+    "Nero",
+    "Prodigy",
+    "Ranger",
+    "Ranger21",
+    "SPlus",
+    "SRMM",
+    "SpectralSphere",
+    "TRAC",
+}
 
 
 class Update:

@@ -49,7 +49,6 @@ OPTIMIZERS = {
     "adagrad": lambda ps: torch.optim.Adagrad(ps, lr=0.1),
     "adagrad, fused": lambda ps: torch.optim.Adagrad(ps, lr=0.1, fused=True),
     "adafactor": lambda ps: torch.optim.Adafactor(ps, lr=0.1, weight_decay=0.1),
-    "asgd": lambda ps: torch.optim.ASGD(ps, lr=0.1),
     "rmsprop": lambda ps: torch.optim.RMSprop(ps, lr=0.1, momentum=0.9),
     "rprop": lambda ps: torch.optim.Rprop(ps, lr=0.1),
     "muon": lambda ps: torch.optim.Muon([p for p in ps if p.ndim == 2], lr=0.1, weight_decay=0.1),
@@ -137,7 +136,7 @@ def test_what_is_too_large_is_held_back_and_the_state_is_not_told(name, scope):
         for k, p in zip(left, clipped, strict=True):
             torch.testing.assert_close(p.detach(), k - rate * p.grad, rtol=1e-5, atol=3e-6)
     for state, told in zip(optimizers[0].state.values(), optimizers[1].state.values(), strict=True):
-        for key in state.keys() - {"ax", "eta", "mu"}:  # ASGD's average is of the weights
+        for key in state:
             torch.testing.assert_close(state[key], told[key], rtol=1e-3, atol=1e-4)
 
 
@@ -381,12 +380,48 @@ def test_it_works_through_attach_alone():
         Clipper(weights(), target="updates")
 
 
-def test_what_keeps_the_weights_or_its_steps_in_its_state_is_refused():
+@pytest.mark.parametrize("kind", [torch.optim.LBFGS, torch.optim.ASGD])
+def test_what_keeps_weights_or_steps_of_its_own_is_refused(kind):
     params = weights()
-    optimizer = torch.optim.LBFGS(params)
-    with pytest.raises(ValueError, match="cannot limit the update of LBFGS"):
+    optimizer = kind(params)
+    with pytest.raises(
+        ValueError, match=f"cannot limit the update of {kind.__name__}, which keeps"
+    ):
         Clipper(params, target="update").attach(optimizer)
     Clipper(params, 1.0).attach(optimizer)
+
+
+def test_two_sets_of_weights_are_recognised_and_so_is_what_is_held():
+    class Averaging(torch.optim.SGD):
+        def eval(self):
+            """Put the average in the place of the weights."""
+
+    class Holding(torch.optim.SGD):
+        pass
+
+    params = weights()
+    with pytest.raises(ValueError, match="update of Averaging, which keeps"):
+        Clipper(params, target="update").attach(Averaging(params))
+    outer = Holding(params)
+    outer.inner = Averaging(params)
+    with pytest.raises(ValueError, match="update of Holding with Averaging, which keeps"):
+        Clipper(params, target="update").attach(outer)
+
+
+def test_a_wrapper_that_may_do_more_is_refused():
+    class Wrapper:
+        def __init__(self, optimizer):
+            self.optimizer = optimizer
+            self.param_groups = optimizer.param_groups
+
+        def step(self):
+            self.optimizer.step()
+
+    params = weights()
+    wrapper = Wrapper(torch.optim.SGD(params))
+    with pytest.raises(ValueError, match=r"update of Wrapper.*attach to that one if limiting"):
+        Clipper(params, target="update").attach(wrapper)
+    Clipper(params, target="update").attach(wrapper.optimizer)
 
 
 def test_the_update_is_measured_without_a_limit_when_asked():

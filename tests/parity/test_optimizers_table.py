@@ -31,7 +31,6 @@ def test_nothing_is_silently_wrong():
     assert "wrong" not in "\n".join(ROWS)
 
 
-@pytest.mark.filterwarnings("ignore:.*lr_scheduler")
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_the_row_is_measured(kind):
     (told,) = [row for row in ROWS if row.startswith(f"| {kind.library} | {kind.name} |")]
