@@ -47,6 +47,7 @@ class Attachment:
         if measure_update or limits:
             self._update = Update(engine, self._optimizers, measures=measure_update)
         self._round: list[Site] = []
+        self._seen: list[tuple[Tensor | None, int]] = []  # the gradients of a round that goes on
         self._step: AnyStep | None = None
         for site in self._sites:
             site.hook(self._before, self._after)
@@ -94,7 +95,7 @@ class Attachment:
             )
         if not closes and self._only_makes_state(optimizer):
             return None
-        if site in self._round:
+        if self._round and (site in self._round or self._finds_others(optimizer)):
             self._begin_again()
         opens = not self._round
         self._round.append(site)
@@ -103,6 +104,7 @@ class Attachment:
             if self._update is not None:
                 self._update.begin(self._holding.shares(self._optimizers))
         if self.engine.target == "update":
+            self._note_gradients()
             return None
         if not closes:
             self._clip(site, kwargs, opens=opens)
@@ -116,19 +118,47 @@ class Attachment:
         dropped = scale_and_flag(optimizer, kwargs)[1] if self._update is not None else None
         if not site.ends(optimizer) or len(self._round) < len(self._sites):
             return
-        self._round = []
+        self._end_round()
         if self._update is not None:
             self._update.end(self._lr(), dropped)
 
+    def _note_gradients(self) -> None:
+        """Keep what the other steps of a round must find."""
+        if len(self._sites) > 1:
+            grads = [p.grad for p in self.engine.params]
+            self._seen = [(grad, 0 if grad is None else version(grad)) for grad in grads]
+
+    def _finds_others(self, optimizer: Any) -> bool:
+        """Whether the gradients of a later step of a round are not those of the first one.
+
+        ``RuntimeError`` if they are, and were written to.
+        """
+        shares = self._holding.shares(self._optimizers)
+        for i in (i for share in shares if share.optimizer is optimizer for i in share.held):
+            grad, written = self.engine.params[i].grad, self._seen[i][1]
+            if grad is not self._seen[i][0]:
+                return True
+            if grad is not None and version(grad) != written:
+                self._end_round()
+                raise RuntimeError(
+                    f"the gradients of {type(optimizer).__name__} changed in place after another "
+                    "optimizer's step had clipped for all: compute all gradients before the first "
+                    "step, and let zero_grad set them to None"
+                )
+        return False
+
     def _begin_again(self) -> None:
-        """An optimizer of this round steps again: the others have not yet, or a step failed."""
+        """A new round, while optimizers of the last have not stepped, or a step has failed."""
         others = [site.name for site in self._sites if site not in self._round]
-        self._round = []
+        self._end_round()
         if others and self._update is not None:
             raise RuntimeError(
-                f"an optimizer takes a second step before {', '.join(others)}: an update is "
-                "measured when each of the optimizers has stepped once"
+                f"a new round begins before a step of {', '.join(others)}: an update is measured "
+                "when each of the optimizers has stepped once"
             )
+
+    def _end_round(self) -> None:
+        self._round, self._seen = [], []
 
     def _with_clipping(self, site: Site, kwargs: dict[str, Any], argument: Any) -> Any:
         """An argument of a step; of a closure one that clips what it has computed."""
@@ -183,8 +213,9 @@ class Attachment:
                 self._step = self.engine.step(Signal(self._lr(), scale, dropped, hand_over))
             except BaseException:
                 site.forget_flags()
-                self._round = []
+                self._end_round()
                 raise
+            self._note_gradients()
         step = self._step
         if hand_over:
             _lend_factor(site, as_column(step.factor)[0], scale)
@@ -197,6 +228,8 @@ class Attachment:
                 raise RuntimeError(
                     f"cannot skip the step: {site.name} moved the weights before its closure"
                 )
+            if self._update is not None:
+                self._update.leave_out()
             site.leave_out(loss)
 
     def _lr(self) -> float | Tensor:

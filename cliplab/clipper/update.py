@@ -17,6 +17,7 @@ from cliplab.clipper.engine import Engine, Signal
 from cliplab.clipper.holding import Share
 from cliplab.clipper.skipping import is_torchs
 from cliplab.norms import laid_out_as, local, total_norm
+from cliplab.parts import version
 
 Rate = float | Tensor
 
@@ -80,6 +81,7 @@ class Update:
                 _check(optimizer)
         self._shares: list[Share] = []
         self._kept: list[Tensor] = []
+        self._written: list[int] = []
         self._rates: list[Rate] = []
 
     @torch.no_grad()
@@ -87,6 +89,7 @@ class Update:
         """Keep the weights, decayed as the step will decay them, and the learning rates."""
         weights, self._shares = self._weights(), list(shares)
         self._kept, self._rates = list(weights), [0.0] * len(weights)
+        self._written = list(map(version, self._engine.params))
         for share in self._shares:
             rate = share.group.get("lr", 1.0)
             copies = torch._foreach_mul([weights[i] for i in share.held], 1 - _decay(share, rate))
@@ -101,7 +104,7 @@ class Update:
         if dropped is not None:
             pairs = zip(weights, kept, strict=True)
             kept = [torch.where(dropped.to(w.device) != 0, w, k) for w, k in pairs]
-        moved = [i for i, p in enumerate(params) if p.grad is not None and _moves(self._rates[i])]
+        moved = [i for i, p in enumerate(params) if self._took(i, p) and _moves(self._rates[i])]
         updates: list[Tensor | None] = [None] * len(params)
         if moved:
             steps = torch._foreach_sub([kept[i] for i in moved], [weights[i] for i in moved])
@@ -115,6 +118,15 @@ class Update:
             self._limit(kept, updates, moved, Signal(lr, scale, dropped))
         if norm is not None:
             self._engine.history.put_update(norm)
+
+    def leave_out(self) -> None:
+        """Note that the step is not taken; ``end`` may not come."""
+        if self._measures:
+            self._engine.history.put_update(0.0)
+
+    def _took(self, i: int, p: Tensor) -> bool:
+        """Whether a step took a weight along; its gradient may be gone by now."""
+        return p.grad is not None or version(p) != self._written[i]
 
     def _weights(self) -> list[Tensor]:
         """The weights that lie on this rank."""
@@ -208,15 +220,19 @@ def _check(optimizer: Any) -> None:
     One that can be switched to ``eval()`` holds two sets of weights; others are known by name, as
     are those that it holds and calls.
     """
+    name = type(optimizer).__name__
+    if any(group.get("differentiable") for group in optimizer.param_groups):
+        raise ValueError(
+            f"cannot limit the update of a differentiable {name}: the limit would be no part of "
+            "what is differentiated"
+        )
     held = [x for x in vars(optimizer).values() if hasattr(x, "param_groups")]
     for one in (optimizer, *held):
         names = {kind.__name__ for kind in type(one).__mro__}
         keeps = not names.isdisjoint(KEEPERS) or any("ScheduleFree" in name for name in names)
         if keeps or callable(getattr(one, "eval", None)) or isinstance(one, torch.optim.ASGD):
             inside = "" if one is optimizer else f" with {type(one).__name__}"
-            raise ValueError(
-                f"cannot limit the update of {type(optimizer).__name__}{inside}, which {COPIES}"
-            )
+            raise ValueError(f"cannot limit the update of {name}{inside}, which {COPIES}")
 
 
 def _decay(share: Share, rate: Rate) -> Rate:

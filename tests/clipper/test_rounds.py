@@ -109,7 +109,7 @@ def test_the_update_of_a_round_is_one():
     fill(model, 1)
     optimizers[0].step()
     fill(model, 2)
-    with pytest.raises(RuntimeError, match="second step before AdamW"):
+    with pytest.raises(RuntimeError, match="new round begins before a step of AdamW"):
         optimizers[0].step()
 
 
@@ -169,3 +169,54 @@ def test_an_optimizer_that_is_gone_is_said_to_be():
         adamw.step()
     clipper.detach()
     adamw.step()
+
+
+def two():
+    nets = nn.Linear(3, 3), nn.Linear(3, 3)
+    return nn.ModuleList(nets), *(torch.optim.SGD(n.parameters(), lr=0.5) for n in nets)
+
+
+def moved_by(before, params):
+    return math.sqrt(
+        sum(
+            float(((b - p.detach()) / 0.5).square().sum())
+            for b, p in zip(before, params, strict=True)
+        )
+    )
+
+
+def test_new_gradients_between_two_steps_begin_a_new_round():
+    """Optimizers that alternate, and those of which a scaler drops one step, are clipped."""
+    both, one, other = two()
+    clipper = Clipper(both, 0.5)
+    clipper.attach(one, other)
+    for seed, optimizer in enumerate((one, other, other, one, one, other)):
+        fill(both, seed)
+        before = [p.detach().clone() for p in both.parameters()]
+        optimizer.step()
+        assert 0 < moved_by(before, both.parameters()) <= 0.5 * (1 + 1e-5)
+    assert len(clipper.history) == 6
+
+
+def test_an_update_of_half_a_round_is_an_error():
+    both, one, other = two()
+    Clipper(both, 0.5, target="update").attach(one, other)
+    fill(both, 0)
+    one.step()
+    fill(both, 1)
+    with pytest.raises(RuntimeError, match="new round begins before a step of SGD"):
+        other.step()
+
+
+@pytest.mark.parametrize("target", ["gradient", "update"])
+def test_gradients_that_change_in_place_within_a_round_are_an_error(target):
+    both, one, other = two()
+    Clipper(both, 0.5, target=target).attach(one, other)
+    fill(both, 0)
+    one.step()
+    next(iter(other.param_groups[0]["params"])).grad.mul_(0.5)
+    with pytest.raises(RuntimeError, match="gradients of SGD changed in place"):
+        other.step()
+    fill(both, 1)
+    one.step()
+    other.step()

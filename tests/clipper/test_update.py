@@ -491,3 +491,39 @@ def test_a_surprise_needs_second_moments():
     fill(by_hand, 0)
     with pytest.raises(ValueError, match="second moments"):
         Clipper(by_hand, Reads(), scope="tensor").clip()
+
+
+def test_gradients_that_a_hook_drops_after_the_step_do_not_hide_the_update():
+    params = weights()
+    optimizer = torch.optim.SGD(params, lr=0.5)
+    optimizer.register_step_post_hook(lambda optimizer, *_: optimizer.zero_grad())
+    clipper = Clipper(params, 0.25, target="update")
+    clipper.attach(optimizer)
+    fill(params, 0)
+    before = [p.detach().clone() for p in params]
+    optimizer.step()
+    moved = norm_of([(b - p.detach()) / 0.5 for b, p in zip(before, params, strict=True)])
+    assert moved == pytest.approx(0.25, rel=1e-4)
+
+
+def test_what_is_differentiated_is_refused():
+    params = [p.detach().clone().requires_grad_() * 1 for p in weights()]
+    optimizer = torch.optim.SGD(params, lr=0.1, differentiable=True)
+    with pytest.raises(ValueError, match="cannot limit the update of a differentiable SGD"):
+        Clipper(params, target="update").attach(optimizer)
+    Clipper(params, 1.0).attach(optimizer)
+
+
+def test_a_step_that_a_foreign_optimizer_leaves_out_has_an_update_of_zero():
+    class Foreign(torch.optim.SGD):
+        @torch.no_grad()
+        def step(self, closure=None):
+            return super().step(closure)
+
+    params = weights()
+    optimizer = Foreign(params, lr=0.1)
+    clipper = Clipper(params, 1e-9, mode="skip")
+    clipper.attach(optimizer, measure_update=True)
+    fill(params, 0)
+    optimizer.step()
+    assert clipper.history.update_norm.tolist() == [0.0]
