@@ -303,7 +303,7 @@ def unlooked(rank, world):
     return given
 
 
-def refused(rank, world):
+def mistaken(rank, world):
     """What does not go together, and what no rank or not every rank holds."""
     here = Here(rank)
     named = dict(make_model().named_parameters())
@@ -384,5 +384,5 @@ def alike(rank, world):
 
 
 APART_CASES = {
-    f.__name__: f for f in (summed, missing, raised, far, sharded_stages, unlooked, refused, alike)
+    f.__name__: f for f in (summed, missing, raised, far, sharded_stages, unlooked, mistaken, alike)
 }
