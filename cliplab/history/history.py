@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor
 
+from cliplab.checks import check_choice
 from cliplab.extras import require
 from cliplab.history import files, show, tables
 from cliplab.history.live import Live
 from cliplab.history.replay import Clips, replay
 from cliplab.history.ring import Ring
+from cliplab.history.spikes import as_series, spike_score
 from cliplab.history.summary import summarise
 
 if TYPE_CHECKING:
@@ -54,6 +57,42 @@ class History(Ring):
         0.125
         """
         return summarise(self)
+
+    def spike_score(
+        self,
+        window: int = 1000,
+        sigmas: float = 7.0,
+        *,
+        of: Literal["gradient", "update"] = "gradient",
+        values: Sequence[float] | Tensor | None = None,
+    ) -> float:
+        """Return the percentage of steps with a spike; NaN where there is no step.
+
+        A spike is a value at least ``sigmas`` standard deviations (of a population) from the mean
+        of the last ``window`` finite values before it, itself left out, on either side. The values
+        are the ``total`` norms, ``of="update"`` those of the updates that were measured, or
+        ``values`` of your own ``[n]``, as losses. A value that is NaN or inf is a spike, too, and
+        enters no window. Before ``window`` values there is no spike, and none where they are all
+        alike; those steps count as steps. Forgotten steps do not.
+
+        ``ValueError`` for a bad argument, and if no update was measured. Source: OLMo 2 (Walsh
+        et al. 2025, arXiv 2501.00656); what is left out of a window, its deviation and what a share
+        is of, as in OLMo-core's ``StabilityMonitorCallback``, which looks above the mean only.
+
+        >>> import torch
+        >>> history = History(scalar=True)
+        >>> history.spike_score(3, values=[1.0, 2.0, 3.0, 2.0, 90.0])
+        20.0
+        """
+        check_choice("of", of, Literal["gradient", "update"])
+        if values is not None:
+            return spike_score(as_series(values), window, sigmas)
+        if of == "gradient":
+            return spike_score(self.total.cpu(), window, sigmas)
+        if not self.measures_updates:
+            raise ValueError('of="update" needs norms of updates: none was measured')
+        norms = self.update_norm
+        return spike_score(norms[~norms.isnan()], window, sigmas)
 
     def replay(self, policy: float | Threshold | Clips) -> History:
         """Return the history that ``policy`` would have made of the recorded raw norms.
