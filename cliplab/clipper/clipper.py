@@ -51,8 +51,8 @@ class Clipper(Engine):
     group with its own threshold, labelled by the pattern (``math.inf``: measured, never clipped).
     It takes names, and no groups with thresholds of their own.
 
-    Frozen parameters (``requires_grad=False``) are no part of it, plain tensors always are. What
-    is unfrozen later is not clipped: build the clipper then, or freeze after building it.
+    Frozen parameters (``requires_grad=False``) are no part of it, plain tensors always are. What is
+    unfrozen later is not clipped.
 
     ``target``: the "gradient", or the "update", through ``attach``: what the optimizer's step does
     to the weights, over its learning rate, ``u = (w (1 - lr wd) - w') / lr``, without weight decay

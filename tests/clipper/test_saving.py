@@ -13,6 +13,7 @@ from policies import POLICIES, leaves
 from torch import nn
 
 from cliplab import Clipper, Percentile
+from cliplab.clipper.engine import Signal
 
 
 def as_tensors(state):
@@ -33,7 +34,9 @@ class Run:
 
     def __init__(self, make, dtype, mode):
         self.params = [nn.Parameter(torch.zeros(3, dtype=dtype)) for _ in range(2)]
-        self.clipper = Clipper(self.params, make(), scope="tensor", mode=mode, nonfinite="skip")
+        policy = make()
+        mode = "rescale" if policy.band else mode
+        self.clipper = Clipper(self.params, policy, scope="tensor", mode=mode, nonfinite="skip")
 
     def go(self, steps, seed):
         gradients = []
@@ -46,7 +49,8 @@ class Run:
                 self.params[step % 2].grad[1] = math.nan
             if step % 5 == 2:
                 self.params[0].grad = None
-            self.clipper.clip(loss=float(torch.rand((), generator=draw)))
+            self.clipper.observe(float(torch.rand((), generator=draw)))
+            self.clipper.step(Signal(lr=0.1 / (1 + step)))
             gradients += [p.grad.clone() for p in self.params if p.grad is not None]
         return gradients
 
