@@ -48,8 +48,7 @@ class Clipper(Engine):
 
     ``threshold`` by name, ``{"*.attn.*": 0.5, "*": 1.0}``: the first pattern that matches rules a
     parameter, each pattern must rule some and all together every one, and what a pattern rules is a
-    group with its own threshold, labelled by the pattern (``math.inf``: measured, never clipped).
-    It takes names, and no groups with thresholds of their own.
+    group with its own threshold, labelled by the pattern; no other group has one then.
 
     Frozen parameters (``requires_grad=False``) are no part of it, plain tensors always are. What is
     unfrozen later is not clipped.

@@ -18,6 +18,7 @@ from cliplab.clipper.holding import Share
 from cliplab.clipper.skipping import is_torchs
 from cliplab.norms import laid_out_as, local, total_norm
 from cliplab.parts import version
+from cliplab.thresholds import learnt_share
 
 Rate = float | Tensor
 
@@ -207,7 +208,8 @@ class Update:
                 p = self._engine.params[i]
                 if p.grad is not None and _moves(self._rates[i]):
                     state = share.optimizer.state[p]
-                    moment = state["exp_avg_sq"] / (1 - beta ** state["step"])
+                    learnt = learnt_share(beta, torch.as_tensor(state["step"]))
+                    moment = state["exp_avg_sq"] / learnt.to(p.device)
                     relative[i] = p.grad / moment.sqrt().clamp(min=eps)
         partition = self._engine.partition
         sizes = partition.measure(relative, 2.0)[0].float()

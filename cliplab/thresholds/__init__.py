@@ -10,7 +10,7 @@ Makes numbers: yes.
 """
 
 from cliplab.thresholds.averages import EMA, Deviations, MovingAverage, Queue, ZScore
-from cliplab.thresholds.base import Context, Known, Measured, Threshold
+from cliplab.thresholds.base import Context, Known, Measured, Threshold, learnt_share
 from cliplab.thresholds.entries import EntryDeviations
 from cliplab.thresholds.fixed import Fixed, RateScaled, Scheduled, as_policy
 from cliplab.thresholds.percentile import Percentile
@@ -74,6 +74,7 @@ __all__ = [
     "as_column",
     "as_policy",
     "clip_factor",
+    "learnt_share",
     "left_out",
     "on_both_sides",
     "respond",
