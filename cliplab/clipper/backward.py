@@ -204,6 +204,8 @@ def _check(engine: Engine) -> None:
         raise ValueError(f'{what}, when steps may have been taken: {name} "skip" is too late')
     if engine.scope == "element" and engine.nonfinite == "zero":
         raise ValueError(f'{what}: nonfinite "zero" at scope "element" would zero them, too')
+    if engine.scope == "element" and not engine.policy.stateless:
+        raise ValueError(f"{what}, from all of which {engine.policy!r} learns")
     for p in engine.params:
         if p.requires_grad and not p.is_leaf:
             raise ValueError(f"{what}: it needs leaves, got a tensor that {p.grad_fn} computes")

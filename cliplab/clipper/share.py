@@ -30,6 +30,7 @@ class Share:
     """
 
     def __init__(self, policy: Threshold, rows: slice) -> None:
+        self.band = policy.band
         self._rows, self._own = rows, _narrowed(policy, rows)
         self._pairs = list(zip(all_of(policy), all_of(self._own), strict=True))
         if not policy.stateless:
@@ -88,8 +89,9 @@ def _check(policy: Threshold, own: Threshold, n_parts: int) -> None:
     probe.init(n_parts)
     ones = torch.ones(n_parts, dtype=torch.float32, device="cpu")
     known = Known(weight_norms=ones, numels=ones.long())
+    context = Context(ones.bool(), loss=ones[0], measured=Alone(known))
     try:
-        probe(ones, Context(ones.bool(), measured=Alone(known)))
+        probe(ones, context)
     except TotalUnknownError:
         raise ValueError(
             f"{policy!r} asks for the norm of the whole gradient, which is not known inside the "
