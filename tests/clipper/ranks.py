@@ -14,6 +14,7 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 import torch.distributed.checkpoint.state_dict as states
 from apart import APART_CASES
+from increments import INCREMENT_CASES
 from layouts import LAYOUT_CASES
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
@@ -307,7 +308,7 @@ def _pickled(state):
 
 TRAINED = (ddp, fsdp, mixed, two_meshes, tensor_parallel, two_dimensional)
 CASES = {f.__name__: f for f in (*TRAINED, drop_ins, lonely, too_early)}
-CASES |= LAYOUT_CASES | APART_CASES
+CASES |= LAYOUT_CASES | APART_CASES | INCREMENT_CASES
 FOLDER_CASES = {f.__name__: f for f in (save, resume)}
 
 
