@@ -151,12 +151,53 @@ def against_timm(gradients, repeats):
         "timm": lambda: agc.adaptive_clip_grad(gradients.params, 1e-3),
         "Clipper": cliplab.create("agc", gradients.params, ratio=1e-3).clip,
         "adaptive_clip_": lambda: cliplab.adaptive_clip_(gradients.params, 1e-3),
+        "one read": lambda: torch.dot(gradients.flat, gradients.flat),
     }
     time_of = medians(arms, gradients, max(7, repeats // 4))
     return {
         "agc / timm": time_of["Clipper"] / time_of["timm"],
         "adaptive_clip_ / timm": time_of["adaptive_clip_"] / time_of["timm"],
+        "agc / one read": time_of["Clipper"] / time_of["one read"],
+        "timm / one read": time_of["timm"] / time_of["one read"],
     }
+
+
+def updates(gradients, repeats):
+    """A step of AdamW whose update is limited or measured, against the step alone; its memory."""
+    models = [[nn.Parameter(p.detach().clone()) for p in gradients.params] for _ in range(4)]
+    steps = [torch.optim.AdamW(params, lr=1e-5) for params in models]
+    for params in models:
+        for p, raw in zip(params, gradients.raw, strict=True):
+            p.grad = raw.clone()
+    Clipper(models[1], cliplab.RMS(0.5), scope="tensor", target="update").attach(steps[1])
+    Clipper(models[2], 1e9).attach(steps[2], measure_update=True)
+    entries = cliplab.create("adamw_clip", models[3])
+    entries.attach(steps[3])
+    arms = {"AdamW": steps[0].step, "limited": steps[1].step, "measured": steps[2].step}
+    time_of = medians(arms | {"entries": steps[3].step}, gradients, max(7, repeats // 4))
+    size = sum(p.numel() * p.element_size() for p in gradients.params)
+    state = sum(t.numel() * t.element_size() for t in entries.policy.state.values())
+    alone = peak_bytes(steps[0].step)
+    return {
+        "step with its update limited / AdamW step": time_of["limited"] / time_of["AdamW"],
+        "step with its update measured / AdamW step": time_of["measured"] / time_of["AdamW"],
+        "step with adamw_clip / AdamW step": time_of["entries"] / time_of["AdamW"],
+        "most memory of the update limited / weights": (peak_bytes(steps[1].step) - alone) / size,
+        "state of adamw_clip / weights": state / size,
+    }
+
+
+def peak_bytes(function):
+    """The most memory of tensors that a call holds beyond what there was before it."""
+    cpu = torch.profiler.ProfilerActivity.CPU
+    with torch.profiler.profile(activities=[cpu], profile_memory=True) as profile:
+        function()
+    held = peak = 0
+    for event in profile.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            peak = max(peak, held)
+    return peak
 
 
 def policies(gradients, repeats):
@@ -214,6 +255,7 @@ TARGETS = {
     "Clipper / torch, everything": "0.97 on transformer, LSTM and ResNet, 1.0 MLP",
     "Clipper / one read, nothing": "1.3 on transformer and LSTM",
     "attach + fused AdamW / torch, everything": "0.92 on transformer and LSTM, 1.0",
+    "agc / one read": "4 on transformer and LSTM, 10 ResNet",
     "agc / timm": "0.25 on transformer, 0.12 LSTM, 0.6 ResNet",
 }
 
@@ -235,7 +277,7 @@ def main():
         columns = {}
         for name, shapes in SETS.items():
             gradients = Gradients(shapes)
-            parts = (against_torch, against_fused_step, against_timm, policies)
+            parts = (against_torch, against_fused_step, against_timm, updates, policies)
             rows = {}
             for part in parts:
                 rows |= part(gradients, options.repeats)
