@@ -120,8 +120,7 @@ def main():
     parser.add_argument("--methods", nargs="*", default=[m.name for m in cliplab.list_methods()])
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
-    page = [__doc__.split("\n")[0].rstrip(".") + "\n"]
-    page[0] = "# " + page[0]
+    page = ["# " + __doc__.split("\n")[0].rstrip(".") + "\n"]
     page.append(
         f"Written by `python benchmarks/overhead.py --write`; torch {torch.__version__}, "
         f"{platform.machine()}, {options.rounds} interleaved rounds. Smaller is better; 1 is no "

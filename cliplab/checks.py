@@ -112,6 +112,13 @@ def check_choice(name: str, value: Any, choices: Any) -> Any:
     return value
 
 
+def check_flag(name: str, value: object) -> bool:
+    """Return ``value`` if it is True or False; ``ValueError`` otherwise."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be True or False, got {described(value)}")
+    return value
+
+
 def check_positive(name: str, value: object, *, zero: bool = False) -> float:
     """Return ``value`` as a float; ``ValueError`` for NaN, a bool, text, and numbers below 0."""
     is_number = isinstance(value, Real) and not isinstance(value, bool)

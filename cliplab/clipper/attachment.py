@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from cliplab.checks import may_look
 from cliplab.clipper.amp import scale_and_flag
 from cliplab.clipper.engine import Engine, Signal
 from cliplab.clipper.fast_step import handing_over_pays
+from cliplab.clipper.handle import Handle
 from cliplab.clipper.holding import Holding
 from cliplab.clipper.site import Site
 from cliplab.clipper.skipping import is_first_momentum_step
@@ -23,7 +23,7 @@ from cliplab.parts import version
 from cliplab.thresholds import AnyStep, as_column
 
 
-class Attachment:
+class Attachment(Handle):
     """A clipper at work on every step of optimizers; a context manager, or ``remove()`` it.
 
     Several optimizers step one after the other: a round. The first step of a round clips for all.
@@ -59,17 +59,6 @@ class Attachment:
             site.remove()
         if self.engine.attached is self:
             self.engine.attached = None
-
-    def __enter__(self) -> Attachment:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.remove()
 
     def __repr__(self) -> str:
         names = ", ".join(site.name for site in self._sites)

@@ -5,22 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from itertools import accumulate
-from types import TracebackType
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from cliplab.clipper.engine import Engine
-from cliplab.clipper.microbatch import refuse_at_work
-from cliplab.clipper.share import Share
+from cliplab.clipper.handle import Handle, refuse_at_work
+from cliplab.clipper.share import PolicyShare
 from cliplab.history import History
 from cliplab.norms import combine
 from cliplab.parts import Gradients, Hand, Partition, RowParts, TensorParts
 from cliplab.thresholds import AnyStep, Step, as_column
 
 
-class InBackward:
+class InBackward(Handle):
     """A clipper at work in every backward pass; a context manager, or ``remove()`` it.
 
     Every parameter has an engine of its own, whose policy is its share of the clipper's.
@@ -52,17 +51,6 @@ class InBackward:
         self._finish()
         if self._engine.attached is self:
             self._engine.attached = None
-
-    def __enter__(self) -> InBackward:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.remove()
 
     def __repr__(self) -> str:
         state = f"{len(self._hooks)} parameters, at work" if self._hooks else "removed"
@@ -126,7 +114,7 @@ class OwnEngine(Engine):
     def __init__(self, engine: Engine, partition: Partition, parts: slice) -> None:
         super().__init__(
             partition,
-            cast("Any", Share(engine.policy, parts)),
+            cast("Any", PolicyShare(engine.policy, parts)),
             cast("Any", NoHistory(engine.history, parts)),
             engine.choices,
         )

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from cliplab.checks import check_choice, check_norm_type, check_positive, described
+from cliplab.checks import check_choice, check_flag, check_norm_type, check_positive, described
 from cliplab.clipper.ranks import RankParts
 from cliplab.parts import Partition, Scope
 from cliplab.thresholds import EntryDeviations, Mode, NonFinite, Threshold, all_of
@@ -33,9 +33,7 @@ class Choices:
         check_choice("nonfinite", self.nonfinite, NonFinite)
         object.__setattr__(self, "norm_type", check_norm_type(self.norm_type))
         object.__setattr__(self, "eps", check_positive("eps", self.eps, zero=True))
-        ranks: object = self.check_ranks
-        if not isinstance(ranks, bool):
-            raise ValueError(f"check_ranks must be True or False, got {described(ranks)}")
+        check_flag("check_ranks", self.check_ranks)
         self._check_together()
 
     def _check_together(self) -> None:

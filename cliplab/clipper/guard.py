@@ -9,7 +9,7 @@ import torch
 
 from cliplab.checks import described
 from cliplab.clipper.engine import Engine
-from cliplab.clipper.microbatch import refuse_at_work
+from cliplab.clipper.handle import refuse_at_work
 from cliplab.clipper.skipping import Hidden
 from cliplab.history import ClipReport
 from cliplab.thresholds import as_column

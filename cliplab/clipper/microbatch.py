@@ -14,6 +14,7 @@ from torch.amp import GradScaler
 
 from cliplab.checks import described, may_look
 from cliplab.clipper.engine import NO_SIGNAL, Engine, Signal
+from cliplab.clipper.handle import refuse_at_work
 from cliplab.norms import dense, total_norm
 from cliplab.thresholds import as_column
 
@@ -135,17 +136,6 @@ class Microbatch:
             if aside is not None and aside.copy is not None:
                 aside.grad.copy_(aside.copy)
         self._aside = []
-
-
-def refuse_at_work(engine: Engine, what: str) -> None:
-    """``RuntimeError`` for a clipper that clips by itself: the same gradient once more."""
-    if engine.target == "update":
-        raise RuntimeError(f'{what} clips gradients, the clipper has target="update": attach it')
-    if engine.attached is not None:
-        raise RuntimeError(
-            f"the clipper is at work by itself ({engine.attached!r}), with {what} it would clip "
-            f"twice: detach() it before, or leave {what} out"
-        )
 
 
 def _aside(grad: Tensor) -> Aside:

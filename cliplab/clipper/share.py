@@ -18,11 +18,10 @@ from cliplab.thresholds import (
     Switch,
     Threshold,
     all_of,
-    on_both_sides,
 )
 
 
-class Share:
+class PolicyShare:
     """What a policy says of some of its parts, at a cost that does not grow with all of them.
 
     The state stays the policy's own. ``rows`` are the parts; ``ValueError`` for a policy that asks
@@ -43,9 +42,7 @@ class Share:
             own.state = {name: column[self._rows] for name, column in whole.state.items()}
             lent.append((own, dict(own.state)))
         limits = self._own(sizes, replace(context, measured=Alone(context.measured)))
-        limits = on_both_sides(
-            torch.clone, limits
-        )  # it may be a piece of the state that now changes
+        limits = limits.clone()  # it may be a piece of the state that now changes
         for own, views in lent:
             for name, view in views.items():
                 if own.state[name] is not view:

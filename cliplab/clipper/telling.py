@@ -85,7 +85,7 @@ def facts(clipper: Engine) -> list[str]:
         if counts["skipped"]:
             told.append(f"{100 * counts['skipped'] / counts['steps']:.3g} % skipped")
     if clipper.attached is not None:
-        told.append(getattr(clipper.attached, "where", "attached to an optimizer"))
+        told.append(clipper.attached.where)
     return told
 
 

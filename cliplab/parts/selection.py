@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from cliplab.checks import described
+from cliplab.checks import check_flag, described
 from cliplab.parts.names import excluded, first_matches, listed, plain_names
 
 Parameters = (
@@ -104,12 +104,11 @@ def _groups(params: Parameters) -> list[Group]:
         if not isinstance(entry, Mapping):
             _add(loose, [entry])
             continue
-        held, clip = entry.get("params"), entry.get("clip", True)
+        held = entry.get("params")
         label = str(entry.get("name", f"group {position}"))
         if not isinstance(held, Iterable) or isinstance(held, nn.Module):
             raise ValueError(f"{label} needs its params, tensors, got {described(held)}")
-        if not isinstance(clip, bool):
-            raise ValueError(f"clip of {label} must be True or False, got {described(clip)}")
+        clip = check_flag(f"clip of {label}", entry.get("clip", True))
         groups.append(Group(label, entry.get("threshold"), clip, entry.get("reduce")))
         _add(groups[-1], [held] if isinstance(held, Tensor) else held)
     return [*groups, loose] if loose.params else groups

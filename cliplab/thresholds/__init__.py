@@ -26,7 +26,6 @@ from cliplab.thresholds.response import (
     as_column,
     clip_factor,
     left_out,
-    on_both_sides,
     respond,
 )
 from cliplab.thresholds.robust import RobustSpike, SpikeSkip
@@ -76,6 +75,5 @@ __all__ = [
     "clip_factor",
     "learnt_share",
     "left_out",
-    "on_both_sides",
     "respond",
 ]

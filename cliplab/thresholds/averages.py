@@ -7,20 +7,15 @@ import math
 import torch
 from torch import Tensor
 
-from cliplab.checks import check_count, described, may_look
+from cliplab.checks import check_count, check_flag, described, may_look
 from cliplab.thresholds.base import SINGLE, Context, State, Threshold, check_decay, check_single
 
 
-class MovingAverage(Threshold):
-    """A multiple of the mean of the last raw sizes: ``limit = multiplier * mean(window)``.
+class Windowed(Threshold):
+    """Base of the policies that answer from a window of the last raw sizes."""
 
-    The current size is not part of its own limit; no limit (``inf``) before ``warmup`` sizes.
-    Like every purely relative rule it follows an explosion: measured sizes are learnt unclipped.
-    """
-
-    def __init__(self, multiplier: float = 2.0, window: int = 100, warmup: int = 10) -> None:
+    def __init__(self, window: int, warmup: int) -> None:
         super().__init__()
-        self.multiplier = check_single("multiplier", multiplier)
         self.window = check_count("window", window)
         self.warmup = check_count("warmup", warmup)
         if self.warmup > self.window:
@@ -32,6 +27,18 @@ class MovingAverage(Threshold):
             "sizes": torch.zeros(n_parts, self.window, dtype=torch.float32, device=device),
             "count": torch.zeros(n_parts, dtype=torch.long, device=device),
         }
+
+
+class MovingAverage(Windowed):
+    """A multiple of the mean of the last raw sizes: ``limit = multiplier * mean(window)``.
+
+    The current size is not part of its own limit; no limit (``inf``) before ``warmup`` sizes.
+    Like every purely relative rule it follows an explosion: measured sizes are learnt unclipped.
+    """
+
+    def __init__(self, multiplier: float = 2.0, window: int = 100, warmup: int = 10) -> None:
+        self.multiplier = check_single("multiplier", multiplier)
+        super().__init__(window, warmup)
 
     def step(self, sizes: Tensor, state: State, context: Context) -> tuple[Tensor, State]:
         """Answer from the window, then put the size into it."""
@@ -42,7 +49,7 @@ class MovingAverage(Threshold):
         return limit, {"sizes": after, "count": count + 1}
 
 
-class Deviations(Threshold):
+class Deviations(Windowed):
     """Standard deviations above the mean of the last raw sizes: ``limit = mean + k * std``.
 
     ``std`` is the biased one, at least 1e-6. The current size is not part of its own limit; no
@@ -52,19 +59,8 @@ class Deviations(Threshold):
     """
 
     def __init__(self, k: float = 3.0, window: int = 128, warmup: int = 64) -> None:
-        super().__init__()
         self.k = check_single("k", k, zero=True)
-        self.window = check_count("window", window)
-        self.warmup = check_count("warmup", warmup)
-        if self.warmup > self.window:
-            raise ValueError(f"warmup must be at most window={self.window}, got {self.warmup}")
-
-    def start(self, n_parts: int, device: torch.device) -> State:
-        """Begin with an empty window."""
-        return {
-            "sizes": torch.zeros(n_parts, self.window, dtype=torch.float32, device=device),
-            "count": torch.zeros(n_parts, dtype=torch.long, device=device),
-        }
+        super().__init__(window, warmup)
 
     def step(self, sizes: Tensor, state: State, context: Context) -> tuple[Tensor, State]:
         """Answer from the window, then put the size into it."""
@@ -150,9 +146,7 @@ class ZScore(Threshold):
             raise ValueError(f"response must be reciprocal, mean or level, got {got}")
         self.response = response
         self.clip_factor = check_single("clip_factor", clip_factor)
-        if not isinstance(learn_spikes, bool):
-            raise ValueError(f"learn_spikes must be True or False, got {described(learn_spikes)}")
-        self.learn_spikes = learn_spikes
+        self.learn_spikes = check_flag("learn_spikes", learn_spikes)
         self.eps = check_single("eps", eps, zero=True)
 
     def start(self, n_parts: int, device: torch.device) -> State:

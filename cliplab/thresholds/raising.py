@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from cliplab.checks import check_count, check_positive, described
+from cliplab.checks import check_count, check_flag, check_positive, described
 from cliplab.thresholds.base import (
     Context,
     State,
@@ -74,9 +74,7 @@ class AGGC(Threshold):
         self.low, self.high = _pair("low", low), _pair("high", high)
         self.steps = None if steps is None else check_count("steps", steps)
         self.turn, self.caps = _pair("turn", turn), _pair("caps", caps)
-        if not isinstance(raise_small, bool):
-            raise ValueError(f"raise_small must be True or False, got {described(raise_small)}")
-        self.raise_small = raise_small
+        self.raise_small = check_flag("raise_small", raise_small)
 
     def start(self, n_parts: int, device: torch.device) -> State:
         """Begin at a mean of 0."""
