@@ -28,8 +28,8 @@ help: ## list the targets
 
 env: $(READY) ## set up .venv, pinned by requirements.lock
 
-peers: $(READY) ## install also what only tests and exports as parquet need
-	$(BIN)python -m pip install --quiet $(PIP_ARGS) -c requirements.lock -e ".[parity,parquet]"
+peers: $(READY) ## install also what only tests, exports as parquet and trainers need
+	$(BIN)python -m pip install --quiet $(PIP_ARGS) -c requirements.lock -e ".[parity,parquet,integrations]"
 	$(BIN)python -m pip install --quiet $(PIP_ARGS) -c requirements.lock --no-deps timm
 
 lab: $(READY) ## open the notebooks in JupyterLab

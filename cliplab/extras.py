@@ -10,6 +10,8 @@ import sys
 from importlib.util import find_spec
 
 _OTHERS = {"pyarrow": "parquet", "dask_jobqueue": "cluster", "distributed": "dask"}
+_TRAINERS = ("lightning", "transformers", "accelerate", "stable_baselines3", "ignite", "skorch")
+_OTHERS |= dict.fromkeys((*_TRAINERS, "keras", "tensorboard"), "integrations")
 
 
 def require(*modules: str) -> None:

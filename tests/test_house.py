@@ -20,6 +20,7 @@ history
 clipper functional
 methods diagnosis
 cliplab
+integrations
 lab.data
 lab.training
 lab.models lab.games

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cliplab.checks import check_choice
 from cliplab.extras import require
-from cliplab.history import files, show, tables
+from cliplab.history import files, logs, show, tables
 from cliplab.history.live import Live
 from cliplab.history.replay import Clips, replay
 from cliplab.history.ring import Ring
@@ -57,6 +57,23 @@ class History(Ring):
         0.125
         """
         return summarise(self)
+
+    def latest(self, tag: str = "") -> dict[str, float]:
+        """Return the last step as plain numbers, for a log; nothing before the first step.
+
+        ``norm_before`` and ``norm_after`` of the whole gradient, ``threshold`` where all parts have
+        the same, ``factor`` (of the parts as one vector; 0 at a skipped step), ``clipped`` (the
+        share of the parts that were), ``skipped``, and where they are known ``lr``,
+        ``effective_lr`` and ``update_norm``. With a ``tag``, the names are ``tag/norm_before`` and
+        so on. Reading it waits for the device.
+
+        >>> import torch
+        >>> history = History(scalar=True)
+        >>> history.append(torch.tensor([4.0, 1, 1, 0.25, 1, 0])[:, None], None)
+        >>> history.latest("clip")["clip/factor"]
+        0.25
+        """
+        return logs.latest(self, tag)
 
     def spike_score(
         self,
