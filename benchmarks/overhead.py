@@ -6,8 +6,10 @@ A small GPT (74 tensors, plain torch) is trained by AdamW as it comes; every arm
 own with the same weights and data. Arms take turns in blocks of a few steps, the first of which is
 not counted: another arm's weights lay in the cache. What is compared is the processor time of the
 whole process for zero_grad, forward, backward and step, which other programs do not move, and of
-all blocks the median ratio to the block without clipping of the same round. `--write` puts the
-table into benchmarks/overhead.md.
+all blocks the median ratio to the block without clipping of the same round. Then every clipper is
+taken apart: how much of a step's processor time goes into measuring, into deciding (policy and
+response), into acting on gradients or weights, into keeping and comparing weights, and into the
+rest (hooks, checks, recording). `--write` puts the tables into benchmarks/overhead.md.
 """
 
 from __future__ import annotations
@@ -73,7 +75,7 @@ class Arm:
         self.torch_clips, self.asks_for_loss = method == "torch", method == "loss_ratio"
         if method not in ("nothing", "torch"):
             self.clipper = cliplab.create(method, self.model)
-            self.clipper.attach(self.optimizer)
+            self.attachment = self.clipper.attach(self.optimizer)
 
     def step(self, tokens):
         self.optimizer.zero_grad()
@@ -95,10 +97,14 @@ class Arm:
         return time.process_time() - begun
 
 
+def text_for_all():
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(VOCABULARY, (20, BLOCK, BATCH, LENGTH + 1), generator=generator)
+
+
 def measure(methods, rounds):
     """Median ratio of every arm to the one without clipping, and that one's ms a step."""
-    generator = torch.Generator().manual_seed(0)
-    text = torch.randint(VOCABULARY, (20, BLOCK, BATCH, LENGTH + 1), generator=generator)
+    text = text_for_all()
     arms = {name: Arm(name) for name in ("nothing", "torch", *methods)}
     for arm in arms.values():
         for i in range(LATE):
@@ -111,6 +117,61 @@ def measure(methods, rounds):
         for name in names:
             ratios[name].append(seconds[name] / seconds["nothing"])
     return {name: statistics.median(r) for name, r in ratios.items()}, statistics.median(alone)
+
+
+PLACES = ("measuring", "deciding", "acting", "comparing", "the rest")
+
+
+class Clock:
+    """Processor time by place, each without the places that it calls."""
+
+    def __init__(self):
+        self.spent, self._inner = dict.fromkeys(PLACES, 0.0), [0.0]
+
+    def watch(self, place, owner, *names):
+        for name in names:
+            if hasattr(owner, name):
+                setattr(owner, name, self.timed(place, getattr(owner, name)))
+
+    def timed(self, place, function):
+        def timed_function(*args, **kwargs):
+            self._inner.append(0.0)
+            begun = time.thread_time()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                seconds = time.thread_time() - begun
+                self.spent[place] += seconds - self._inner.pop()
+                self._inner[-1] += seconds
+
+        return timed_function
+
+
+def take_apart(method, text, steps=100):
+    """Median share of a step's processor time that is spent in each of the places."""
+    arm, clock = Arm(method), Clock()
+    for i in range(LATE):
+        arm.step(text[i % 20, 0])
+    engine, optimizer = arm.attachment.engine, arm.optimizer
+    clock.watch("measuring", engine.partition, "read", "measure")
+    clock.watch("deciding", engine.policy, "step")
+    clock.watch("deciding", engine, "_respond")
+    clock.watch("acting", engine.partition, "scale_", "clamp_", "clear_")
+    clock.watch("acting", engine, "_clamp_")
+    clock.watch("acting", arm.attachment._update, "_hold_back")
+    clock.watch("comparing", arm.attachment._update, "begin", "end")
+    for hooks in (optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks):
+        hooks.update({key: clock.timed("the rest", hook) for key, hook in hooks.items()})
+    shares = []
+    for i in range(steps):
+        clock.spent = dict.fromkeys(PLACES, 0.0)
+        begun = time.thread_time()
+        arm.step(text[i % 20, 0])
+        whole = time.thread_time() - begun
+        shares.append(
+            [clock.spent[place] / (whole - sum(clock.spent.values())) for place in PLACES]
+        )
+    return [statistics.median(place) for place in zip(*shares, strict=True)]
 
 
 def main():
@@ -136,6 +197,13 @@ def main():
             target = "" if name in ("nothing", "torch") else f"{TARGETS.get(name, 1.08)}"
             page.append(f"| {name} | {ratio:.3f} | {target} |")
         page.append("")
+    torch.set_num_threads(options.threads[0])
+    page.append("### Where it goes: % of the step without clipping (median of 100 steps)\n")
+    page += [f"| method | {' | '.join(PLACES)} |", f"| --- |{' --- |' * len(PLACES)}"]
+    for name in options.methods:
+        shares = take_apart(name, text_for_all())
+        page.append(f"| {name} | {' | '.join(f'{100 * share:.1f}' for share in shares)} |")
+    page.append("")
     print("\n".join(page))
     if options.write:
         PAGE.write_text("\n".join(page))

@@ -19,24 +19,29 @@ needs_gloo = pytest.mark.skipif(
 
 
 def launch(folder, world, *cases):
-    """Run the cases on ``world`` ranks; the results of every rank."""
+    """Run the cases on ``world`` ranks; the results of every rank.
+
+    Where a rank is killed by a signal it is torch or gloo that crashed (nothing here is compiled):
+    seen once in some hundred launches. Then all are started once more; a test that fails is not.
+    """
     own = folder / f"{world}-{cases[0]}"
     own.mkdir()
-    place = [str(own / "store"), str(own)]
+    ended, said = _run(own, "store", world, cases)
+    if any(status < 0 for status in ended):
+        print("a rank crashed, and all are started again:", *said, sep="\n")
+        ended, said = _run(own, "store again", world, cases)
+    assert not any(ended), said
+    return [json.loads((own / f"{rank}.json").read_text()) for rank in range(world)]
+
+
+def _run(own, store, world, cases):
+    """Exit status and output of every rank."""
     paths = os.pathsep.join(map(str, (HERE.parent, HERE)))
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
+    command = [sys.executable, "-X", "faulthandler", "-W", "ignore", HERE / "clipper" / "ranks.py"]
     ranks = [
         subprocess.Popen(
-            [
-                sys.executable,
-                "-W",
-                "ignore",
-                HERE / "clipper" / "ranks.py",
-                str(rank),
-                str(world),
-                *place,
-                *cases,
-            ],
+            [*command, str(rank), str(world), str(own / store), str(own), *cases],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -49,5 +54,4 @@ def launch(folder, world, *cases):
     finally:
         for rank in ranks:
             rank.kill()
-    assert not any(rank.returncode for rank in ranks), said
-    return [json.loads((own / f"{rank}.json").read_text()) for rank in range(world)]
+    return [rank.returncode for rank in ranks], said

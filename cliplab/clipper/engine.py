@@ -234,7 +234,9 @@ class Engine:
         if finite is not None and self.nonfinite == "zero":
             self.partition.clear_(grads, ~finite)
         if self.scope == "element":
-            step = self._clamp_(grads, cast("Step[Tensor]", step), signal)
+            within = finite is None and not bool(as_column(step.clipped).any())  # a look is free
+            if not within or self._entries is not None:
+                step = self._clamp_(grads, cast("Step[Tensor]", step), signal)
         elif step.after is not step.size and not signal.hand_over:
             self.partition.scale_(grads, as_column(step.factor))
         if signal.dropped is not None:  # then there was a mask, and the step is one of tensors

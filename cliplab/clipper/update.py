@@ -16,7 +16,7 @@ from cliplab.checks import NonFiniteGradientError, may_look
 from cliplab.clipper.engine import Engine, Signal
 from cliplab.clipper.holding import Share
 from cliplab.clipper.skipping import is_torchs
-from cliplab.norms import laid_out_as, local, total_norm
+from cliplab.norms import kinds, laid_out_as, local, total_norm
 from cliplab.parts import version
 from cliplab.thresholds import learnt_share
 
@@ -201,16 +201,22 @@ class Update:
 
         ``v`` is the optimizer's bias-corrected running mean of the squared gradient.
         """
-        relative: list[Tensor | None] = [None] * len(self._engine.params)
+        params = self._engine.params
+        relative: list[Tensor | None] = [None] * len(params)
         for share in self._shares:
             beta, eps = _second_beta(share), share.group.get("eps", 1e-8)
-            for i in share.held:
-                p = self._engine.params[i]
-                if p.grad is not None and _moves(self._rates[i]):
-                    state = share.optimizer.state[p]
-                    learnt = learnt_share(beta, torch.as_tensor(state["step"]))
-                    moment = state["exp_avg_sq"] / learnt.to(p.device)
-                    relative[i] = p.grad / moment.sqrt().clamp(min=eps)
+            held = [i for i in share.held if params[i].grad is not None and _moves(self._rates[i])]
+            grads = [local(cast("Tensor", params[i].grad)) for i in held]
+            for bucket in kinds(grads).values():
+                own = [share.optimizer.state[params[held[k]]] for k in bucket]
+                steps = torch.stack([torch.as_tensor(state["step"]).reshape(()) for state in own])
+                learnt = learnt_share(beta, steps).sqrt().to(grads[bucket[0]].device)
+                scales = torch._foreach_sqrt([local(state["exp_avg_sq"]) for state in own])
+                torch._foreach_div_(scales, learnt.unbind())
+                torch._foreach_clamp_min_(scales, eps)
+                ratios = torch._foreach_div([grads[k] for k in bucket], scales)
+                for k, ratio in zip(bucket, ratios, strict=True):
+                    relative[held[k]] = laid_out_as(ratio, params[held[k]])
         partition = self._engine.partition
         sizes = partition.measure(relative, 2.0)[0].float()
         return sizes / partition.numels().to(sizes).clamp(min=1).sqrt()

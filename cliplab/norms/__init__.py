@@ -5,7 +5,7 @@ Makes numbers: yes.
 """
 
 from cliplab.norms.device import combine, wide_norm
-from cliplab.norms.entries import DOUBLE, LARGE, clamp_, dense, in_range, scale_
+from cliplab.norms.entries import DOUBLE, LARGE, clamp_, dense, in_range, kinds, scale_
 from cliplab.norms.rows import all_row_norms, flagged, member_norms, row_norms
 from cliplab.norms.shards import (
     add_norms,
@@ -38,6 +38,7 @@ __all__ = [
     "in_range",
     "is_partial",
     "is_sharded",
+    "kinds",
     "laid_out_as",
     "local",
     "member_norms",

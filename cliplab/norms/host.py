@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cliplab.norms import device
 from cliplab.norms.blocks import LONG, block_norms, is_long, pieces
-from cliplab.norms.entries import HALF, LARGE, precision
+from cliplab.norms.entries import HALF, LARGE, kinds, precision
 
 SHORT = 1 << 12  # entries up to which copying a tensor costs less than a call
 FEW = 4  # tensors up to which joining them costs more than a call for each
@@ -61,17 +61,13 @@ def plain_norms(entries: Sequence[Tensor], norm_type: float) -> Tensor:
     """``tensor_norms`` without a look."""
     single = torch.float32
     blas = norm_type == 2 and not [t for t in entries if t.dtype is not single or not t.is_cpu]
-    least = SHORT if norm_type == math.inf else LARGE
-    large = [i for i, t in enumerate(entries) if t.numel() >= least]
-    if not large:
+    norms = _largest_of_each(entries) if norm_type == math.inf else {}
+    large = [i for i, t in enumerate(entries) if t.numel() >= LARGE and i not in norms]
+    if not large and not norms:
         return _in_few_calls(entries, norm_type, blas)
-    norms: dict[int, Tensor] = {}
     for i in large:
-        tensor, axes = entries[i], tuple(range(entries[i].ndim))
-        if norm_type == math.inf and _has_order(tensor):
-            norms[i] = _largest(tensor, axes)
-        elif is_long(tensor, tensor.numel()):
-            norms[i] = block_norms(tensor, axes, norm_type)
+        if is_long(entries[i], entries[i].numel()):
+            norms[i] = block_norms(entries[i], tuple(range(entries[i].ndim)), norm_type)
     if blas and (dotted := [i for i in large if i not in norms and entries[i].is_contiguous()]):
         flat = [entries[i].view(-1) for i in dotted]  # in one read each, at the speed of BLAS
         squares = torch.stack([torch.dot(t, t) for t in flat])
@@ -186,6 +182,26 @@ def _in_few_calls(entries: Sequence[Tensor], norm_type: float, blas: bool) -> Te
     order = torch.tensor([i for group, _ in joined for i in group], device="cpu")
     norms = torch.cat([own for _, own in joined])
     return norms.new_empty(len(norms)).index_copy_(0, order, norms)
+
+
+def _largest_of_each(entries: Sequence[Tensor]) -> dict[int, Tensor]:
+    """Largest magnitudes, by position, of the tensors where comparing finds it."""
+    found: dict[int, Tensor] = {}
+    for (_, dtype), bucket in kinds(entries).items():
+        if ordered := [i for i in bucket if _has_order(entries[i]) and entries[i].numel()]:
+            pairs = [_extremes(entries[i]) for i in ordered]
+            low, high = (torch.stack(ends) for ends in zip(*pairs, strict=True))
+            largest = torch.maximum(high, low.neg_()).abs_()
+            largest = largest.to(entries[0].device, precision(dtype))
+            found |= zip(ordered, largest.unbind(), strict=True)
+    return found
+
+
+def _extremes(tensor: Tensor) -> tuple[Tensor, Tensor]:
+    """Smallest and largest entry: in one call, or the sooner in two where it is large."""
+    if tensor.numel() >= LARGE:
+        return tensor.amin(), tensor.amax()
+    return torch.aminmax(tensor)
 
 
 def _has_order(tensor: Tensor) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import islice
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -11,6 +12,8 @@ from torch import Tensor
 from cliplab.checks import may_look
 from cliplab.norms import clamp_, combine, dense, in_range, scale_, tensor_norms, total_norm
 from cliplab.parts.partition import Gradients, Partition
+
+Value = TypeVar("Value")
 
 
 class TensorParts(Partition):
@@ -60,7 +63,11 @@ class TensorParts(Partition):
 
     def own(self, values: Tensor) -> list[Tensor]:
         """Every tensor's own value, a scalar."""
-        return [v for v, run in zip(values.unbind(), self.runs, strict=True) for _ in range(run)]
+        return self._runs_of(values.unbind())
+
+    def _runs_of(self, each: Sequence[Value]) -> list[Value]:
+        """What every tensor has of its part: a part's, once for each of its tensors."""
+        return [v for v, run in zip(each, self.runs, strict=True) for _ in range(run)]
 
     def scale_(self, tensors: Gradients, factor: Tensor) -> None:
         """Multiply every tensor by the factor of its part, on a CPU only where it is not 1."""
@@ -73,8 +80,8 @@ class TensorParts(Partition):
                     own = in_range(own, tensor.dtype)
                     dense([tensor])[0].mul_(own.to(tensor.device))
             return
-        each = zip(tensors, self.own(factor), self.own(factor != 1), strict=True)
-        pairs = [(t, own) for t, own, acts in each if t is not None and bool(acts)]
+        each = zip(tensors, self.own(factor), self._runs_of(factor.tolist()), strict=True)
+        pairs = [(t, own) for t, own, number in each if t is not None and number != 1]
         if pairs:  # by tensors: a number would be rounded to half precision first
             factors = [own.to(t.device) for t, own in pairs]
             torch._foreach_mul_(list(dense([t for t, _ in pairs])), factors)

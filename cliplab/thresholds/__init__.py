@@ -5,7 +5,7 @@ every entry: entries. Steered by hits: steered. From the weights or the number o
 From the loss or the optimizer's moments: ratios. Given: fixed. Policies of policies: wrappers.
 min(1, c / n): response.
 
-May use: checks.
+May use: checks, norms.
 Makes numbers: yes.
 """
 

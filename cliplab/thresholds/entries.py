@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from cliplab.checks import check_count
+from cliplab.norms import kinds
 from cliplab.thresholds.base import (
     Context,
     State,
@@ -53,11 +54,16 @@ class EntryDeviations(Threshold):
         return torch.full_like(sizes, self.k), {}
 
     def relative(self, gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
-        """Magnitudes of entries, each over its own root mean square."""
+        """Entries, each over its own root mean square."""
         for gradient in gradients:
             if gradient is not None and gradient.layout is not torch.strided:
                 raise ValueError("EntryDeviations takes dense gradients, got a sparse one")
-        return [None if g is None else g.abs() / self._unit(i) for i, g in enumerate(gradients)]
+        ratios: list[Tensor | None] = [None] * len(gradients)
+        for numbers, entries in _alike(gradients):
+            each = torch._foreach_div(entries, self._units(numbers))
+            for i, ratio in zip(numbers, each, strict=True):
+                ratios[i] = ratio
+        return ratios
 
     def clamp_(
         self,
@@ -67,20 +73,46 @@ class EntryDeviations(Threshold):
         learns: Tensor,
     ) -> None:
         """Clamp to ``limit`` root mean squares; learn what, over ``scale``, is left of it."""
-        for i, gradient in enumerate(gradients):
-            if gradient is None:
-                continue
-            bound = self._unit(i) * limit.to(gradient.device)
-            gradient.clamp_(-bound, bound)
-            rms, learnt = self.state[f"rms {i}"], learns.to(gradient.device)
-            entries = gradient.float()
-            entries = entries if scale is None else entries / scale.to(entries)
-            new = torch.hypot(math.sqrt(self.beta) * rms, math.sqrt(1 - self.beta) * entries)
-            rms.copy_(torch.where(learnt & new.isfinite(), new, rms))
-            self.state[f"seen {i}"] += learnt
+        for numbers, entries in _alike(gradients):
+            place = entries[0].device
+            bounds = self._units(numbers)
+            torch._foreach_mul_(bounds, limit.to(place))
+            for gradient, bound in zip(entries, bounds, strict=True):
+                gradient.clamp_(-bound, bound)
+            self._learn(numbers, entries, None if scale is None else scale.to(place), learns)
 
-    def _unit(self, i: int) -> Tensor:
-        """The root mean square of every entry of a tensor; ``inf`` in the warm-up."""
-        rms, seen = self.state[f"rms {i}"], self.state[f"seen {i}"]
-        unit = (rms / learnt_share(self.beta, seen).sqrt()).clamp(min=self.floor / self.k)
-        return torch.where(seen < self.warmup, math.inf, unit)
+    def _learn(
+        self, numbers: list[int], entries: list[Tensor], scale: Tensor | None, learns: Tensor
+    ) -> None:
+        held, learns = self._held("rms", numbers), learns.to(entries[0].device)
+        most = torch.where(learns, math.inf, 0.0)  # NaN and inf are below neither
+        added = [entry.float() for entry in entries]
+        seen = added if scale is None else torch._foreach_div(added, scale.float())
+        new = torch._foreach_mul(seen, math.sqrt(1 - self.beta))
+        kept = torch._foreach_mul(held, math.sqrt(self.beta))
+        for rms, old, entry in zip(held, kept, new, strict=True):
+            after = torch.hypot(old, entry, out=old)
+            torch.where(after < most, after, rms, out=rms)
+        torch._foreach_add_(self._held("seen", numbers), [learns.long()] * len(numbers))
+
+    def _units(self, numbers: list[int]) -> list[Tensor]:
+        """The root mean square of every entry of tensors; ``inf`` in the warm-up."""
+        seen = torch.stack(self._held("seen", numbers))
+        learnt = learnt_share(self.beta, seen).sqrt()
+        units = torch._foreach_div(self._held("rms", numbers), learnt.unbind())
+        torch._foreach_clamp_min_(units, self.floor / self.k)
+        if self.warmup:
+            warm = torch.where(seen < self.warmup, math.inf, 1.0)
+            torch._foreach_mul_(units, warm.unbind())
+        return list(units)
+
+    def _held(self, name: str, numbers: list[int]) -> list[Tensor]:
+        return [self.state[f"{name} {i}"] for i in numbers]
+
+
+def _alike(gradients: Sequence[Tensor | None]) -> Iterator[tuple[list[int], list[Tensor]]]:
+    """The gradients that there are, with their numbers, by device and dtype."""
+    present = [i for i, gradient in enumerate(gradients) if gradient is not None]
+    entries = [gradient for gradient in gradients if gradient is not None]
+    for bucket in kinds(entries).values():
+        yield [present[k] for k in bucket], [entries[k] for k in bucket]

@@ -9,6 +9,7 @@ off, is in the upper quartile after ``window // 4 + 1`` sizes and in the median 
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -63,7 +64,7 @@ class RobustSpike(Threshold):
         n = last.float()
         total = (high / low).log() * n + self.prior * self.spread * _SIGMAS
         limit = middle * (total / (n + self.prior) * (self.deviations / _SIGMAS)).exp()
-        limit = torch.where(middle < SINGLE.max, limit, math.inf)
+        limit.masked_fill_(middle == SINGLE.max, math.inf)
         return limit, _put("sizes", state, sizes, sizes > 0)
 
 
@@ -132,11 +133,19 @@ def _quartiles(name: str, state: State) -> tuple[Tensor, ...]:
     Of two middle values the lower one, but at most a quarter of the window is above the upper
     quartile; ``SINGLE.max`` three times for an empty window.
     """
-    values, seen = state[name], state[f"{name}_seen"]
-    last = seen.clamp(1, values.shape[1]) - 1
-    ranks = last * torch.arange(1, 4, device=values.device) // 4
-    ranks[:, 2:].clamp_(min=last - values.shape[1] // 4)
-    return (*values.sort(dim=1).values.gather(1, ranks).unbind(1), last.squeeze(1))
+    values, seen = state[name], state[f"{name}_seen"].squeeze(1)
+    ranks = _ranks(values.shape[1], values.device)[seen.clamp(max=values.shape[1])]
+    low, middle, high, _ = values.sort(dim=1).values.gather(1, ranks).unbind(1)
+    return low, middle, high, ranks[:, 3]
+
+
+@cache
+def _ranks(length: int, device: torch.device) -> Tensor:
+    """Of 0 to ``length`` values in a window: the ranks of the quartiles, and of the largest."""
+    last = (torch.arange(length + 1, device=device).clamp(min=1) - 1).unsqueeze(1)
+    ranks = last * torch.arange(1, 5, device=device) // 4
+    ranks[:, 2:3].clamp_(min=last - length // 4)
+    return ranks
 
 
 def _put(name: str, state: State, values: Tensor, learns: Tensor) -> State:

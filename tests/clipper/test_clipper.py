@@ -69,6 +69,15 @@ def test_element_scope_is_clamp(values, limit):
     assert report.norm_before == max(map(abs, values))
 
 
+def test_entries_that_are_all_within_are_not_written_to():
+    (param,) = params = with_gradients([3.0, -4.0])
+    version = param.grad._version
+    report = Clipper(params, 4.0, scope="element").clip()
+    assert param.grad._version == version
+    assert (float(report.norm_before), float(report.factor)) == (4.0, 1.0)
+    assert not report.clipped
+
+
 def test_member_scope_equals_a_global_clipper_per_member():
     generator = torch.Generator().manual_seed(3)
     stacked = [torch.randn(4, *s, generator=generator) * 3 for s in [(2, 3), (5,)]]
