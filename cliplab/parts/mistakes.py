@@ -32,7 +32,9 @@ class Hand:
         self.left = self.news = -1  # not at work yet
 
 
-_LAST: dict[int, tuple[ref[Tensor], int, Hand]] = {}  # who clipped it, and its version after that
+# Who clipped a gradient, known by its memory, and its version after that. A reference to the tensor
+# itself would keep a module from swapping its tensors when it is moved.
+_LAST: dict[int, tuple[ref[torch.UntypedStorage], int, Hand]] = {}
 _news = 0  # how many hands have begun to work
 
 
@@ -60,7 +62,7 @@ def mark(gradients: Gradients, hand: Hand) -> None:
         return
     if len(_LAST) > _MANY:
         _LAST.clear()
-    _LAST[id(gradient)] = ref(gradient), version(gradient), hand
+    _LAST[id(gradient)] = ref(_memory(gradient)), version(gradient), hand
 
 
 def warn_if_clipped(gradients: Gradients, hand: Hand) -> None:
@@ -70,7 +72,7 @@ def warn_if_clipped(gradients: Gradients, hand: Hand) -> None:
     """
     gradient = first_gradient(gradients)
     last = _LAST.get(id(gradient))
-    if gradient is None or last is None or last[2] is hand or last[0]() is not gradient:
+    if gradient is None or last is None or last[2] is hand or last[0]() is not _memory(gradient):
         return
     first = last[2]
     if hand.warned or first.warned or (hand.loose and first.loose):
@@ -100,6 +102,14 @@ def warn_of_no_gradient(count: int) -> None:
         "is clipped: clip after loss.backward() and before zero_grad(); a frozen model needs no "
         "clipper"
     )
+
+
+def _memory(gradient: Tensor) -> torch.UntypedStorage:
+    """What holds its entries; of a sparse one those that it stores."""
+    held = local(gradient)
+    if held.layout is not torch.strided:
+        held = held._values() if held.layout is torch.sparse_coo else held.values()
+    return held.untyped_storage()
 
 
 def version(tensor: Tensor) -> int:

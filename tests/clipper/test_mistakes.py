@@ -368,3 +368,19 @@ def test_marks_hold_no_gradient():
     gc.collect()
     assert gone() is None
     assert clipper.steps == 1
+
+
+@pytest.mark.parametrize(
+    "clip", [lambda m: Clipper(m).clip(), lambda m: cliplab.clip_grad_norm_(m.parameters(), 1.0)]
+)
+def test_a_module_that_swaps_its_tensors_can_be_moved_after_a_clip(clip):
+    model = nn.Linear(3, 2)
+    model(torch.ones(1, 3)).sum().backward()
+    clip(model)
+    before = torch.__future__.get_swap_module_params_on_conversion()
+    torch.__future__.set_swap_module_params_on_conversion(True)
+    try:
+        model.to(torch.float64)
+    finally:
+        torch.__future__.set_swap_module_params_on_conversion(before)
+    assert model.weight.grad.dtype is torch.float64

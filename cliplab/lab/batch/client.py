@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import zmq
 from jupyter_core.utils import run_sync
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbformat.v4 import new_output
@@ -55,6 +56,7 @@ class Client(PapermillNotebookClient):  # type: ignore[misc]
         """The executed notebook; a cell that fails ends it."""
         self.reset_execution_trackers()
         kernel = self.create_kernel_manager()
+        kernel.context.setsockopt(zmq.RCVHWM, 0)  # else what a cell floods us with is lost: its end
         try:
             with self.setup_kernel(**options):
                 told = self.wait_for_reply(self.kc.kernel_info())["content"]

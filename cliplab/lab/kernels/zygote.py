@@ -128,7 +128,15 @@ def become_kernel(parent: int, argv: list[str], env: dict[str, str], cwd: str) -
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.pthread_sigmask(signal.SIG_SETMASK, set())
+    import zmq
     from ipykernel.kernelapp import IPKernelApp
+
+    class App(IPKernelApp):
+        """Loses nothing that a cell floods its client with: the cell's end would be lost, too."""
+
+        def init_iopub(self, context: Any) -> None:
+            context.setsockopt(zmq.SNDHWM, 0)
+            super().init_iopub(context)
 
     sys.argv = [str(find_spec("ipykernel_launcher").origin), *argv]  # type: ignore[union-attr]
     code = 1
@@ -139,7 +147,7 @@ def become_kernel(parent: int, argv: list[str], env: dict[str, str], cwd: str) -
         time.tzset()
         reseed()
         # The pid whose end the kernel looks out for is read when ipykernel is imported.
-        IPKernelApp.launch_instance([*argv, f"--IPKernelApp.parent_handle={parent}"])
+        App.launch_instance([*argv, f"--IPKernelApp.parent_handle={parent}"])
         code = 0
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)

@@ -166,7 +166,7 @@ def test_each_is_done_or_says_why_not(batch):
     assert "Traceback" not in done.stderr
     records = [RunRecord.load(path) for path in (folder / "results").rglob("record.json")]
     said = {record.notebook.removeprefix("nb/"): record.values for record in records}
-    assert said == {name: values for name, (_, values) in WELL.items()}
+    assert said == {name: values for name, (_, values) in WELL.items()}, done.stderr
     lines = done.stderr.splitlines()
     for name, (_, where, why) in ILL.items():
         (line,) = [x for x in lines if x.startswith(f"nb/{name}  ") and "error.txt" in x]
