@@ -1,4 +1,4 @@
-"""What leaves a history and comes back: files, and other tools' logs."""
+"""What leaves a history and comes back: files."""
 
 from __future__ import annotations
 
@@ -6,38 +6,17 @@ import io
 import zipfile
 from array import array
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from cliplab.history.columns import ClipReport
 from cliplab.history.ring import Ring, SomeRing
 from cliplab.history.store import COLUMNS, LAST_STEP
 from cliplab.history.tables import Value, read_csv
 
 FORMAT = "cliplab history 1"
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
-
-
-class Writer(Protocol):
-    """What ``torch.utils.tensorboard.SummaryWriter`` and its likes can do."""
-
-    def add_scalar(self, tag: str, scalar_value: float, global_step: int) -> object:
-        """Log a number."""
-
-
-def write_scalars(history: Ring, writer: Writer, tag: str) -> None:
-    """Log every column under ``tag/column``, with parts under ``tag/column/label``."""
-    names = [""] if history.scalar else [f"/{name}" for name in history.part_names]
-    for column in (*ClipReport.fields, "effective_lr"):
-        rows = getattr(history, column).cpu().reshape(len(history), len(names)).tolist()
-        for step, row in enumerate(rows, history.first_step):
-            for name, value in zip(names, row, strict=True):
-                writer.add_scalar(f"{tag}/{column}{name}", float(value), step)
-    for step, norm in enumerate(history.update_norm.tolist(), history.first_step):
-        if norm == norm:
-            writer.add_scalar(f"{tag}/update_norm", norm, step)
 
 
 def save(history: Ring, path: str | Path) -> None:

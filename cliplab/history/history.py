@@ -36,6 +36,19 @@ class History(Ring):
     torch.Size([0])
     """
 
+    def __init__(
+        self,
+        labels: Sequence[str] = (),
+        *,
+        scalar: bool = False,
+        max_bytes: int = 1 << 28,
+    ) -> None:
+        super().__init__(labels, scalar=scalar, max_bytes=max_bytes)
+        self._logs: list[logs.Log] = []
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"_logs": []}  # a copy is logged nowhere
+
     def __repr__(self) -> str:
         return show.history_line(self)
 
@@ -74,6 +87,36 @@ class History(Ring):
         0.25
         """
         return logs.latest(self, tag)
+
+    def log_to(self, fn: logs.Target, tag: str = "clip", *, parts: bool = False) -> logs.Log:
+        """Return what hands each step to ``fn(numbers, step=step)``, once: ``log = log_to(fn)``.
+
+        Every ``log()`` hands over the steps that were recorded since the last, oldest first, and
+        returns how many: the numbers of ``latest(tag)`` and the step's number, which goes on after
+        a resume. Call it as often as steps are to appear; it waits for the device. ``fn`` is what a
+        tracker logs with (``run.log`` of W&B, ``mlflow.log_metrics``, ``run.track`` of Aim,
+        ``trackio.log``, ``log_metrics`` of a Lightning logger), or a ``SummaryWriter``. If it
+        raises, its step is handed over again. Steps that the ring forgot before are left out, with
+        a ``UserWarning`` the first time. The same ``fn`` and tag again are the same log.
+
+        ``parts`` also hands over ``norm_before/label``, and so on, of each part.
+
+        ``ValueError`` for what is neither a function nor a ``SummaryWriter``.
+
+        >>> import torch
+        >>> history = History(scalar=True)
+        >>> log = history.log_to(lambda numbers, step: print(step, numbers["clip/factor"]))
+        >>> history.append(torch.tensor([4.0, 1, 1, 0.25, 1, 0])[:, None], None)
+        >>> log(), log()
+        0 0.25
+        (1, 0)
+        """
+        for log in self._logs:
+            if log.goes(fn, tag):
+                return log.with_parts(parts)
+        log = logs.Log(self, fn, tag).with_parts(parts)
+        self._logs.append(log)
+        return log
 
     def spike_score(
         self,
@@ -159,9 +202,9 @@ class History(Ring):
         """Write one tidy row per step (and part); ``History.load`` reads back the same numbers."""
         tables.write_csv(self, path)
 
-    def to_tensorboard(self, writer: files.Writer, tag: str = "clip") -> None:
-        """Hand all recorded steps to a ``SummaryWriter`` (or what has its ``add_scalar``)."""
-        files.write_scalars(self, writer, tag)
+    def to_tensorboard(self, writer: logs.Writer, tag: str = "clip") -> None:
+        """Hand a ``SummaryWriter`` what it has not had: ``log_to(writer, tag, parts=True)()``."""
+        self.log_to(writer, tag, parts=True)()
 
     def save(self, path: str | Path) -> None:
         """Write everything to a file that ``torch.load(weights_only=True)`` reads."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from array import array
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from numbers import Real
 from typing import Any, Protocol, Self, cast
@@ -53,11 +53,11 @@ class Store:
         self.labels, self.scalar = list(labels), scalar
         self.first_step = 0
         self.follower: Follower | None = None
+        self.forgotten = 0  # steps
         self._max_bytes = check_count("max_bytes", max_bytes)
         self._patience = max(1, min(self._block, max_bytes // (4 * WAITING)))
         self._blocks: deque[Block] = deque()
         self._used = self._block  # rows used of the last block
-        self._forgotten = 0  # steps
         self._events: Tensor | None = None  # in forgotten steps and in tallied blocks
         self._tallied = 0  # of the blocks, from the oldest on
         self._before = dict.fromkeys(NAMES, 0)  # counts from elsewhere
@@ -166,7 +166,7 @@ class Store:
             self._tallied -= 1
             self._blocks.popleft()
             self.first_step += self._block
-            self._forgotten += self._block
+            self.forgotten += self._block
 
     def _updates_of_last_block(self) -> Numbers:
         """Room for the norms of its updates, for which old blocks may have to go."""
@@ -195,7 +195,7 @@ class Store:
             last = tally(self._settled()[-1].rows[: self._used])
             self._tally(len(self._blocks) - 1)
             events = (last if self._events is None else self._events + last).tolist()
-        here = {"steps": self._forgotten + len(self), **dict(zip(EVENTS, events, strict=True))}
+        here = {"steps": self.forgotten + len(self), **dict(zip(EVENTS, events, strict=True))}
         return {name: self._before[name] + count for name, count in here.items()}
 
     def _tally(self, blocks: int) -> None:
@@ -248,6 +248,18 @@ class Store:
         In double precision, as they were given, and on the CPU.
         """
         return self._joined([block.update_norms() for block in self._settled()])
+
+    def pieces(self, first: int = 0) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Rows, learning rates and norms of updates from a position on, as they lie in the blocks.
+
+        What lies before it is not read, and rows are not copied.
+        """
+        blocks, whole = self._settled(), self._block
+        for number in range(first // whole, len(blocks)):
+            block = blocks[number]
+            end = self._used if number == len(blocks) - 1 else whole
+            used = slice(max(0, first - number * whole), end)
+            yield block.rows[used], block.lrs.read()[used], block.update_norms()[used]
 
     def _settled(self) -> deque[Block]:
         """The blocks, when nothing waits any more."""

@@ -250,7 +250,7 @@ def test_scalars_for_tensorboard():
     history.to_tensorboard(writer)
     assert ("clip/norm_before", 2.0, 3) in writer.logged
     assert ("clip/clipped", 0.0, 4) in writer.logged
-    assert len(writer.logged) == 2 * 7
+    assert len(writer.logged) == 2 * 8
     writer = Recorder()
     filled([[2.0, 0.5]], ["weight", "bias"]).to_tensorboard(writer, tag="x")
     assert ("x/factor/weight", 0.5, 0) in writer.logged

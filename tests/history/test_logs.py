@@ -1,9 +1,12 @@
 """What a history tells other tools' logs."""
 
+import copy
 import math
+import warnings
 
 import pytest
 import torch
+from needs import need
 
 import cliplab
 from cliplab import History
@@ -62,3 +65,196 @@ def test_a_skipped_step_has_factor_0():
     clipper.clip()
     latest = clipper.history.latest()
     assert (latest["skipped"], latest["factor"]) == (1.0, 0.0)
+
+
+def test_latest_reads_the_last_block_alone(monkeypatch):
+    history = filled([1.0] * 3000)
+    assert len(history._blocks) == 3
+    read = []
+    monkeypatch.setattr(type(history), "_joined", lambda *_: read.append("all"))
+    for block in list(history._blocks)[:-1]:
+        block.rows = block.lrs = None
+    history.append(torch.tensor([4.0, 1, 1, 0.25, 1, 0])[:, None], None)
+    assert history.latest()["norm_before"] == 4.0
+    assert not read
+
+
+# --- log_to -----------------------------------------------------------------------------------
+
+
+class Wandb:
+    def __init__(self):
+        self.logged = []
+
+    def log(self, data, step=None, commit=None):
+        assert step is None or not self.logged or step >= self.logged[-1][1]
+        self.logged.append((data, step))
+
+
+class Mlflow(Wandb):
+    def log_metrics(
+        self, metrics, step=None, synchronous=None, run_id=None, timestamp=None, model_id=None
+    ):
+        assert all(isinstance(value, float) for value in metrics.values())
+        assert isinstance(step, int)
+        self.logged.append((metrics, step))
+
+
+class Aim(Wandb):
+    def track(self, value, name=None, step=None, epoch=None, *, context=None):
+        assert name is None  # a dictionary has its own names
+        self.logged.append((value, step))
+
+
+class Trackio(Wandb):
+    def log(self, metrics: dict, step: int | None = None) -> None:
+        self.logged.append((metrics, step))
+
+
+class Accelerate(Wandb):
+    def log(self, values, step=None, log_kwargs=None):
+        self.logged.append((values, step))
+
+
+TRACKERS = {Wandb: "log", Mlflow: "log_metrics", Aim: "track", Trackio: "log", Accelerate: "log"}
+
+
+@pytest.mark.parametrize(("kind", "method"), TRACKERS.items())
+def test_a_tracker_takes_one_line_and_each_step_once(kind, method):
+    tracker, history = kind(), filled([0.5, 4.0])
+    log = history.log_to(getattr(tracker, method))
+    assert (log(), log()) == (2, 0)
+    history.append(torch.tensor([2.0, 1, 1, 0.5, 1, 0])[:, None], 0.5)
+    assert log() == 1
+    assert [step for _, step in tracker.logged] == [0, 1, 2]
+    assert tracker.logged[-1][0] == history.latest("clip")
+    assert [numbers["clip/norm_before"] for numbers, _ in tracker.logged] == [0.5, 4.0, 2.0]
+
+
+def test_the_same_function_and_tag_are_the_same_log():
+    tracker, history = Aim(), filled([0.5, 4.0])
+    assert history.log_to(tracker.track)() == 2
+    assert history.log_to(tracker.track)() == 0
+    assert history.log_to(tracker.track, tag="")() == 2
+    assert history.log_to(Aim().track)() == 2
+    assert tracker.logged[-1][0] == history.latest()
+
+
+def test_a_step_whose_function_raises_is_not_logged():
+    logged, failures, history = [], [1], filled([1.0, 2.0, 3.0])
+
+    def fn(numbers, step):
+        if step in failures:
+            failures.remove(step)
+            raise ConnectionError("no route")
+        logged.append(step)
+
+    log = history.log_to(fn)
+    with pytest.raises(ConnectionError):
+        log()
+    assert logged == [0]
+    assert (log(), logged) == (2, [0, 1, 2])
+
+
+def test_what_the_ring_forgot_is_told_of_once():
+    history = History(scalar=True, max_bytes=1)  # holds a step
+    steps = []
+    log = history.log_to(lambda numbers, step: steps.append(step))
+
+    def go(count):
+        for _ in range(count):
+            history.append(torch.ones(6, 1), None)
+
+    go(1)
+    log()
+    go(4)
+    with pytest.warns(UserWarning, match="3 steps of the history had been forgotten") as said:
+        assert log() == 1
+    assert said[0].filename == __file__
+    go(3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert log() == 1
+    assert steps == [0, 4, 7]
+    assert repr(log) == "Log(3 steps handed over, 5 forgotten before)"
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_a_resumed_run_goes_on_with_its_step_numbers(early):
+    def make():
+        model = torch.nn.Linear(2, 2)
+        return model, cliplab.create("autoclip", model)
+
+    model, clipper = make()
+    for _ in range(7):
+        model(torch.ones(1, 2)).sum().backward()
+        clipper.clip()
+    state, steps = clipper.state_dict(), []
+    model, clipper = make()
+    log = clipper.history.log_to(lambda numbers, step: steps.append(step)) if early else None
+    clipper.load_state_dict(state)
+    log = log or clipper.history.log_to(lambda numbers, step: steps.append(step))
+    assert log() == 0
+    for _ in range(2):
+        model(torch.ones(1, 2)).sum().backward()
+        clipper.clip()
+        log()
+    assert steps == [7, 8]
+
+
+def test_parts_have_numbers_of_their_own():
+    tracker = Wandb()
+    history = filled([[3.0, 4.0]], limit=3.5, labels=["weight", "bias"])
+    history.log_to(tracker.log, parts=True)()
+    ((numbers, _),) = tracker.logged
+    assert {name: numbers[name] for name in history.latest("clip")} == history.latest("clip")
+    assert (numbers["clip/norm_before/weight"], numbers["clip/norm_after/bias"]) == (3.0, 3.5)
+    assert (numbers["clip/factor/bias"], numbers["clip/effective_lr/bias"]) == (0.875, 0.4375)
+    assert (numbers["clip/clipped/weight"], numbers["clip/clipped/bias"]) == (0.0, 1.0)
+
+
+def test_a_copy_of_what_is_logged_is_logged_by_itself():
+    tracker, history = Aim(), filled([0.5, 4.0])
+    history.log_to(tracker.track)()
+    other = copy.deepcopy(history)
+    assert other.log_to(tracker.track)() == 2
+    assert history.log_to(tracker.track)() == 0
+
+
+@pytest.mark.parametrize(
+    ("target", "complaint"),
+    [
+        (None, "got None"),
+        ("run", "got 'run'"),
+        (Wandb(), r"pass its \.log"),
+        (Aim(), r"pass its \.log"),
+        (cliplab, r"got <module"),
+    ],
+)
+def test_what_takes_no_numbers_is_refused(target, complaint):
+    with pytest.raises(ValueError, match=f"function of .numbers, step=.* {complaint}"):
+        History().log_to(target)
+
+
+@pytest.mark.parametrize(("name", "value"), [("tag", None), ("tag", 1), ("parts", 1)])
+def test_bad_arguments_are_named(name, value):
+    with pytest.raises(ValueError, match=f"{name} must be"):
+        History().log_to(print, **{name: value})
+
+
+def test_tensorboard_has_each_step_once(tmp_path):
+    need("tensorboard", "parity")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from torch.utils.tensorboard import SummaryWriter
+
+    history = filled([[3.0, 4.0], [1.0, 0.0]], labels=["a", "b"])
+    with SummaryWriter(str(tmp_path)) as writer:
+        history.to_tensorboard(writer)
+        history.to_tensorboard(writer)
+        history.append(torch.ones(6, 2), 0.1)
+        history.log_to(writer)()
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    assert [(e.step, e.value) for e in events.Scalars("clip/norm_before")][:2] == [(0, 5), (1, 1)]
+    assert [e.step for e in events.Scalars("clip/norm_before")] == [0, 1, 2]
+    assert [e.step for e in events.Scalars("clip/norm_before/b")] == [0, 1]
