@@ -11,6 +11,7 @@ from torch import nn
 
 import cliplab
 from cliplab import Clipper
+from cliplab.thresholds import SpikeSkip
 
 need("lightning", "integrations")
 from lightning.pytorch import LightningModule, Trainer  # noqa: E402
@@ -22,8 +23,7 @@ from cliplab.integrations.lightning import Clip  # noqa: E402
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning:lightning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore:.*LeafSpec.* is deprecated:FutureWarning"),
 ]
 
 
@@ -206,6 +206,19 @@ def test_a_skipped_step_moves_nothing(kind):
     states = trainer.optimizers[0].state.values()
     assert {float(state["step"]) for state in states} == {7.0}
     assert all(state["exp_avg"].isfinite().all() for state in states)
+
+
+def test_a_policy_can_be_shown_the_loss():
+    class Showing(Module):
+        def training_step(self, x, index):
+            loss = self.loss(x)
+            clip.clipper.observe(1000 * loss if index == 6 else loss)
+            return loss
+
+    policy = SpikeSkip(window=4, warmup=2, floor=5.0)
+    clip = Clip(lambda module: Clipper(module, policy, mode="skip"))
+    fit(Showing(), clip)
+    assert clip.clipper.history.skipped.tolist() == [step == 6 for step in range(8)]
 
 
 def test_what_the_scaler_drops_is_not_learnt():
