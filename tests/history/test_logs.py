@@ -59,6 +59,18 @@ def test_what_is_not_known_is_not_there():
     assert "threshold" not in clipper.history.latest()
 
 
+def test_numbers_that_lie_on_a_device_are_read(monkeypatch):
+    monkeypatch.setattr("cliplab.checks.LOOK", False)
+    logged, history = [], History(scalar=True)
+    for rate in (0.5, 0.25):
+        row = torch.tensor([4.0, 1, 1, 0.25, 1, 0])[:, None]
+        history.append(row, torch.tensor(rate))
+        history.put_update(torch.tensor(rate))
+    history.log_to(lambda numbers, step: logged.append(numbers), tag="")()
+    assert [(n["lr"], n["update_norm"]) for n in logged] == [(0.5, 0.5), (0.25, 0.25)]
+    assert logged[-1] == history.latest()
+
+
 def test_a_skipped_step_has_factor_0():
     model = torch.nn.Linear(2, 2)
     clipper = cliplab.Clipper(model, 0.1, mode="skip")
