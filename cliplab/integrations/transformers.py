@@ -23,10 +23,9 @@ class ClippingTrainer(Trainer):
     model that returns a ``Clipper``. ``UserWarning`` if ``args.max_grad_norm`` is above 0.
     """
 
-    clipper: Any = None
-
     def __init__(self, *args: Any, clipping: Clipping, clipping_kwargs: Any = None, **other: Any):
         super().__init__(*args, **other)
+        self.clipper: Any = None
         self._making = clipping, clipping_kwargs or {}
         if self.args.max_grad_norm > 0:
             warn_of_own_clipping(f"max_grad_norm={self.args.max_grad_norm}", "max_grad_norm=0.0")
@@ -46,7 +45,8 @@ class ClippingTrainer(Trainer):
         """Log the clipper's last step with the loss; ``grad_norm`` is what the clipper measured."""
         if "loss" in logs and self.clipper and len(self.clipper.history):
             logs |= self.clipper.history.latest("clip")
-            logs.setdefault("grad_norm", logs["clip/norm_before"])
+            if self.clipper.target == "gradient":
+                logs.setdefault("grad_norm", logs["clip/norm_before"])
         super().log(logs, start_time)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:

@@ -263,6 +263,13 @@ def test_evaluation_is_logged_as_ever(arguments):
     assert not any("clip" in name for line in told for name in line)
 
 
+def test_the_norm_of_an_update_is_not_logged_as_a_gradients(arguments):
+    trainer = trained(ClippingTrainer(llama(), arguments(), None, DATA, clipping="update_rms"))
+    last = logged(trainer)[-1]
+    assert last["clip/norm_before"] == trainer.clipper.history.latest()["norm_before"]
+    assert "grad_norm" not in last
+
+
 def test_another_trainer_clips_by_the_same_class(arguments):
     class ClippingSeq2Seq(ClippingTrainer, Seq2SeqTrainer):
         pass
