@@ -1,5 +1,6 @@
 """The Trainer of transformers: real runs of tiny models, against the Trainer's own clipping."""
 
+import gc
 import json
 import math
 from pathlib import Path
@@ -30,6 +31,14 @@ ids = torch.randint(1, 32, (48, 8), generator=torch.Generator().manual_seed(1))
 labels = ids.clone()
 labels[::3, 3:] = -100  # batches differ in their num_items
 DATA = [{"input_ids": x, "labels": y} for x, y in zip(ids, labels, strict=True)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick_collections():
+    """The Trainer collects garbage before it trains: not among all that was imported."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 def llama():
