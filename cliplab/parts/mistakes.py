@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cliplab.checks import tell
-from cliplab.norms import local
+from cliplab.norms import dense, local
 from cliplab.parts.partition import Gradients
 
 _MANY = 4096  # marks that are kept: without one nothing is wrong but a silence
@@ -106,10 +106,7 @@ def warn_of_no_gradient(count: int) -> None:
 
 def _memory(gradient: Tensor) -> torch.UntypedStorage:
     """What holds its entries; of a sparse one those that it stores."""
-    held = local(gradient)
-    if held.layout is not torch.strided:
-        held = held._values() if held.layout is torch.sparse_coo else held.values()
-    return held.untyped_storage()
+    return dense([gradient])[0].untyped_storage()
 
 
 def version(tensor: Tensor) -> int:
