@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 from needs import need
 
+import cliplab
+
 RECIPES = Path(__file__).parents[1] / "docs" / "recipes"
 TEXT = (RECIPES / "other_libraries.md").read_text("utf-8")
+ATTACHING = (RECIPES / "attaching.md").read_text("utf-8")
 PAGE, LOOPS = TEXT.split("## A training loop\n")
 LOOPS, MEANINGS = LOOPS.split("## Where the meanings differ\n")
 BLOCKS = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -131,11 +134,67 @@ def test_what_clip_by_norm_does_to_a_list():
         tf.clip_by_norm([tf.ones((2, 2)), tf.ones(1)], 1.0)
 
 
-def test_the_blocks_on_attaching_run_one_after_the_other():
+def test_the_blocks_on_attaching_run_one_after_the_other(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     scope = {}
-    blocks = BLOCKS.findall((RECIPES / "attaching.md").read_text("utf-8"))
-    assert len(blocks) == 6
+    blocks = BLOCKS.findall(ATTACHING)
+    assert len(blocks) == 11
     for block in blocks:
         exec(block, scope)
     assert scope["scaler"].get_scale() == 1024.0
     assert len(scope["fresh"].state) == 4
+
+
+@pytest.mark.parametrize("spoilt", ["model(x).", "model(float('nan') * x)."])
+def test_a_guarded_step_is_taken_or_moves_nothing(spoilt):
+    (block,) = blocks_of("A step that is skipped")
+    scope = after_the_first_steps()
+    before = state_of(scope)
+    exec(block.replace("model(x).", spoilt), scope)
+    assert (state_of(scope) == before) == ("nan" in spoilt)
+    assert bool(scope["clipper"].history.skipped[-1]) == ("nan" in spoilt)
+
+
+def test_a_scalers_overflow_is_no_error_attached_or_guarded():
+    attached, by_hand = blocks_of("Mixed precision")
+    scope = after_the_first_steps()
+    before = state_of(scope)
+    exec(overflowing(attached), scope)
+    assert scope["clipper"].steps == 0
+    exec(overflowing(by_hand), scope)
+    assert scope["clipper"].history.skipped.tolist() == [True]
+    assert scope["scaler"].get_scale() == 1024.0 / 4
+    assert state_of(scope) == before
+
+
+def test_a_scalers_overflow_is_an_error_by_hand_by_default():
+    attached, by_hand = blocks_of("Mixed precision")
+    scope = after_the_first_steps()
+    exec(attached, scope)
+    with pytest.raises(cliplab.NonFiniteGradientError):
+        exec(overflowing(by_hand.replace(', nonfinite="skip"', "")), scope)
+
+
+def blocks_of(section):
+    """The blocks of a section on attaching."""
+    return BLOCKS.findall(ATTACHING.split(f"## {section}\n")[1].split("\n## ")[0])
+
+
+def after_the_first_steps():
+    """What the page's first two blocks define: a model and an optimizer that has stepped."""
+    scope = {}
+    for block in BLOCKS.findall(ATTACHING)[:2]:
+        exec(block, scope)
+    return scope
+
+
+def overflowing(block):
+    """A block whose scaled loss is finite before it is scaled, and infinite afterwards."""
+    return block.replace("scaler.scale(", "scaler.scale(1e38 * ")
+
+
+def state_of(scope):
+    """All numbers of the model and the optimizer."""
+    moments = scope["optimizer"].state_dict()["state"].values()
+    tensors = [*scope["model"].parameters(), *(t for held in moments for t in held.values())]
+    return [t.tolist() for t in tensors]
