@@ -41,10 +41,9 @@ def load_state(clipper: Engine, state: Mapping[str, Any], strict: bool) -> None:
     clipper.policy.check_state_dict(state["policy"])
     if "counts" in state:
         clipper.history.count_from(state["counts"])
+    clipper.history.rewind(steps)
     clipper.policy.load_state_dict(state["policy"])
     clipper.steps = steps
-    if not len(clipper.history):
-        clipper.history.first_step = steps
 
 
 def _identity(clipper: Engine) -> dict[str, Any]:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from array import array
 from dataclasses import dataclass
+from numbers import Real
 
 import torch
 from torch import Tensor
+
+from cliplab.checks import described, may_look
 
 NUMBER = 8  # bytes
 
@@ -68,3 +71,16 @@ class Block:
     def update_norms(self) -> Tensor:
         """Norms of the updates as doubles on the CPU."""
         return (self.updates or Numbers(unknown(len(self.rows)))).read()
+
+
+def as_norm(norm: object) -> float | Tensor:
+    """A norm: a tensor only where looking at it would wait."""
+    if isinstance(norm, Tensor):
+        if norm.numel() != 1 or not norm.is_floating_point():
+            raise ValueError(f"the norm of an update must be one number, got {described(norm)}")
+        if not may_look(norm):
+            return norm.detach().reshape(())
+        norm = float(norm)
+    if isinstance(norm, bool) or not isinstance(norm, Real) or norm < 0:
+        raise ValueError(f"the norm of an update must be a number >= 0, got {described(norm)}")
+    return float(norm)

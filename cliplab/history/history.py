@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor
 
-from cliplab.checks import check_choice
+from cliplab.checks import check_choice, check_count
 from cliplab.extras import require
 from cliplab.history import files, logs, show, tables
 from cliplab.history.live import Live
@@ -117,6 +117,16 @@ class History(Ring):
         log = logs.Log(self, fn, tag).with_parts(parts)
         self._logs.append(log)
         return log
+
+    def rewind(self, step: int) -> None:
+        """Go back to before the step of this number, as after loading an earlier state.
+
+        What was recorded from there on is dropped; all is, where neither a recorded step nor the
+        next one has the number. ``counts`` stay, and logs go on with what is recorded next.
+        """
+        super().rewind(check_count("step", step, zero=True))
+        for log in self._logs:
+            log.rewind()
 
     def spike_score(
         self,

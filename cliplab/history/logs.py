@@ -64,6 +64,10 @@ class Log:
                 done += 1
         return done
 
+    def rewind(self) -> None:
+        """Hand over anew what is recorded in place of steps that were dropped."""
+        self._met = min(self._met, self._history.forgotten + len(self._history))
+
     def _pass_over(self, gone: int) -> None:
         """Leave out steps that can no longer be read; the first time, say so."""
         if gone <= 0:

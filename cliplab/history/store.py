@@ -7,14 +7,13 @@ from array import array
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
-from numbers import Real
 from typing import Any, Protocol, Self, cast
 
 import torch
 from torch import Tensor
 
-from cliplab.checks import check_count, described, may_look
-from cliplab.history.blocks import NUMBER, Block, Numbers, unknown
+from cliplab.checks import check_count
+from cliplab.history.blocks import NUMBER, Block, Numbers, as_norm, unknown
 from cliplab.history.counts import EVENTS, NAMES, check_counts, tally
 from cliplab.thresholds import AnyStep, Step, as_column
 
@@ -104,7 +103,7 @@ class Store:
         """
         if not len(self):
             raise RuntimeError("put_update() belongs to the last recorded step, and there is none")
-        known = _as_norm(norm)
+        known = as_norm(norm)
         if self._waiting and not isinstance(known, Tensor):
             while len(self._waiting_updates) < len(self._waiting) // (COLUMNS + 1):
                 self._waiting_updates.append(math.nan)
@@ -127,6 +126,23 @@ class Store:
                 self._updates_of_last_block().numbers[at : at + count] = updates[new]
             self._used += count
             done += count
+
+    def rewind(self, step: int) -> None:
+        """Go back to before the step of this number: what was recorded from there on is dropped.
+
+        All is dropped where neither a recorded step nor the next one has the number. ``counts``
+        stay: they are of all steps ever recorded.
+        """
+        keep = step - self.first_step
+        keep = keep if 0 <= keep <= len(self) else 0
+        if keep < len(self):
+            rows, counts = self.rows, self.counts
+            lrs, updates = (array("d", c[:keep].tolist()) for c in (self.lr, self.update_norm))
+            self._blocks.clear()
+            self._used, self._tallied, self._events = self._block, 0, None
+            self.extend(rows[:keep], lrs, updates)
+            self.count_from(counts)
+        self.first_step = step - keep
 
     def _settle(self) -> None:
         """Write the steps that wait as numbers."""
@@ -272,16 +288,3 @@ class Store:
             return torch.empty(0, dtype=torch.float64, device="cpu")
         *full, last = pieces
         return torch.cat([*full, last[: self._used]])
-
-
-def _as_norm(norm: object) -> float | Tensor:
-    """A norm: a tensor only where looking at it would wait."""
-    if isinstance(norm, Tensor):
-        if norm.numel() != 1 or not norm.is_floating_point():
-            raise ValueError(f"the norm of an update must be one number, got {described(norm)}")
-        if not may_look(norm):
-            return norm.detach().reshape(())
-        norm = float(norm)
-    if isinstance(norm, bool) or not isinstance(norm, Real) or norm < 0:
-        raise ValueError(f"the norm of an update must be a number >= 0, got {described(norm)}")
-    return float(norm)
