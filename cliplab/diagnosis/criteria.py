@@ -8,7 +8,15 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from cliplab.diagnosis.findings import SEVERITIES, Finding, Findings, Record, Recorded, read
+from cliplab.diagnosis.findings import (
+    SEVERITIES,
+    Finding,
+    Findings,
+    Losses,
+    Record,
+    Recorded,
+    read,
+)
 from cliplab.history import History, quantiles
 
 MIN_STEPS = 50  # a share of steps is then known to about 0.07
@@ -30,18 +38,21 @@ DOMINANT = 0.9  # of the squared norm: without this part the norm would be a thi
 SKIPPED = 0.05  # of the steps: data and time are lost
 
 
-def diagnose(history: History | Recorded, lr: float | None = None) -> Findings:
+def diagnose(
+    history: History | Recorded, lr: float | None = None, *, loss: Losses | None = None
+) -> Findings:
     """Return what a history shows, the worst first; an empty list if nothing is wrong.
 
-    A ``Clipper`` is taken for its history. ``lr`` is used where that has no learning rates. The
-    criteria are the constants of this module. Clip frequency alone does not tell a good run from a
+    A ``Clipper`` is taken for its history. ``lr`` is used where that has no learning rates;
+    ``loss`` are the losses of the recorded steps, one for each, NaN where unknown. The criteria are the constants of this module. Clip frequency alone does not tell a good run from a
     bad one (the best and the worst settings may clip every step), so compare the loss before
     following an advice. It is not judged where the gradient is normalised: of a clipper of that
     mode, or if a recorded factor is above 1.
 
-    ``ValueError`` for what has no history, and for a learning rate that is not positive.
+    ``ValueError`` for what has no history, a learning rate that is not positive, and losses that are
+    no numbers, or not one for each step.
     """
-    record = read(history, lr)
+    record = read(history, lr, loss)
     checks: tuple[Callable[[Record], Iterator[Finding]], ...] = (
         _find_nonfinite, _find_skipped, _find_rates, _find_trend, _find_spikes,
         _find_dominant, _find_too_short,

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+import torch
 from torch import Tensor
 
 from cliplab.checks import check_positive, described
 from cliplab.history import History, html_table
 from cliplab.thresholds import Step
 
+Losses = Sequence[float] | Tensor  # one for each step, NaN where it is not known
 Severity = Literal["critical", "warning", "info"]
 SEVERITIES: tuple[Severity, ...] = ("critical", "warning", "info")
 
@@ -58,7 +61,7 @@ class Findings(list[Finding]):
 
 @dataclass(frozen=True)
 class Record:
-    """A history on the CPU: ``[steps, n_parts]``, and ``[steps]`` where ``fine`` and ``total``.
+    """A history on the CPU: ``[steps, n_parts]``, and ``[steps]`` where ``fine``, ``total``, ``loss``.
 
     ``normalises``: small parts are scaled up to the limit, as large ones are scaled down.
     """
@@ -72,6 +75,7 @@ class Record:
     names: list[str]
     first_step: int
     lr: float
+    loss: Tensor
     normalises: bool
 
     @property
@@ -86,7 +90,7 @@ class Recorded(Protocol):
     history: History
 
 
-def read(source: History | Recorded, lr: float | None) -> Record:
+def read(source: History | Recorded, lr: float | None, loss: Losses | None = None) -> Record:
     """The record of a history, or of what has one; ``lr`` where it has no learning rates."""
     given = math.nan if lr is None else check_positive("lr", lr)
     history = source if isinstance(source, History) else getattr(source, "history", None)
@@ -106,5 +110,27 @@ def read(source: History | Recorded, lr: float | None) -> Record:
         [] if history.scalar or norms.shape[1] == 1 else history.part_names,
         history.first_step,
         float(lrs.median()) if len(lrs) else given,
+        _losses(loss, history),
         getattr(source, "mode", None) == "normalise" or bool(grown.any()),
     )
+
+
+def _losses(loss: Losses | None, history: History) -> Tensor:
+    """The losses ``[steps]`` as doubles; NaN where none is given."""
+    steps = len(history)
+    if loss is None:
+        return torch.full((steps,), math.nan, dtype=torch.float64, device="cpu")
+    try:
+        losses = torch.as_tensor(loss, dtype=torch.float64, device="cpu").detach()
+    except (TypeError, ValueError, RuntimeError):
+        losses = None
+    if losses is None or losses.ndim != 1 or (isinstance(loss, Tensor) and loss.is_complex()):
+        raise ValueError(f"loss must be numbers on one axis, got {described(loss)}")
+    if len(losses) != steps:
+        last = history.first_step + steps - 1
+        of = f" ({history.first_step} to {last})" if steps else ""
+        raise ValueError(
+            f"loss must have one number for each of the {steps} recorded steps{of}, "
+            f"got {len(losses)}"
+        )
+    return losses

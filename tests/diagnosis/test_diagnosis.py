@@ -343,6 +343,24 @@ def test_a_bad_learning_rate_is_refused(lr):
         diagnose(record([1.0]), lr)
 
 
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        ([1.0] * 2, r"each of the 3 recorded steps \(7 to 9\), got 2"),
+        (torch.ones(4), r"each of the 3 recorded steps \(7 to 9\), got 4"),
+        (torch.ones(3, 1), "loss must be numbers on one axis, got"),
+        (["a", "b", "c"], "loss must be numbers on one axis, got"),
+        (torch.ones(3, dtype=torch.complex64), "loss must be numbers on one axis, got"),
+        (1.0, "loss must be numbers on one axis, got"),
+    ],
+)
+def test_bad_losses_are_refused(loss, message):
+    history = record([1.0, 2.0, 3.0])
+    history.first_step = 7
+    with pytest.raises(ValueError, match=message):
+        diagnose(history, loss=loss)
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_the_threshold_found_clips_about_one_step_in_ten(seed):
     task = classifier(seed)
