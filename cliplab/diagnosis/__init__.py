@@ -4,7 +4,8 @@ May use: checks, norms, thresholds, history, plots.
 Makes numbers: yes.
 """
 
-from cliplab.diagnosis.criteria import MIN_STEPS, diagnose
+from cliplab.diagnosis.advice import diagnose
+from cliplab.diagnosis.criteria.series import MIN_STEPS
 from cliplab.diagnosis.findings import Finding, Findings
 from cliplab.diagnosis.probe import Probe, find_threshold
 

@@ -328,10 +328,10 @@ def test_a_short_history_is_not_judged(steps):
 
 def test_the_worst_comes_first_and_everything_prints():
     findings = diagnose(record([5.0] * 100 + [math.nan] * 20))
-    assert [f.severity for f in findings] == ["critical", "warning", "info"]
-    assert findings.headline == "1 critical, 1 warning, 1 info"
-    assert str(findings).count("\n") == 2
-    assert findings._repr_html_().count("<tr>") == 4
+    assert [f.severity for f in findings] == ["critical", "warning", "info", "info"]
+    assert findings.headline == "1 critical, 1 warning, 2 info"
+    assert str(findings).count("\n") == 3
+    assert findings._repr_html_().count("<tr>") == 5
     assert "&lt;b&gt;" in Findings([Finding("<b>", "info", "", "")])._repr_html_()
     assert str(Findings()) == "nothing found"
     assert json.dumps([f.as_dict() for f in findings], allow_nan=False)

@@ -72,7 +72,7 @@ def test_a_clipper_is_diagnosed_by_its_history():
         clipper.params[0].grad = torch.tensor([5.0])
         clipper.clip()
     assert list(diagnose(clipper, 0.1)) == list(diagnose(clipper.history, 0.1))
-    assert diagnose(clipper)[0].name == "always clips"
+    assert "always clips" in {finding.name for finding in diagnose(clipper)}
 
 
 def clipper_of(sizes, mode):

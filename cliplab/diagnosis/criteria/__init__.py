@@ -1,0 +1,1 @@
+"""What shows in a record: every function looks for one thing, and yields what it finds."""

@@ -1,0 +1,134 @@
+"""Do the norms grow, and is it the falling learning rate that makes them?
+
+With weight decay, weights that a normalisation layer follows settle where decay and steps balance,
+and there the gradient is ``sqrt(2 decay / lr)`` times the weights: as the rate falls the norm rises
+as ``lr^-1/2`` (Defazio 2025, arXiv 2506.02285).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from cliplab.diagnosis.criteria.series import MIN_TREND, START, blocks_of, known_logs, trend
+from cliplab.diagnosis.findings import Finding
+from cliplab.diagnosis.record import Record
+
+RISE = 3.0  # by which the norm must have grown from begin to end, and
+TAU = 0.6  # Kendall's tau of that: nearly every later block is above an earlier one
+HALVED = 0.5  # of the highest rate: below it the decay has begun
+LOWEST = 0.02  # of it: lower, the balance takes longer to reach than the run lasts
+DECAYED = 4.0  # the rate must fall by as much between these two: the norm then doubles
+SLOPES = (-0.75, -0.25)  # of log norm over log rate: -1/2 in balance, less where it lags behind
+FIT = 0.8  # of the variance of the log norm is the line's
+IDLE = 0.02  # of the steps were clipped before the decay: the threshold was idle, and
+AWAKE = 0.1  # of the last steps: it acts
+
+
+class Growth(NamedTuple):
+    """A norm that grew: how many fold, how steadily, and in which steps."""
+
+    rise: float
+    tau: float
+    begin: int
+    end: int
+
+
+def growth(record: Record) -> Growth | None:
+    """How the norm grew after the start; None if it did not."""
+    logs, steps = known_logs(record.total, record.first_step)
+    if len(logs) < MIN_TREND:
+        return None
+    begin = int(START * len(logs))
+    tau, rise = trend(blocks_of(logs[begin:]).median(dim=1).values)
+    if tau < TAU or rise < math.log(RISE):
+        return None
+    return Growth(math.exp(rise), tau, int(steps[begin]), int(steps[-1]))
+
+
+class Follows(NamedTuple):
+    """A norm that rises as a power of the falling rate."""
+
+    slope: float
+    fit: float
+    begin: int  # the first step after the rate has halved for good
+    fall: float  # of the rate, over the steps of the fit
+    rise: float  # of the norm, over them
+
+
+def follows_rate(record: Record) -> Follows | None:
+    """How the norm follows the rate while it decays at the end; None if it does not."""
+    known = record.lrs.isfinite() & (record.lrs > 0)
+    if not bool(known.any()):
+        return None
+    highest = float(record.lrs[known].max())
+    high = (record.lrs > HALVED * highest).nonzero()[:, 0]
+    begin = int(high[-1]) + 1
+    used = known & (record.lrs >= LOWEST * highest) & record.fine & (record.total > 0)
+    used[:begin] = False
+    if int(used.sum()) < MIN_TREND // 2:
+        return None
+    rates, norms = (
+        blocks_of(values[used].log()).median(dim=1).values for values in (record.lrs, record.total)
+    )
+    x, y = rates - rates.mean(), norms - norms.mean()
+    fall = math.exp(float(rates.max() - rates.min()))
+    if fall < DECAYED:
+        return None
+    slope = float((x * y).sum() / x.square().sum())
+    spread = float(y.square().sum())
+    fit = 1 - float((y - slope * x).square().sum()) / spread if spread else 0.0
+    if not SLOPES[0] <= slope <= SLOPES[1] or fit < FIT:
+        return None
+    return Follows(slope, fit, begin + record.first_step, fall, fall**-slope)
+
+
+def find_trend(record: Record) -> Iterator[Finding]:
+    """The norm grows, and not because the rate falls."""
+    grown = growth(record)
+    if grown is None or follows_rate(record) is not None:
+        return
+    yield Finding(
+        "norm trending up",
+        "warning",
+        f"the norm grew {grown.rise:.3g}-fold from step {grown.begin} to step {grown.end} "
+        f"(Theil-Sen on block medians, Kendall's tau {grown.tau:.2f})",
+        "Often the weights grow or the learning rate is too high: lower it or add weight "
+        "decay or a warm-up. A fixed threshold will clip more and more; one relative to past "
+        "norms follows the growth and does not stop it.",
+        {"rise": grown.rise, "tau": grown.tau},
+    )
+
+
+def find_rate_driven(record: Record) -> Iterator[Finding]:
+    """The norm grows because the rate falls, and may wake a threshold that was idle."""
+    found = follows_rate(record)
+    if found is None:
+        return
+    clipped = (record.clipped & ~record.skipped).any(dim=1).double()
+    decay = found.begin - record.first_step
+    before = clipped[int(START * decay) : decay]
+    share = float(before.mean()) if len(before) else 0.0
+    last = float(clipped[-max(int(START * len(clipped)), 1) :].mean())
+    wakes = share <= IDLE and last >= AWAKE
+    yield Finding(
+        "norm rises as the rate falls",
+        "warning" if wakes else "info",
+        f"from step {found.begin} on the norm grew {found.rise:.3g}-fold while the learning rate "
+        f"fell {found.fall:.3g}-fold, as its power {found.slope:.2f}; clipped were {share:.0%} of "
+        f"the steps before and {last:.0%} of the last tenth",
+        "Weight decay on normalised layers does this, as lr^-1/2: no instability, but a fixed "
+        "threshold begins to shorten steps that the schedule shortens already. Correct the "
+        "weight decay of these layers (AdamC, Defazio 2025: decay x lr / highest lr), or let the "
+        'threshold rise as lr^-1/2, as create("katago", model) does.',
+        {
+            "slope": found.slope,
+            "fit": found.fit,
+            "rise": found.rise,
+            "fall": found.fall,
+            "begin": found.begin,
+            "clipped_before": share,
+            "clipped_last": last,
+        },
+    )
