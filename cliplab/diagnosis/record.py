@@ -33,8 +33,8 @@ class Record:
     ``norms``, ``limits``, ``clipped``, ``raised`` (made larger) and ``skipped`` are
     ``[steps, n_parts]``; ``total`` and ``after`` (norms of the whole before and after clipping),
     ``fine`` (all is finite), ``lrs``, ``updates`` (norms, over the rate) and ``loss`` are
-    ``[steps]``, NaN where unknown. ``lr`` is the median rate. ``normalises``: every part is brought to its limit, small
-    ones as large ones. ``of_updates``: the norms are those of updates, not of gradients.
+    ``[steps]``, NaN where unknown. ``lr`` is the median rate. ``normalises``: every part is brought
+    to its limit, small ones as large ones. ``of_updates``: the norms are of updates, not gradients.
     """
 
     norms: Tensor
@@ -94,8 +94,9 @@ def _normalises(source: Any, columns: Step[Tensor]) -> bool:
     if getattr(source, "mode", None) == "normalise":
         return True
     size, limit = columns.size, columns.limit
-    acts = limit.isfinite() & size.isfinite() & (size > 0) & ~columns.skipped.bool()
-    brought = (columns.after - limit).abs() <= BROUGHT * limit
+    begun = limit.isfinite().cumsum(dim=0) > 0  # a band may also be open later on
+    acts = begun & size.isfinite() & (size > 0) & ~columns.skipped.bool()
+    brought = limit.isfinite() & ((columns.after - limit).abs() <= BROUGHT * limit)
     return bool((columns.factor > RAISED).any()) and bool(brought[acts].all())
 
 

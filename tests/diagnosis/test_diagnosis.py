@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from diagnosing import found, record
 from torch import Tensor, nn
 
 from cliplab.clipper import Clipper
@@ -230,22 +231,6 @@ DISEASES = {
 
 
 # --- what is found in them --------------------------------------------------------------------
-
-
-def record(norms, limit=1.0, *, labels=(), lr=None, skipped=()):
-    history = History(labels, scalar=not labels)
-    for step, norm in enumerate(norms):
-        sizes = torch.tensor(norm, dtype=torch.float32).reshape(-1)
-        limits = torch.full_like(sizes, limit)
-        factor = torch.where(sizes > limits, limits / sizes, 1.0)
-        skip = torch.full_like(sizes, step in skipped)
-        row = [sizes, sizes * factor, limits, factor, sizes > limits, skip]
-        history.append(torch.stack(row), lr)
-    return history
-
-
-def found(history, lr=None):
-    return {finding.name: finding for finding in diagnose(history, lr)}
 
 
 @pytest.mark.slow

@@ -19,8 +19,8 @@ from cliplab.diagnosis.findings import Finding
 from cliplab.diagnosis.record import Record
 from cliplab.history import quantiles
 
-SAME = 1e-4  # relative: what rounding makes of a norm, half precision included
-NEAR = 1e-3  # relative: where norms that nobody clipped would lie as well, ten times as many
+SAME = 5e-4  # relative: what rounding makes of a norm, of few entries in half precision, too
+NEAR = 2e-3  # relative: where norms that nobody clipped would lie as well, at least twice as many
 WALL = 0.05  # of the steps at the largest norm, at least
 FEWEST = 10  # of them, and at least
 ALONE = 0.8  # of those near it

@@ -40,8 +40,9 @@ class Progress(NamedTuple):
 
     @property
     def works(self) -> bool:
-        """The loss has fallen and stayed there."""
-        return self.fallen >= FALLEN and max(self.rebound, self.above) < REBOUND
+        """The loss has fallen, if only in the first steps, and stayed there."""
+        fell = self.fallen >= FALLEN or self.above <= 1 - REBOUND
+        return fell and max(self.rebound, self.above) < REBOUND
 
 
 def progress(loss: Tensor) -> Progress | None:
@@ -88,14 +89,8 @@ def find_hidden_rate(record: Record) -> Iterator[Finding]:
     found, grown = progress(record.loss), growth(record)
     evidence: dict[str, float] = {"share": share}
     if found is not None:
-        begun = record.first_step == 0  # else it may have fallen in steps that are forgotten
-        if found.rebound >= REBOUND:
-            sign = f"the loss was lower before: {found.best:.3g}, at the end {found.end:.3g}"
-        elif begun and found.above >= REBOUND:
-            sign = f"the loss is above the first: {float(record.loss[0]):.3g}, now {found.end:.3g}"
-        elif found.fallen <= (STALLED if begun else 1 - FALLEN):
-            sign = f"the loss has not fallen: {found.begin:.3g} at first, {found.end:.3g} at last"
-        else:
+        sign = _no_progress(found, begun=record.first_step == 0)
+        if not sign:
             return
         evidence |= found._asdict()
     elif grown is not None and share >= TIGHT:
@@ -115,3 +110,15 @@ def find_hidden_rate(record: Record) -> Iterator[Finding]:
         "as loss= what should, such as the negative return.",
         evidence,
     )
+
+
+def _no_progress(found: Progress, *, begun: bool) -> str:
+    """What losses say that do not fall; nothing if they do, or may have in steps forgotten."""
+    if found.rebound >= REBOUND:
+        return f"the loss was lower before: {found.best:.3g}, at the end {found.end:.3g}"
+    if begun and found.above >= REBOUND:
+        return f"the loss is above the very first: {found.end:.3g} at the end"
+    stalled = found.fallen <= STALLED and found.above > 1 - REBOUND
+    if stalled if begun else found.fallen <= 1 - FALLEN:
+        return f"the loss has not fallen: {found.begin:.3g} at first, {found.end:.3g} at the end"
+    return ""

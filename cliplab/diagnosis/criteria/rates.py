@@ -132,6 +132,8 @@ def _at_the_start(clipped: Tensor, ratios: Tensor, steps: Tensor) -> Iterator[Fi
     if len(places) < FEW:
         return
     until = int(places[math.ceil(EARLY * len(places)) - 1]) + 1
+    while until < len(clipped) and bool(clipped[until]):
+        until += 1
     early, late = float(clipped[:until].double().mean()), clipped[until:].double()
     if not FEW <= until <= START * len(clipped) or early <= OFTEN or float(late.mean()) > RARELY:
         return
@@ -147,7 +149,8 @@ def _at_the_start(clipped: Tensor, ratios: Tensor, steps: Tensor) -> Iterator[Fi
         "nothing; history.replay(c) shows what a lower one would.",
         {
             "early": count,
-            "until": last,
+            "steps": until,
+            "last_step": last,
             "highest": highest,
             "late": int(late.sum()),
             "late_share": float(late.mean()),

@@ -37,6 +37,14 @@ def trend(points: Tensor) -> tuple[float, float]:
     return float(differences.sign().mean()), slope * (count - 1)
 
 
+def line(x: Tensor, y: Tensor) -> tuple[float, float]:
+    """Slope of the straight line through points, and its share of the variance of ``y``."""
+    x, y = x - x.mean(), y - y.mean()
+    slope = float((x * y).sum() / x.square().sum())
+    spread = float(y.square().sum())
+    return slope, 1 - float((y - slope * x).square().sum()) / spread if spread else 0.0
+
+
 def standing_out(values: Tensor, least: float = 0.0) -> tuple[Tensor, Tensor]:
     """How far values are above their running median, and which stand out of it by ``least``, too.
 

@@ -2,7 +2,10 @@
 
 With weight decay, weights that a normalisation layer follows settle where decay and steps balance,
 and there the gradient is ``sqrt(2 decay / lr)`` times the weights: as the rate falls the norm rises
-as ``lr^-1/2`` (Defazio 2025, arXiv 2506.02285).
+as ``lr^-1/2`` (Defazio 2025, arXiv 2506.02285). It rises less where the balance lags behind, where
+the loss still falls, and where other weights have gradients, too: as ``lr^-0.2`` in small networks
+under AdamW. That it is the rate and not time is told by the steps before it falls, in which the
+norm grows less; where there are none (a rate that decays from the first step on) nothing is said.
 """
 
 from __future__ import annotations
@@ -11,17 +14,28 @@ import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from cliplab.diagnosis.criteria.series import MIN_TREND, START, blocks_of, known_logs, trend
+from torch import Tensor
+
+from cliplab.diagnosis.criteria.series import (
+    MIN_TREND,
+    START,
+    blocks_of,
+    known_logs,
+    line,
+    trend,
+)
 from cliplab.diagnosis.findings import Finding
 from cliplab.diagnosis.record import Record
 
 RISE = 3.0  # by which the norm must have grown from begin to end, and
 TAU = 0.6  # Kendall's tau of that: nearly every later block is above an earlier one
 HALVED = 0.5  # of the highest rate: below it the decay has begun
+FEWEST = MIN_TREND // 2  # steps, before it and in it: medians of five
 LOWEST = 0.02  # of it: lower, the balance takes longer to reach than the run lasts
 DECAYED = 4.0  # the rate must fall by as much between these two: the norm then doubles
-SLOPES = (-0.75, -0.25)  # of log norm over log rate: -1/2 in balance, less where it lags behind
-FIT = 0.8  # of the variance of the log norm is the line's
+SLOPES = (-0.75, -0.1)  # of log norm over log rate
+FIT = 0.7  # of the variance of the log norm is the line's
+BEFORE = 0.6  # of its growth in a step: the norm grew by no more while the rate was high
 IDLE = 0.02  # of the steps were clipped before the decay: the threshold was idle, and
 AWAKE = 0.1  # of the last steps: it acts
 
@@ -47,6 +61,13 @@ def growth(record: Record) -> Growth | None:
     return Growth(math.exp(rise), tau, int(steps[begin]), int(steps[-1]))
 
 
+def _growth_a_step(record: Record, used: Tensor) -> float:
+    """Of the log norm over the steps of a mask ``[steps]``."""
+    steps, logs = used.nonzero()[:, 0].double(), record.total[used].log()
+    slope, _ = line(*(blocks_of(values).median(dim=1).values for values in (steps, logs)))
+    return slope
+
+
 class Follows(NamedTuple):
     """A norm that rises as a power of the falling rate."""
 
@@ -67,19 +88,22 @@ def follows_rate(record: Record) -> Follows | None:
     begin = int(high[-1]) + 1
     used = known & (record.lrs >= LOWEST * highest) & record.fine & (record.total > 0)
     used[:begin] = False
-    if int(used.sum()) < MIN_TREND // 2:
+    if int(used.sum()) < FEWEST:
         return None
     rates, norms = (
         blocks_of(values[used].log()).median(dim=1).values for values in (record.lrs, record.total)
     )
-    x, y = rates - rates.mean(), norms - norms.mean()
     fall = math.exp(float(rates.max() - rates.min()))
     if fall < DECAYED:
         return None
-    slope = float((x * y).sum() / x.square().sum())
-    spread = float(y.square().sum())
-    fit = 1 - float((y - slope * x).square().sum()) / spread if spread else 0.0
+    slope, fit = line(rates, norms)
     if not SLOPES[0] <= slope <= SLOPES[1] or fit < FIT:
+        return None
+    early = record.fine & (record.total > 0)
+    early[: int(START * len(early))] = early[begin:] = False
+    if int(early.sum()) < FEWEST or _growth_a_step(record, early) > BEFORE * _growth_a_step(
+        record, used
+    ):
         return None
     return Follows(slope, fit, begin + record.first_step, fall, fall**-slope)
 
@@ -118,7 +142,7 @@ def find_rate_driven(record: Record) -> Iterator[Finding]:
         f"from step {found.begin} on the norm grew {found.rise:.3g}-fold while the learning rate "
         f"fell {found.fall:.3g}-fold, as its power {found.slope:.2f}; clipped were {share:.0%} of "
         f"the steps before and {last:.0%} of the last tenth",
-        "Weight decay on normalised layers does this, as lr^-1/2: no instability, but a fixed "
+        "Weight decay on normalised layers does this, up to lr^-1/2: no instability, but a fixed "
         "threshold begins to shorten steps that the schedule shortens already. Correct the "
         "weight decay of these layers (AdamC, Defazio 2025: decay x lr / highest lr), or let the "
         'threshold rise as lr^-1/2, as create("katago", model) does.',
