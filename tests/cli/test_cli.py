@@ -206,7 +206,7 @@ def test_diagnose_reads_what_a_history_wrote(name, always_clipped, tmp_path, cap
     out, err = capsys.readouterr()
     assert err == ""
     assert out.startswith("60 steps: 1 warning, 2 info\n")
-    assert "warning: always clips: 100% of the steps are clipped" in out
+    assert "info: always clips: 100% of the steps are clipped" in out
     assert "0.5 x 1 = 0.5" in out
 
 
