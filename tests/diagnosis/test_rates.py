@@ -110,7 +110,7 @@ STALLED = torch.tensor([1.0, 3.0]).repeat(200)
         (torch.cat([torch.tensor([2.0]), noisy(6.0, 399)]), "above the very first"),
         (
             torch.cat([torch.tensor([2.0]), noisy(torch.linspace(9, 5, 399), 399)]),
-            "above the first",
+            "above the very first",
         ),
         (-STALLED, "has not fallen"),
     ],
