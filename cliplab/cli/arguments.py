@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from cliplab.cli.how import add_how, positive, positive_int
-from cliplab.cli.subcommands import add_commands
+from cliplab.cli.how import add_how, positive_int
+from cliplab.cli.subcommands import add_commands, add_diagnose
 from cliplab.cli.values import join_assignments, read_values
 
 REFUSED = 2
@@ -121,13 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     records: dict[str, Any] = {"type": Path, "default": Path("records"), "metavar": "DIR"}
     attest.add_argument("--records", help="the published records (%(default)s)", **records)
 
-    diagnose = commands.add_parser("diagnose", help="advice read off a saved history")
-    diagnose.add_argument("history", type=Path, metavar="FILE", help=".pt or .csv of a History")
-    diagnose.add_argument(
-        "--lr", type=positive, metavar="LR", help="where the history has no learning rates"
-    )
-    diagnose.add_argument("--json", action="store_true", help="for programs")
-
+    add_diagnose(commands)
     report = commands.add_parser("report", parents=[shared], help="judge and report again")
     report.add_argument("--preset", help="all current records of it (default: the last run)")
     report.add_argument("--publish", action="store_true", help="write records/ and RESULTS.md")

@@ -1,4 +1,4 @@
-"""The command line: ``cliplab run | list | attest | report | diagnose``, and commands.py's."""
+"""The command line: ``cliplab run | list | attest | report``; others' files have the rest."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from cliplab.cli.arguments import REFUSED, fail, parse_arguments
 from cliplab.cli.commands import calibrate, diff, export, inspect, notebooks, register
+from cliplab.cli.diagnosing import diagnose
 from cliplab.extras import advice
 
 if TYPE_CHECKING:
@@ -259,24 +260,6 @@ def attest(options: argparse.Namespace) -> int:
     refused = [name for name, outcome in outcomes.items() if isinstance(outcome, ValueError)]
     print(f"{len(outcomes) - len(refused)} current or carried, {len(refused)} refused")
     return FAILED if refused else 0
-
-
-def diagnose(options: argparse.Namespace) -> int:
-    """``cliplab diagnose``: what a saved history shows, and what to change."""
-    from cliplab.diagnosis import diagnose as advise
-    from cliplab.history import History
-
-    try:
-        history = History.load(options.history)
-    except OSError as error:
-        raise ValueError(f"cannot read {options.history}: {error.strerror}") from None
-    found = advise(history, options.lr)
-    if options.json:
-        print(json.dumps([finding.as_dict() for finding in found], indent=1))
-    else:
-        print(f"{len(history)} steps: {found.headline}")
-        print("".join(f"\n{finding}\n" for finding in found), end="")
-    return 0
 
 
 class _Stopped(BaseException):

@@ -1,10 +1,13 @@
-"""The arguments of the commands in ``commands.py``."""
+"""The arguments of the commands in ``commands.py`` and ``diagnosing.py``."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 from pathlib import Path
 from typing import Any
+
+from cliplab.cli.how import positive
 
 NOTEBOOKS: dict[str, Any] = {
     "nargs": "*",
@@ -72,3 +75,58 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
 
     copy = commands.add_parser("notebooks", help="copy this collection, to run it anywhere")
     copy.add_argument("folder", type=Path, metavar="DIR", help="a new folder, or one made so")
+
+
+def add_diagnose(commands: Any) -> None:
+    """Add ``cliplab diagnose``."""
+    diagnose = commands.add_parser(
+        "diagnose",
+        help="advice read off a saved history, or any trainer's log of gradient norms",
+        description="Exit status 0: nothing found, 1: something (see --fail-on), 2: FILE or an "
+        "argument is bad.",
+    )
+    add = diagnose.add_argument
+    add(
+        "history",
+        type=Path,
+        metavar="FILE",
+        help="history (.pt, .csv), trainer_state.json, JSON lines, CSV, TensorBoard events or "
+        "their folder, - for standard input",
+    )
+    add("--lr", type=positive, metavar="LR", help="where FILE has no learning rates")
+    column = diagnose.add_argument_group(
+        "which column of a log is what", "None: guessed by its name. COLUMN none: there is none."
+    )
+    for role, what in {
+        "norm": "of the whole gradient, before clipping",
+        "loss": "of training",
+        "lr-column": "learning rates",
+        "step": "their numbers",
+    }.items():
+        column.add_argument(f"--{role}", metavar="COLUMN", help=what)
+    column.add_argument(
+        "--threshold",
+        type=_number_or_name,
+        metavar="VALUE|COLUMN",
+        help="at which norms were clipped, and what follows where FILE does not say it",
+    )
+    how = diagnose.add_argument_group("how")
+    how.add_argument(
+        "--fail-on",
+        choices=("info", "warning", "critical", "error", "never"),
+        default="warning",
+        help="least severity for exit status 1; error is critical (%(default)s)",
+    )
+    how.add_argument("--json", action="store_true", help="for programs; with --watch a line each")
+    how.add_argument(
+        "--watch", action="store_true", help="read FILE again as it grows, tell what is new"
+    )
+    how.add_argument("--every", type=positive, metavar="S", help="seconds between two looks (1)")
+    how.add_argument("--for", dest="seconds", type=positive, metavar="S", help="and then end")
+
+
+def _number_or_name(text: str) -> float | str:
+    with contextlib.suppress(ValueError):
+        float(text)
+        return positive(text)
+    return text

@@ -115,9 +115,14 @@ def test_data_that_cannot_be_fetched_is_one_line_and_nothing_starts(tmp_path, mo
         ("run 01 -f none.toml", "cannot read none.toml"),
         ("run 01 -f presets.ini", "expected a .yaml, .yml, .json or .toml file"),
         ("diagnose none.pt", "cannot read none.pt: No such file"),
-        ("diagnose notebooks", "cannot read notebooks: Is a directory"),
-        ("diagnose values.yaml", "values.yaml: not a saved history"),
-        ("diagnose loss.csv", "expected a table with a column norm_before"),
+        ("diagnose notebooks", "notebooks: a folder without trainer_state.json or event files"),
+        ("diagnose values.yaml", "values.yaml: no column of gradient norms, name it with --norm"),
+        ("diagnose loss.csv", "loss.csv: no column of gradient norms, name it with --norm"),
+        ("diagnose loss.csv --norm x", "loss.csv: --norm x: no such column; columns of numbers: "),
+        ("diagnose loss.csv --threshold 0", "'0' is not a positive number"),
+        ("diagnose loss.csv --for 3", "--every and --for go with --watch"),
+        ("diagnose - --watch", "name it, not standard input"),
+        ("diagnose none.jsonl --watch", "cannot read none.jsonl: No such file"),
         ("diagnose loss.csv --lr 0", "'0' is not a positive number"),
         ("diagnose", "required: FILE"),
         ("report", "`cliplab run` first"),
@@ -188,38 +193,6 @@ def test_attest_refuses_what_is_not_there(command, error, project, capsys, monke
     monkeypatch.setattr("cliplab.lab.attest.attest.uncommitted", lambda root: "")
     assert status_of(command) == 2
     assert error in capsys.readouterr().err
-
-
-@pytest.fixture
-def always_clipped() -> History:
-    history = History(scalar=True)
-    for _ in range(60):
-        history.append(torch.tensor([4.0, 1, 1, 0.25, 1, 0])[:, None], None)
-    return history
-
-
-@pytest.mark.parametrize("name", ["history.pt", "history.csv"])
-def test_diagnose_reads_what_a_history_wrote(name, always_clipped, tmp_path, capsys):
-    path = tmp_path / name
-    always_clipped.save(path) if name.endswith(".pt") else always_clipped.to_csv(path)
-    assert status_of(f"diagnose {path} --lr 0.5") == 0
-    out, err = capsys.readouterr()
-    assert err == ""
-    assert out.startswith("60 steps: 1 warning, 1 info\n")
-    assert "warning: always clips: 100% of the steps are clipped" in out
-    assert "0.5 x 1 = 0.5" in out
-
-
-def test_diagnose_for_programs(always_clipped, tmp_path, capsys):
-    for _ in range(20):
-        always_clipped.append(torch.full((6, 1), math.nan), None)
-    always_clipped.save(tmp_path / "history.pt")
-    assert status_of(f"diagnose {tmp_path / 'history.pt'} --json") == 0
-    text = capsys.readouterr().out
-    found = json.loads(text, parse_constant=pytest.fail)
-    assert [entry["name"] for entry in found] == ["non-finite wall", "always clips", "too short"]
-    assert set(found[0]) == {"name", "severity", "message", "advice", "evidence"}
-    assert found[0]["evidence"]["begin"] == 60
 
 
 def start(command: str) -> subprocess.Popen[str]:
