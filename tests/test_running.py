@@ -55,7 +55,7 @@ def test_the_page_has_commands_of_every_kind():
 
 def test_the_page_on_running_tells_of_every_option(capsys):
     page = RUNNING.read_text("utf-8")
-    for command in ("run", "export", "diff", "inspect", "notebooks"):
+    for command in ("run", "export", "diff", "inspect", "notebooks", "diagnose"):
         with pytest.raises(SystemExit):
             main([command, "--help"])
         options = re.findall(

@@ -1,5 +1,4 @@
 import json
-import math
 import os
 import signal
 import subprocess
@@ -9,12 +8,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-import torch
 from commanding import status_of
 from recording import LIGHT
 from waiting import LONG, is_gone, wait_until
 
-from cliplab.history import History
 from cliplab.lab.runs.keys import code_key
 
 SLOW = f"""{LIGHT}

@@ -174,14 +174,11 @@ def test_a_growing_file_tells_each_finding_once(log):
             file.write('ad_norm": 4.0}\n' + lines(range(61, 80)))
             file.write(lines(range(80, 100), math.nan))
         watched.wait_for("100 steps (0 to 99): critical: non-finite wall: ")
-        with open(log, "a") as file:
-            file.write(lines(range(100, 300)))
-        watched.wait_for("300 steps (0 to 299): warning: non-finite steps") if False else None
         assert watched.interrupt() == 1
     out = log.with_name("out.txt").read_text()
     assert out.count("always clips") == out.count("non-finite wall") == 1
     assert "Traceback" not in log.with_name("err.txt").read_text()
-    assert out.splitlines()[-1].split(": ")[1] in ("1 critical, 1 warning", "2 warning")
+    assert out.splitlines()[-1] == "100 steps (0 to 99): 1 critical, 1 warning, 1 info"
 
 
 def test_a_file_without_norms_yet_is_waited_for(log):
@@ -265,8 +262,7 @@ def test_the_state_of_a_real_trainer_is_read(log, capsys):
     assert done.returncode == 0, done.stderr
     for path in ("run/checkpoint-60/trainer_state.json", "run/checkpoint-60"):
         assert status_of(f"diagnose {path} --threshold 0.5 --json") == 1
-        out, err = capsys.readouterr()
-        told = json.loads(out)
+        told = json.loads(capsys.readouterr().out)
         assert told["columns"] == {
             **{"norm": "grad_norm", "step": "step", "loss": "loss", "lr": "learning_rate"},
             "threshold": 0.5,
