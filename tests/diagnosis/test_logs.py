@@ -259,6 +259,9 @@ def test_an_optional_column_that_cannot_be_told_is_left_out_and_told():
             for n in ("loss", "train/loss", "loss_metrics/global_avg_loss", "train_loss")
         ),
         *(("lr", n) for n in ("lr", "learning_rate", "lr-AdamW", "optim/learning_rate_group0")),
+        *(("loss", n) for n in ("data/actor/pg_loss", "train/CE loss", "reduced_train_loss")),
+        *(("lr", n) for n in ("optim/LR (group 0)", "learning-rate", "lr-AdamW")),
+        *(("norm", n) for n in ("optim/total grad norm", "data/actor/grad_norm")),
         *(("step", n) for n in ("step", "global_step", "iter", "_step", "Step", "num_updates")),
         *(("step", n) for n in ("training/global_step", "iteration", "trainer/global_step")),
         *(("threshold", n) for n in ("threshold", "clip/threshold", "max_grad_norm", "grad_clip")),

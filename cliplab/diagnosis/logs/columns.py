@@ -64,7 +64,8 @@ class Columns:
             try:
                 number = value if type(value) is float else _number(value)
             except ValueError:
-                self.texts.setdefault(name, (self.n_rows, str(value)))
+                if name not in self.texts:
+                    self.texts[name] = (self.n_rows, str(value))
                 continue
             if number is None:
                 self.blanks[name] = self.blanks.get(name, 0) + 1

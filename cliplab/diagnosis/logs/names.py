@@ -19,7 +19,8 @@ PATTERNS = {
     "loss": (
         r"loss",
         r"train(ing)?_loss|train_loss_step",
-        r"(reduced_train|lm|ce|nll|cross_?entropy|total|global_avg)_loss|crossentropyloss",
+        r"(reduced_train|lm|ce|nll|cross_?entropy|total|global_avg|policy|pg)_loss"
+        r"|crossentropyloss",
     ),
     "lr": (
         r"lr|learning_?rate",
@@ -30,7 +31,7 @@ PATTERNS = {
         r"step",
         r"global_?step",
         r"it|iter|iteration|iter_num",
-        r"(num_)?updates?|(optimizer|training|train|current)_steps?|steps",
+        r"(num_|n_)?updates?|(optimizer|training|train|current)_steps?|steps",
         r"_step",
     ),
     "threshold": (
