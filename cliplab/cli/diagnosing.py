@@ -72,7 +72,7 @@ def _read(options: argparse.Namespace) -> Log:
 def _advise(log: Log, options: argparse.Namespace) -> Findings:
     from cliplab.diagnosis import diagnose as advise
 
-    return advise(log.history, options.lr)
+    return advise(log.history, options.lr, loss=log.loss, steps=log.steps)
 
 
 def _watch(options: argparse.Namespace) -> int:

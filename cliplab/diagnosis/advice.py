@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from torch import Tensor
+
 from cliplab.diagnosis.criteria import health, place, progress, rates, spikes, trends
 from cliplab.diagnosis.findings import SEVERITIES, Finding, Findings
 from cliplab.diagnosis.record import Losses, Record, Recorded, read
@@ -23,12 +25,14 @@ def diagnose(
     lr: float | None = None,
     *,
     loss: Losses | None = None,
+    steps: Tensor | None = None,
 ) -> Findings:
     """Return what a history shows, the worst first; an empty list if nothing is wrong.
 
     A ``Clipper`` is taken for its history. ``lr`` is used where that has no learning rates;
-    ``loss`` are the losses of its steps, one for each, NaN where unknown. Of a list, the histories
-    of the ranks of one run, the first is read, and whether the others measured the same.
+    ``loss`` are the losses of its steps, one for each, NaN where unknown, and ``steps`` the
+    numbers of these where not every one was recorded (as ``read_log`` returns them). Of a list, the
+    histories of the ranks of one run, the first is read, and whether the others measured the same.
 
     The criteria are the constants at the top of the files in ``criteria``. Clip frequency alone
     does not tell a good run from a bad one (the best and the worst settings may clip every step):
@@ -36,9 +40,9 @@ def diagnose(
     brought to its limit, as in mode "normalise".
 
     ``ValueError`` for what has no history, ranks whose steps are not the same, a learning rate that
-    is not positive, and losses that are no numbers, or not one for each step.
+    is not positive, and losses or numbers of steps that are none, or not one for each step.
     """
-    records = [read(one, lr, loss) for one in _each(history)]
+    records = [read(one, lr, loss, steps) for one in _each(history)]
     found = [finding for check in CHECKS for finding in check(records[0])]
     if len(records) > 1:
         _must_be_of_one_run(records)
@@ -52,7 +56,7 @@ def _each(history: Any) -> Sequence[Any]:
 
 
 def _must_be_of_one_run(records: Sequence[Record]) -> None:
-    steps = [(record.first_step, record.first_step + len(record.total)) for record in records]
-    if len(set(steps)) > 1:
-        spans = ", ".join(f"{begin} to {end - 1}" for begin, end in steps)
+    steps = [record.numbers.tolist() for record in records]
+    if any(numbers != steps[0] for numbers in steps):
+        spans = ", ".join(f"{own[0]} to {own[-1]}" if own else "none" for own in steps)
         raise ValueError(f"histories of ranks must hold the same steps, got {spans}")

@@ -33,8 +33,9 @@ class Record:
     ``norms``, ``limits``, ``clipped``, ``raised`` (made larger) and ``skipped`` are
     ``[steps, n_parts]``; ``total`` and ``after`` (norms of the whole before and after clipping),
     ``fine`` (all is finite), ``lrs``, ``updates`` (norms, over the rate) and ``loss`` are
-    ``[steps]``, NaN where unknown. ``lr`` is the median rate. ``normalises``: every part is brought
-    to its limit, small ones as large ones. ``of_updates``: the norms are of updates, not gradients.
+    ``[steps]``, NaN where unknown; ``numbers`` are the steps' own. ``lr`` is the median rate.
+    ``normalises``: every part is brought to its limit, small ones as large ones. ``of_updates``:
+    the norms are of updates, not gradients.
     """
 
     norms: Tensor
@@ -49,7 +50,7 @@ class Record:
     updates: Tensor
     loss: Tensor
     names: list[str]
-    first_step: int
+    numbers: Tensor
     lr: float
     normalises: bool
     of_updates: bool
@@ -57,10 +58,20 @@ class Record:
     @property
     def steps(self) -> Tensor:
         """The numbers of the finite steps."""
-        return self.fine.nonzero()[:, 0] + self.first_step
+        return self.numbers[self.fine]
+
+    @property
+    def begun(self) -> bool:
+        """Whether the first steps are the run's: of a log, those up to its first row."""
+        return len(self.numbers) > 1 and bool(2 * self.numbers[0] <= self.numbers[1])
 
 
-def read(source: History | Recorded, lr: float | None, loss: Losses | None = None) -> Record:
+def read(
+    source: History | Recorded,
+    lr: float | None,
+    loss: Losses | None = None,
+    steps: Tensor | None = None,
+) -> Record:
     """The record of a history, or of what has one; ``lr`` where it has no learning rates."""
     given = math.nan if lr is None else check_positive("lr", lr)
     history = source if isinstance(source, History) else getattr(source, "history", None)
@@ -82,7 +93,7 @@ def read(source: History | Recorded, lr: float | None, loss: Losses | None = Non
         updates=history.update_norm,
         loss=_losses(loss, history),
         names=[] if history.scalar or norms.shape[1] == 1 else history.part_names,
-        first_step=history.first_step,
+        numbers=_numbers(steps, history),
         lr=float(rates.median()) if len(rates) else given,
         normalises=_normalises(source, columns),
         of_updates=getattr(source, "target", "gradient") == "update",
@@ -122,3 +133,16 @@ def _losses(loss: Losses | None, history: History) -> Tensor:
             f"got {len(losses)}"
         )
     return losses
+
+
+def _numbers(steps: Tensor | None, history: History) -> Tensor:
+    """The numbers of the steps ``[steps]``: those given, else one after the other."""
+    count = len(history)
+    if steps is None:
+        return torch.arange(count, device="cpu") + history.first_step
+    if steps.dtype is not torch.int64 or steps.shape != (count,) or bool((steps.diff() < 1).any()):
+        raise ValueError(
+            f"steps must be whole numbers, ascending, one for each of the {count} recorded steps, "
+            f"got {described(steps)}"
+        )
+    return steps.cpu()

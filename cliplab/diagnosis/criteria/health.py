@@ -32,13 +32,13 @@ def find_nonfinite(record: Record) -> Iterator[Finding]:
     evidence: dict[str, float] = {
         "count": count,
         "longest": longest,
-        "first_step": first + record.first_step,
+        "first_step": int(record.numbers[first]),
     }
     where = f", first in {names}" if names else ""
     if longest >= WALL or (at_end >= STUCK and count < len(bad)):
         before = record.total[:begin][record.fine[:begin]]
         rise = float(before[-1] / before.median()) if len(before) else math.nan
-        evidence |= {"begin": begin + record.first_step, "rise_before": rise}
+        evidence |= {"begin": int(record.numbers[begin]), "rise_before": rise}
         how = "The norm had grown before: " if rise > GROWN else "It came without warning: "
         cause = (
             "lower the learning rate or the threshold"

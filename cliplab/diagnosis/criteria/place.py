@@ -91,7 +91,7 @@ def find_ranks_apart(records: Sequence[Record]) -> Iterator[Finding]:
     both = apart & finite.all(dim=0) & (low > 0)
     ratio = float((high / low)[both].median()) if bool(both.any()) else math.nan
     times = "" if math.isnan(ratio) else f", the largest {ratio:.3g} times the smallest (median)"
-    first = int(apart.nonzero()[0]) + records[0].first_step
+    first = int(records[0].numbers[apart][0])
     yield Finding(
         "ranks disagree",
         "critical",

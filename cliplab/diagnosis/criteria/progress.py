@@ -89,7 +89,7 @@ def find_hidden_rate(record: Record) -> Iterator[Finding]:
     found, grown = progress(record.loss), growth(record)
     evidence: dict[str, float] = {"share": share}
     if found is not None:
-        sign = _no_progress(found, begun=record.first_step == 0)
+        sign = _no_progress(found, begun=record.begun)
         if not sign:
             return
         evidence |= found._asdict()

@@ -40,8 +40,8 @@ def find_rates(record: Record) -> Iterator[Finding]:
     if bool(often.any()):
         yield _often(record, share, often, norms, limits)
     yield from _outside(record, clipped, raised)
-    steps = counts.nonzero()[:, 0] + record.first_step
-    yield from _at_the_start(clipped.any(dim=1), (norms / limits).amax(dim=1), steps)
+    largest = (norms / limits).amax(dim=1)
+    yield from _at_the_start(clipped.any(dim=1), largest, record.numbers[counts])
 
 
 def _never(norms: Tensor, limits: Tensor) -> Finding:

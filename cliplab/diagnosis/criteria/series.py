@@ -16,10 +16,10 @@ WINDOW = 51  # steps of the running median that a spike stands out from
 SIGMAS = 5.0  # of the distance to the running median, robust (1.4826 x median of those above 0)
 
 
-def known_logs(values: Tensor, first_step: int) -> tuple[Tensor, Tensor]:
-    """Logs of what is finite and above 0 of values ``[steps]``, and the numbers of these steps."""
+def known_logs(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Logs of what is finite and above 0 of values ``[steps]``, and where it stands."""
     known = values.isfinite() & (values > 0)
-    return values[known].log(), known.nonzero()[:, 0] + first_step
+    return values[known].log(), known.nonzero()[:, 0]
 
 
 def blocks_of(values: Tensor) -> Tensor:

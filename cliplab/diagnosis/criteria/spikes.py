@@ -25,7 +25,7 @@ COVERED = 0.2  # of the steps come after a spike of the updates: more, and it sa
 
 def find_spikes(record: Record) -> Iterator[Finding]:
     """Single steps that stand out."""
-    logs, steps = known_logs(record.total, record.first_step)
+    logs, at = known_logs(record.total)
     if len(logs) < MIN_SPIKES:
         return
     above, is_spike = standing_out(logs, math.log(SPIKE))
@@ -33,8 +33,9 @@ def find_spikes(record: Record) -> Iterator[Finding]:
     if not count or count > ISOLATED * len(logs):
         return
     highest = int(above.where(is_spike, -math.inf).argmax())
+    steps = record.numbers[at]
     times, step = math.exp(float(above[highest])), int(steps[highest])
-    shares = record.norms[step - record.first_step]
+    shares = record.norms[at[highest]]
     part = f", most of it in {record.names[int(shares.argmax())]}" if record.names else ""
     where = ", ".join(str(int(s)) for s in steps[is_spike][:5]) + (", ..." if count > 5 else "")
     yield Finding(
@@ -84,7 +85,7 @@ def find_leading_updates(record: Record) -> Iterator[Finding]:
     covered = float(after_update.double().mean())
     if count < EVENTS or led < LED * count or covered > COVERED or by_gradient > UNLED * led:
         return
-    at = (events & after_update).nonzero()[:, 0] + record.first_step
+    at = record.numbers[events & after_update]
     where = ", ".join(str(int(s)) for s in at[:5]) + (", ..." if led > 5 else "")
     yield Finding(
         "update spikes lead the loss",
@@ -107,10 +108,10 @@ def find_leading_updates(record: Record) -> Iterator[Finding]:
 
 def _jumps(values: Tensor) -> Tensor:
     """Which of the values ``[steps]`` stand out at ``JUMP`` times their running median."""
-    logs, steps = known_logs(values, 0)
+    logs, at = known_logs(values)
     jumps = torch.zeros(len(values), dtype=torch.bool, device="cpu")
     if len(logs) >= MIN_SPIKES:
-        jumps[steps] = standing_out(logs, math.log(JUMP))[1]
+        jumps[at] = standing_out(logs, math.log(JUMP))[1]
     return jumps
 
 

@@ -51,13 +51,14 @@ class Growth(NamedTuple):
 
 def growth(record: Record) -> Growth | None:
     """How the norm grew after the start; None if it did not."""
-    logs, steps = known_logs(record.total, record.first_step)
+    logs, at = known_logs(record.total)
     if len(logs) < MIN_TREND:
         return None
     begin = int(START * len(logs))
     tau, rise = trend(blocks_of(logs[begin:]).median(dim=1).values)
     if tau < TAU or rise < math.log(RISE):
         return None
+    steps = record.numbers[at]
     return Growth(math.exp(rise), tau, int(steps[begin]), int(steps[-1]))
 
 
@@ -73,7 +74,7 @@ class Follows(NamedTuple):
 
     slope: float
     fit: float
-    begin: int  # the first step after the rate has halved for good
+    begin: int  # where the first step stands after the rate has halved for good
     fall: float  # of the rate, over the steps of the fit
     rise: float  # of the norm, over them
 
@@ -105,7 +106,7 @@ def follows_rate(record: Record) -> Follows | None:
         record, used
     ):
         return None
-    return Follows(slope, fit, begin + record.first_step, fall, fall**-slope)
+    return Follows(slope, fit, begin, fall, fall**-slope)
 
 
 def find_trend(record: Record) -> Iterator[Finding]:
@@ -131,15 +132,15 @@ def find_rate_driven(record: Record) -> Iterator[Finding]:
     if found is None:
         return
     clipped = (record.clipped & ~record.skipped).any(dim=1).double()
-    decay = found.begin - record.first_step
-    before = clipped[int(START * decay) : decay]
+    begin = int(record.numbers[found.begin])
+    before = clipped[int(START * found.begin) : found.begin]
     share = float(before.mean()) if len(before) else 0.0
     last = float(clipped[-max(int(START * len(clipped)), 1) :].mean())
     wakes = share <= IDLE and last >= AWAKE
     yield Finding(
         "norm rises as the rate falls",
         "warning" if wakes else "info",
-        f"from step {found.begin} on the norm grew {found.rise:.3g}-fold while the learning rate "
+        f"from step {begin} on the norm grew {found.rise:.3g}-fold while the learning rate "
         f"fell {found.fall:.3g}-fold, as its power {found.slope:.2f}; clipped were {share:.0%} of "
         f"the steps before and {last:.0%} of the last tenth",
         "Weight decay on normalised layers does this, up to lr^-1/2: no instability, but a fixed "
@@ -151,7 +152,7 @@ def find_rate_driven(record: Record) -> Iterator[Finding]:
             "fit": found.fit,
             "rise": found.rise,
             "fall": found.fall,
-            "begin": found.begin,
+            "begin": begin,
             "clipped_before": share,
             "clipped_last": last,
         },
