@@ -21,22 +21,27 @@ COMMAND = [sys.executable, "-m", "cliplab.cli", "diagnose"]
 ENV = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
-def lines(steps, norm=4.0):
-    rows = [{"step": i, "loss": 1.0, "lr": 0.5, "grad_norm": norm} for i in steps]
+def norm_of(step):
+    """Norms around 4, as of a healthy run."""
+    return 4 + step * 0.618 % 1
+
+
+def lines(steps, norm=None):
+    rows = [{"step": i, "loss": 1.0, "lr": 0.5, "grad_norm": norm or norm_of(i)} for i in steps]
     return "".join(json.dumps(row) + "\n" for row in rows)
 
 
 @pytest.fixture
 def always_clipped() -> History:
     history = History(scalar=True)
-    for _ in range(60):
-        history.append(torch.tensor([4.0, 1, 1, 0.25, 1, 0])[:, None], None)
+    for norm in map(norm_of, range(60)):
+        history.append(torch.tensor([norm, 1, 1, 1 / norm, 1, 0])[:, None], None)
     return history
 
 
 @pytest.fixture
 def log(tmp_path, monkeypatch) -> Path:
-    """A log of 60 norms of 4, in the working directory."""
+    """A log of 60 norms, in the working directory."""
     monkeypatch.chdir(tmp_path)
     Path("log.jsonl").write_text(lines(range(60)))
     return Path("log.jsonl")
@@ -46,11 +51,11 @@ def log(tmp_path, monkeypatch) -> Path:
 def test_diagnose_reads_what_a_history_wrote(name, always_clipped, tmp_path, capsys):
     path = tmp_path / name
     always_clipped.save(path) if name.endswith(".pt") else always_clipped.to_csv(path)
-    assert status_of(f"diagnose {path} --lr 0.5") == 1
+    assert status_of(f"diagnose {path} --lr 0.5") == 0
     out, err = capsys.readouterr()
     assert err == ""
-    assert out.startswith("60 steps: 1 warning, 1 info\n")
-    assert "warning: always clips: 100% of the steps are clipped" in out
+    assert out.startswith("60 steps: 2 info\n")
+    assert "info: always clips: 100% of the steps are clipped" in out
     assert "0.5 x 1 = 0.5" in out
 
 
@@ -71,9 +76,9 @@ def test_diagnose_for_programs(always_clipped, tmp_path, capsys):
 
 
 def test_the_guess_is_told(log, capsys):
-    assert status_of("diagnose log.jsonl --threshold 1") == 1
+    assert status_of("diagnose log.jsonl --threshold 1") == 0
     out, err = capsys.readouterr()
-    assert out.startswith("60 steps (0 to 59): 1 warning, 1 info\n\nwarning: always clips")
+    assert out.startswith("60 steps (0 to 59): 2 info\n\ninfo: always clips")
     assert err == (
         "cliplab: log.jsonl (JSON lines): "
         "norm: grad_norm, step: step, loss: loss, lr: lr, threshold: 1.0\n"
@@ -90,24 +95,42 @@ def test_the_guess_is_told(log, capsys):
 
 
 @pytest.mark.parametrize(
-    ("bar", "warned", "broken", "short"),
+    ("bar", "short", "warned", "broken"),
     [
         ("info", 1, 1, 1),
-        ("warning", 1, 1, 0),
-        ("critical", 0, 1, 0),
-        ("error", 0, 1, 0),
+        ("warning", 0, 1, 1),
+        ("critical", 0, 0, 1),
+        ("error", 0, 0, 1),
         ("never", 0, 0, 0),
     ],
 )
 def test_the_exit_status_says_whether_something_was_found(log, bar, warned, broken, short):
-    """Of a run that always clips, one whose norms end in NaN, and one that is only short."""
+    """Of a run that is only short, one with a norm of NaN, and one whose norms end in NaN."""
     command = f"diagnose log.jsonl --fail-on {bar}"
-    assert status_of(f"{command} --threshold 1") == warned
     assert status_of(command) == short
+    log.write_text(lines(range(30)) + lines([30], math.nan) + lines(range(31, 60)))
+    assert status_of(command) == warned
     log.write_text(lines(range(60)) + lines(range(60, 80), math.nan))
     assert status_of(command) == broken
     log.write_text(lines(range(300)))
     assert status_of(command) == 0
+
+
+def test_findings_name_the_steps_of_the_log(log, capsys):
+    log.write_text(lines(range(100, 400, 10)) + lines(range(400, 600, 10), math.nan))
+    assert status_of("diagnose log.jsonl --json") == 1
+    told = json.loads(capsys.readouterr().out)
+    assert (told["first_step"], told["last_step"]) == (100, 590)
+    assert told["findings"][0]["evidence"]["begin"] == 400
+    assert "from step 400 on" in told["findings"][0]["message"]
+
+
+def test_the_losses_of_a_log_are_looked_at(log, capsys):
+    rows = [{"step": i, "loss": 2.0 + i / 100, "grad_norm": norm_of(i)} for i in range(400)]
+    log.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert status_of("diagnose log.jsonl --threshold 1") == 1
+    assert "warning: hidden learning rate" in capsys.readouterr().out
+    assert status_of("diagnose log.jsonl --threshold 1 --loss none") == 0
 
 
 def test_what_cannot_be_told_is_refused(log, capsys):
@@ -120,21 +143,21 @@ def test_what_cannot_be_told_is_refused(log, capsys):
 
 
 def test_a_pipe_is_read_whatever_its_format():
-    table = "step,grad_norm,lr\n" + "".join(f"{i},4,0.5\n" for i in range(60))
-    state = json.dumps(
-        {"log_history": [json.loads(line) for line in lines(range(60)).split("\n")[:60]]}
-    )
-    for text, kind in [(lines(range(60)), "JSON lines"), (table, "CSV"), (state, "trainer_state")]:
+    rows = [{"step": i, "grad_norm": math.nan if i == 7 else norm_of(i)} for i in range(60)]
+    jsonl = "".join(json.dumps(row) + "\n" for row in rows)
+    table = "step,grad_norm\n" + "".join(f"{r['step']},{r['grad_norm']}\n" for r in rows)
+    state = json.dumps({"log_history": rows})
+    for text, kind in [(jsonl, "JSON lines"), (table, "CSV"), (state, "trainer_state.json")]:
         done = subprocess.run(
-            [*COMMAND, "-", "--threshold", "1"],
-            input=text,
-            env=ENV,
-            capture_output=True,
-            text=True,
-            timeout=LONG,
+            [*COMMAND, "-"], input=text, env=ENV, capture_output=True, text=True, timeout=LONG
         )
-        assert (done.returncode, done.stdout[:18]) == (1, "60 steps (0 to 59)")
-        assert done.stderr.startswith(f"cliplab: standard input ({kind}")
+        assert done.returncode == 1
+        assert done.stdout.startswith(
+            "60 steps (0 to 59): 1 warning, 1 info\n\nwarning: non-finite"
+        )
+        assert done.stderr.startswith(
+            f"cliplab: standard input ({kind}): norm: grad_norm, step: step"
+        )
     done = subprocess.run([*COMMAND, "-"], input="", env=ENV, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "cliplab: error: standard input: an empty file\n"
@@ -169,7 +192,7 @@ class Watched:
 def test_a_growing_file_tells_each_finding_once(log):
     log.write_text(lines(range(60)) + '{"step": 60, "gr')
     with Watched("log.jsonl", "--threshold", "1") as watched:
-        watched.wait_for("60 steps (0 to 59): warning: always clips: ")
+        watched.wait_for("60 steps (0 to 59): info: always clips: ")
         with open(log, "a") as file:
             file.write('ad_norm": 4.0}\n' + lines(range(61, 80)))
             file.write(lines(range(80, 100), math.nan))
@@ -178,7 +201,7 @@ def test_a_growing_file_tells_each_finding_once(log):
     out = log.with_name("out.txt").read_text()
     assert out.count("always clips") == out.count("non-finite wall") == 1
     assert "Traceback" not in log.with_name("err.txt").read_text()
-    assert out.splitlines()[-1] == "100 steps (0 to 99): 1 critical, 1 warning, 1 info"
+    assert out.splitlines()[-1] == "100 steps (0 to 99): 1 critical, 2 info"
 
 
 def test_a_file_without_norms_yet_is_waited_for(log):
@@ -186,8 +209,8 @@ def test_a_file_without_norms_yet_is_waited_for(log):
     with Watched("log.jsonl", "--json", "--threshold", "1") as watched:
         watched.wait_for("cliplab: waiting: log.jsonl: no column of gradient norms", watched.err)
         log.write_text(lines(range(60)))
-        watched.wait_for("always clips")
-        assert watched.interrupt() == 1
+        watched.wait_for("too short")
+        assert watched.interrupt() == 0
         found = [json.loads(line) for line in watched.out.read_text().splitlines()]
     assert [(one["name"], one["steps"]) for one in found] == [
         ("always clips", 60),
@@ -211,9 +234,9 @@ def test_event_files_are_watched_as_they_grow(log):
 
     with SummaryWriter("run") as writer, Watched("run", "--threshold", "1") as watched:
         for step in range(60):
-            writer.add_scalar("grad_norm", 4.0, step)
+            writer.add_scalar("grad_norm", norm_of(step), step)
         writer.flush()
-        watched.wait_for("60 steps (0 to 59): warning: always clips: ")
+        watched.wait_for("60 steps (0 to 59): info: always clips: ")
         for step in range(60, 80):
             writer.add_scalar("grad_norm", math.nan, step)
         writer.flush()
@@ -246,7 +269,7 @@ class Model(torch.nn.Module):
     def forward(self, x, y):
         return {"loss": ((self.layer(x)[:, 0] - y) ** 2).mean()}
 
-data = [{"x": torch.ones(4) * i, "y": torch.tensor(1.0)} for i in range(8)]
+data = [{"x": torch.ones(4) * i, "y": torch.tensor(1.0)} for i in range(64)]
 how = dict(use_cpu=True, report_to=[], disable_tqdm=True, remove_unused_columns=False)
 how |= dict(max_steps=60, logging_steps=1, save_steps=60, max_grad_norm=0.5, learning_rate=1e-5)
 Trainer(Model(), TrainingArguments("run", **how), train_dataset=data).train()
@@ -261,7 +284,7 @@ def test_the_state_of_a_real_trainer_is_read(log, capsys):
     )
     assert done.returncode == 0, done.stderr
     for path in ("run/checkpoint-60/trainer_state.json", "run/checkpoint-60"):
-        assert status_of(f"diagnose {path} --threshold 0.5 --json") == 1
+        assert status_of(f"diagnose {path} --threshold 0.5 --json") == 0
         told = json.loads(capsys.readouterr().out)
         assert told["columns"] == {
             **{"norm": "grad_norm", "step": "step", "loss": "loss", "lr": "learning_rate"},

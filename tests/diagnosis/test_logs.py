@@ -339,3 +339,15 @@ def test_a_hundred_megabytes_are_read(tmp_path):
             file.write('"tokens_per_second": 123456.7, "memory": 12345678}\n')
     assert path.stat().st_size > 1e8
     assert len(read_log(path).history) == 900_000
+
+
+def test_a_finding_names_steps_by_their_own_numbers():
+    norms = [1.0 + i % 3 / 10 for i in range(300)]
+    norms[200] = 60.0
+    log = read(lines({"step": 50 * (i + 1), "grad_norm": norm} for i, norm in enumerate(norms)))
+    (finding,) = diagnose(log.history, steps=log.steps)
+    assert (finding.name, finding.evidence["steps"]) == ("isolated spikes", [10050])
+    with pytest.raises(ValueError, match="steps must be whole numbers, ascending, one for each"):
+        diagnose(log.history, steps=log.steps[1:])
+    with pytest.raises(ValueError, match="steps must be whole numbers"):
+        diagnose(log.history, steps=log.steps.flip(0))
