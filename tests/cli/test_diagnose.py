@@ -269,7 +269,8 @@ class Model(torch.nn.Module):
     def forward(self, x, y):
         return {"loss": ((self.layer(x)[:, 0] - y) ** 2).mean()}
 
-data = [{"x": torch.ones(4) * i, "y": torch.tensor(1.0)} for i in range(64)]
+torch.manual_seed(0)
+data = [{"x": torch.ones(4) * (i % 7), "y": torch.tensor(1.0)} for i in range(64)]
 how = dict(use_cpu=True, report_to=[], disable_tqdm=True, remove_unused_columns=False)
 how |= dict(max_steps=60, logging_steps=1, save_steps=60, max_grad_norm=0.5, learning_rate=1e-5)
 Trainer(Model(), TrainingArguments("run", **how), train_dataset=data).train()
