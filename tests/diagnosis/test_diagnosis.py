@@ -2,7 +2,9 @@
 
 import json
 import math
+import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -351,3 +353,11 @@ def test_the_threshold_found_clips_about_one_step_in_ten(seed):
     task = classifier(seed)
     history = train(task, probe(task, steps=400).threshold)
     assert 0.02 < float(history.clip_fraction) < 0.25
+
+
+def test_the_page_of_findings_names_them_all():
+    root = Path(__file__).parents[2]
+    code = "".join(path.read_text() for path in root.glob("cliplab/diagnosis/criteria/*.py"))
+    table = (root / "docs/findings.md").read_text().split("| --- |")[1]
+    named = re.findall(r"^\| ([a-z- ]+) \| (?:critical|warning|info)", table, re.MULTILINE)
+    assert sorted(named) == sorted(set(re.findall(r'Finding\(\s*"([^"]+)"', code)))

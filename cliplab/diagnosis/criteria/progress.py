@@ -70,7 +70,7 @@ def how_it_works(record: Record) -> str:
     if found is None:
         return (
             "Norms alone do not tell whether it hides a learning rate that is too high: give the "
-            "losses (loss=), and compare a run at half of the product."
+            f"losses (loss=) of {MIN_TREND} steps, and compare a run at half of the product."
         )
     if found.works:
         return (
