@@ -260,6 +260,7 @@ def test_event_files_without_tensorboard_say_what_to_install(log):
 TRAINER = """
 import torch
 from transformers import Trainer, TrainingArguments
+from cliplab.integrations.transformers import ClippingTrainer
 
 class Model(torch.nn.Module):
     def __init__(self):
@@ -274,6 +275,8 @@ data = [{"x": torch.ones(4) * (i % 7), "y": torch.tensor(1.0)} for i in range(64
 how = dict(use_cpu=True, report_to=[], disable_tqdm=True, remove_unused_columns=False)
 how |= dict(max_steps=60, logging_steps=1, save_steps=60, max_grad_norm=0.5, learning_rate=1e-5)
 Trainer(Model(), TrainingArguments("run", **how), train_dataset=data).train()
+args = TrainingArguments("clipped", **how | dict(max_grad_norm=0.0))
+ClippingTrainer(Model(), args, train_dataset=data, clipping="autoclip").train()
 """
 
 
@@ -291,10 +294,14 @@ def test_the_state_of_a_real_trainer_is_read(log, capsys):
             **{"norm": "grad_norm", "step": "step", "loss": "loss", "lr": "learning_rate"},
             "threshold": 0.5,
         }
-        assert (told["format"], told["first_step"], told["last_step"]) == (
-            "trainer_state.json",
-            1,
-            60,
-        )
+        assert told["format"] == "trainer_state.json"
+        assert (told["first_step"], told["last_step"]) == (1, 60)
         assert [found["name"] for found in told["findings"]] == ["always clips", "too short"]
         assert told["findings"][0]["evidence"]["lr"] == pytest.approx(5e-6, rel=0.1)
+    assert status_of("diagnose clipped/checkpoint-60 --json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["columns"] == {
+        **{"norm": "clip/norm_before", "step": "step", "loss": "loss", "lr": "clip/lr"},
+        "threshold": "clip/threshold",
+    }
+    assert told["steps"] == 60

@@ -325,6 +325,20 @@ def test_a_history_is_read_as_ever(tmp_path):
         read_log((tmp_path / "h.pt").read_bytes())
 
 
+def test_a_history_that_is_just_written_again_is_waited_for(tmp_path):
+    history = History(scalar=True)
+    history.append(torch.ones(6, 1), None)
+    history.save(tmp_path / "h.pt")
+    data = (tmp_path / "h.pt").read_bytes()
+    for part in (b"", data[: len(data) // 2]):
+        (tmp_path / "h.pt").write_bytes(part)
+        with pytest.raises(Unfinished, match="not a saved history"):
+            read_log(tmp_path / "h.pt", growing=True)
+        with pytest.raises(ValueError, match="not a saved history") as caught:
+            read_log(tmp_path / "h.pt")
+        assert not isinstance(caught.value, Unfinished)
+
+
 def test_a_history_with_gaps_is_a_table_of_norms():
     log = read("step,norm_before,threshold\n0,1,2\n10,4,2\n")
     assert (log.steps.tolist(), log.history.clipped.tolist()) == ([0, 10], [False, True])

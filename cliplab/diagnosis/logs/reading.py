@@ -38,7 +38,7 @@ def read_log(source: Path | bytes, naming: Naming | None = None, *, growing: boo
 
 def _read(data: bytes, path: Path | None, naming: Naming, growing: bool) -> Log:
     if data.startswith(ZIP) or (path is not None and path.suffix.lower() == ".pt"):
-        return _history(path, naming)
+        return _history(path, naming, growing)
     if b"\0" in data[:4096]:
         raise ValueError("not text, and no saved history: expected CSV or JSON in UTF-8")
     text = data.decode("utf-8-sig", errors="replace")  # a torn line may end within a letter
@@ -54,14 +54,19 @@ def _read(data: bytes, path: Path | None, naming: Naming, growing: bool) -> Log:
     if text.lstrip().startswith("{"):
         return assemble(read_lines(text), naming, LINES)
     if {"norm_before", "part"} <= set(head_of(text)) and path is not None:
-        return _history(path, naming)
+        return _history(path, naming, growing)
     return assemble(read_table(text), naming, TABLE)
 
 
-def _history(path: Path | None, naming: Naming) -> Log:
+def _history(path: Path | None, naming: Naming, growing: bool) -> Log:
     """What a ``History`` has written: nothing needs to be guessed."""
     if path is None:
         raise ValueError("a saved history is read from its file, not from standard input")
     if naming.is_given:
         raise ValueError("a saved history says itself which column is what: name none")
-    return Log(History.load(path), HISTORY)
+    try:
+        return Log(History.load(path), HISTORY)
+    except ValueError as error:
+        if growing:  # it may just be written again
+            raise Unfinished(str(error)) from None
+        raise
