@@ -33,7 +33,7 @@ class Clip(BaseCallback):
             raise ValueError(f"{type(self.model).__name__} has {names}, got of={self._of!r}")
         if (own := getattr(self.model, "max_grad_norm", inf)) < inf:
             warn_of_own_clipping(f"max_grad_norm={own}", 'max_grad_norm=float("inf")')
-        owner, last = getattr(self.model, self._of), getattr(self.model, self._key, None)
+        owner, (last,) = getattr(self.model, self._of), getattr(self.model, self._key, (None,))
         if isinstance(last, Clip):
             last.clipper.detach()  # if learning was interrupted
         if last is not self:
@@ -42,11 +42,11 @@ class Clip(BaseCallback):
             if last is not None:
                 saved = last.clipper.state_dict() if isinstance(last, Clip) else last
                 self.clipper.load_state_dict(saved)
-            setattr(self.model, self._key, self)
+            setattr(self.model, self._key, (self,))  # of a tuple SB3 pickles, and tells, no more
         self.clipper.attach(owner.optimizer)
 
     def _on_step(self) -> bool:
-        if getattr(self.model, self._key) is not self:
+        if getattr(self.model, self._key) != (self,):
             raise ValueError(f"{self._of}.optimizer takes one Clip, got two")
         self.clipper.history.log_to(self._record, self._tag)()
         return True

@@ -7,13 +7,15 @@ import re
 import statistics
 from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
 import torch
+from needs import need
 
 from cliplab import Clipper, NonFiniteGradientError
-from cliplab.integrations.keras import Clip
+
+keras = need("keras", "integrations")
+from cliplab.integrations.keras import Clip  # noqa: E402
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:__array:DeprecationWarning"),  # Keras, of NumPy on tensors
@@ -340,6 +342,12 @@ def test_a_loop_of_ones_own_is_clipped_too():
     with torch.no_grad():
         model.optimizer.apply(gradients)
     assert clip.clipper.steps == 6
+
+
+def test_another_backend_is_refused(monkeypatch):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    with pytest.raises(ValueError, match="Clip needs KERAS_BACKEND=torch, got jax"):
+        Clip("autoclip")
 
 
 PAGE = Path(__file__).parents[2] / "docs" / "recipes" / "trainers.md"

@@ -1,8 +1,10 @@
 """Stable-Baselines3: models that learn for real, some rollouts, against SB3's own clipping."""
 
 import copy
+import json
 import math
 import random
+import zipfile
 
 import numpy as np
 import pytest
@@ -193,13 +195,21 @@ def test_a_checkpoint_within_learning_holds_the_state_of_its_step(tmp_path):
     clip = Clip("autoclip")
     make(PPO).learn(96, callback=[CheckpointCallback(40, tmp_path), clip])
     loaded = PPO.load(tmp_path / "rl_model_40_steps", device="cpu")
-    assert loaded.clip_of_policy["steps"] == 4
+    assert loaded.clip_of_policy[0]["steps"] == 4
     assert clip.clipper.steps == 12
 
 
-def test_the_state_loads_where_cliplab_is_not(tmp_path):
-    make(PPO).learn(32, callback=Clip("autoclip")).save(tmp_path / "model")
-    assert type(PPO.load(tmp_path / "model", device="cpu").clip_of_policy) is dict
+def test_the_zip_has_the_state_alone_and_it_loads_where_cliplab_is_not(tmp_path):
+    make(PPO).learn(32, callback=Clip("norm")).save(tmp_path / "model")
+    with zipfile.ZipFile(tmp_path / "model.zip") as archive:
+        assert len(json.dumps(json.loads(archive.read("data"))["clip_of_policy"])) < 1000
+    loaded = PPO.load(tmp_path / "model", device="cpu")
+    assert type(loaded.clip_of_policy[0]) is dict
+    loaded.save(tmp_path / "again")
+    again = PPO.load(tmp_path / "again", device="cpu", env=DummyVecEnv([Episode]))
+    clip = Clip("norm")
+    again.learn(32, callback=clip)
+    assert clip.clipper.steps == 8
 
 
 def test_learning_again_goes_on_and_another_method_has_to_begin_anew():
