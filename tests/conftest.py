@@ -23,6 +23,7 @@ hypothesis.settings.load_profile("cliplab")
 # Where tests start processes, each its own: any of them may go to any worker.
 SCATTERED = (
     "tests/cli/",
+    "tests/integrations/test_keras.py",
     "tests/lab/batch/",
     "tests/lab/executors/",
     "tests/lab/kernels/",
