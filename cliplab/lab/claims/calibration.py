@@ -10,12 +10,20 @@ import numpy as np
 
 from cliplab.lab.claims.comparison import Measured, measure
 from cliplab.lab.claims.rule import decide
-from cliplab.lab.claims.surfaces import SPACE, Noise, drawn, noise_of, places, two_ways
+from cliplab.lab.claims.surfaces import (
+    SPACE,
+    Noise,
+    drawn,
+    mean_noise,
+    noise_of,
+    places,
+    two_ways,
+)
 from cliplab.lab.claims.verdict import Outcome
 from cliplab.lab.study.results import WayRuns
 from cliplab.lab.study.size import SIZES, Size
 
-__all__ = ["Calibration", "Noise", "calibrate", "noise_of", "table"]
+__all__ = ["Calibration", "Noise", "calibrate", "mean_noise", "noise_of", "table"]
 
 EQUAL, HALF, ONE, TWO, FAILING = (
     "equal",

@@ -16,7 +16,7 @@ from cliplab.lab.stats.shares import boschloo, difference_interval
 from cliplab.lab.study.results import WayRuns
 from cliplab.lab.study.space import Space
 
-__all__ = ["Measured", "measure", "tried"]
+__all__ = ["Measured", "in_decades", "measure", "ranked", "tried", "working"]
 
 Floats = NDArray[np.float64]
 OUTER, FIFTH = 0.1, 0.2  # of a coordinate: where a pick, and where most of the best, lie at an edge
@@ -65,7 +65,7 @@ def measure(
     """
     size = first.size
     n, k = size.configurations, size.best_of
-    of_first, of_rival = _ranked(first), _ranked(rival)
+    of_first, of_rival = ranked(first), ranked(rival)
     loss = loss_difference(of_first, of_rival, n, k)
     levels = [
         level if math.isfinite(level := way.loss(n, k)) else None for way in (of_first, of_rival)
@@ -73,9 +73,10 @@ def measure(
     failures, left_out, counts = _failures(first, rival)
     control = None
     if handicapped is not None:
-        control = loss_difference(of_first, _ranked(handicapped), n, k)
+        control = loss_difference(of_first, ranked(handicapped), n, k)
     decades = _decades(space)
-    usable, shares = _usable(first, rival, levels, margin, decades)
+    shares = working(first, rival, levels, margin)
+    usable, ranges = in_decades(*shares, decades) if shares else (None, [])
     ways = dict(zip(names, (first, rival), strict=True))
     edges: list[str] = []
     if space and draws and tuned and size.decides:
@@ -95,13 +96,14 @@ def measure(
             "sd": _spread(first, rival),
             "failures": counts,
             "left_out": left_out,
-            "usable": shares,
+            "usable": ranges,
             "decades": decades,
         },
     )
 
 
-def _ranked(way: WayRuns) -> Ranked:
+def ranked(way: WayRuns) -> Ranked:
+    """The finalists with their fresh losses."""
     return Ranked(tuple(way.ranked()), way.fresh_loss)
 
 
@@ -152,24 +154,27 @@ def _decades(space: Space | None) -> float | None:
     return rate.decades if rate else None
 
 
-def _usable(
-    first: WayRuns,
-    rival: WayRuns,
-    levels: Sequence[float | None],
-    margin: float,
-    decades: float | None,
-) -> tuple[Estimate | None, list[float]]:
-    """Shares of the screening runs that succeed within 2 margins of the better way's loss."""
-    known = [level for level in levels if level is not None]
-    if not known:
-        return None, []
-    line = min(known) + 2 * margin
-    shares = [(way.screened_loss <= line).mean(1) for way in (first, rival)]  # NaN is not
-    estimate = usable_range(*shares)
+def in_decades(
+    of_first: Floats, of_rival: Floats, decades: float | None
+) -> tuple[Estimate, list[float]]:
+    """Usable ranges in decades of the learning rate: their difference, and each; from shares."""
+    estimate = usable_range(of_first, of_rival)
     scale = decades or 1.0
     effect, low, high = (scale * v for v in (estimate.effect, estimate.low, estimate.high))
     scaled = Estimate(effect, low, high, estimate.p, estimate.n)
-    return scaled, [scale * float(share.mean()) for share in shares]
+    return scaled, [scale * float(share.mean()) for share in (of_first, of_rival)]
+
+
+def working(
+    first: WayRuns, rival: WayRuns, levels: Sequence[float | None], margin: float
+) -> tuple[Floats, Floats] | None:
+    """Shares ``[K]`` of screening runs that succeed within 2 margins of the better way's loss."""
+    known = [level for level in levels if level is not None]
+    if not known:
+        return None
+    line = min(known) + 2 * margin
+    of_first, of_rival = ((way.screened_loss <= line).mean(1) for way in (first, rival))
+    return of_first, of_rival  # NaN is not <=
 
 
 def _edges(way: WayRuns, space: Space, tuned: list[str], draws: list[dict[str, Any]]) -> list[str]:

@@ -28,20 +28,23 @@ About = Mapping[str, Any]  # Study.about()
 WITHOUT_VERDICT = ("smoke", "fingerprint", "pilot")  # presets too short for one
 
 
-def judge(claim: str | Claim, rows: Iterable[Row], study: Study | None = None) -> Verdict:
+def judge(
+    claim: str | Claim, rows: Iterable[Row], study: Study | Sequence[Study] | None = None
+) -> Verdict:
     """The verdict of one claim on ``rows`` (dicts or a DataFrame): a preview, alone in its family.
 
-    An id is looked up in the claims.toml beside the running notebook. With the ``study``, edges of
-    its space are looked at, and the usable range is in decades. Rows of other studies and arms are
-    ignored; none of its own (other parameters were asked for) is "not run". ``ValueError``: a run
-    is missing or there twice, or a metric is not a finite number.
+    An id is looked up in the claims.toml beside the running notebook. With the ``study`` (or the
+    studies of its folds), edges of its space are looked at, and the usable range is in decades.
+    Rows of other studies and arms are ignored; none of its own (other parameters were asked for) is
+    "not run". ``ValueError``: a run is missing or there twice, or a metric is not a finite number.
     """
     ledger = load_ledger() if isinstance(claim, str) else Ledger({claim.id: claim}, 1)
     if isinstance(claim, str):
         if claim not in ledger.claims:
             raise ValueError(f"claim {claim!r}, expected one of {', '.join(ledger.claims)}")
         claim = ledger.claims[claim]
-    studies = {study.name: study.about()} if study else {}
+    given = study if isinstance(study, Sequence) else [study] if study else []
+    studies = {one.name: one.about() for one in given}
     try:
         return _verdict(claim, _as_list(rows), studies, ledger.family)
     except MissingRowsError as error:

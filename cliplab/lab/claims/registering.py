@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cliplab.lab.claims.calibration import Calibration, calibrate, noise_of
+from cliplab.lab.claims.calibration import Calibration, calibrate, mean_noise, noise_of
 from cliplab.lab.claims.judge import judge_all
 from cliplab.lab.claims.ledger import STUDIED, Ledger, registered
 from cliplab.lab.claims.studied import ways_of
@@ -25,15 +25,18 @@ PILOT = "pilot"
 
 
 def planned(notebook: Path, pilot: RunRecord, studies: int = 500) -> dict[str, Calibration]:
-    """What the verdict's rule would find of each comparison, at its own size and pilot's noise."""
+    """What the verdict's rule would find of each comparison, at its own size and pilot's noise.
+
+    Of a comparison over folds, of one fold of their mean noise: the mean over folds is surer.
+    """
     ledger = registered(notebook.parent)
     size = size_named(preset_params(notebook, "verdict").get("size", ""))
     abouts = pilot.choices.get("studies", {})
     found = {}
     for claim in ledger.of_notebook(notebook.stem):
         if claim.kind == "comparison":
-            first, rival, _ = ways_of(claim, pilot.rows, abouts.get(claim.study))
-            noise = noise_of(first, rival, claim.margin)
+            folds = ways_of(claim, pilot.rows, abouts).values()
+            noise = mean_noise([noise_of(w.first, w.rival, claim.margin) for w in folds])
             found[claim.id] = calibrate(size, noise, ledger.family, studies)
     return found
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -17,7 +17,7 @@ from cliplab.lab.study.results import WayRuns
 from cliplab.lab.study.size import Size
 from cliplab.lab.study.space import Linear, Space
 
-__all__ = ["SPACE", "Noise", "Surface", "drawn", "noise_of", "places", "two_ways"]
+__all__ = ["SPACE", "Noise", "Surface", "drawn", "mean_noise", "noise_of", "places", "two_ways"]
 
 Floats = NDArray[np.float64]
 Rng = np.random.Generator
@@ -89,6 +89,25 @@ def noise_of(first: WayRuns, rival: WayRuns, margin: float) -> Noise:
         if (means := [np.nanmean(x) for x in way.fresh_loss if not np.isnan(x).all()])
     ]
     return Noise(spread / margin, failures, chance, sum(near) / len(near))
+
+
+def mean_noise(folds: Sequence[Noise]) -> Noise:
+    """That of a fold, on average: of variances, and of shares."""
+
+    def mean(values: list[float | None]) -> float | None:
+        known = [value for value in values if value is not None]
+        return float(np.mean(known)) if known else None
+
+    failures = [fold.failures for fold in folds if fold.failures is not None]
+    return Noise(
+        math.sqrt(sum(fold.sd**2 for fold in folds) / len(folds)),
+        (float(np.mean([f[0] for f in failures])), float(np.mean([f[1] for f in failures])))
+        if failures
+        else None,
+        mean([fold.chance for fold in folds]),
+        mean([fold.near for fold in folds]),
+        folds[0].shape,
+    )
 
 
 def _failed(losses: Floats) -> float:

@@ -11,6 +11,7 @@ Source: Dodge et al. 2019, *Show your work* (expected validation performance); t
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from cliplab.lab.stats.paired import Estimate
 
-__all__ = ["Ranked", "best_of", "loss_difference", "usable_range", "weights"]
+__all__ = ["Ranked", "best_of", "loss_difference", "mean_difference", "usable_range", "weights"]
 
 Floats = NDArray[np.float64]
 DF = 8  # of the t distribution: two or three configurations carry the jackknife's variance
@@ -88,16 +89,29 @@ def loss_difference(
     ``SE^2 = (K - 1)/K sum_i (G_-i - mean)^2``; interval and p are those of t with 8 degrees of
     freedom. None: a way, or a way without one of its configurations, never succeeds.
     """
+    return mean_difference([(first, rival)], configurations, k, confidence)
+
+
+def mean_difference(
+    folds: Sequence[tuple[Ranked, Ranked]], configurations: int, k: int, confidence: float = 0.90
+) -> Estimate | None:
+    """The mean of :func:`loss_difference` over folds that rank the same configurations anew.
+
+    The jackknife drops a configuration from every fold at once. None: one of them has no loss.
+    """
     from scipy.special import stdtr, stdtrit
 
-    effect = rival.loss(configurations, k) - first.loss(configurations, k)
-    of_first, of_rival = (way.without_each(configurations, k) for way in (first, rival))
-    dropped = np.array(
-        [
-            of_rival.get(i, of_rival[None]) - of_first.get(i, of_first[None])
-            for i in range(configurations)
-        ]
-    )
+    effects, drops = [], []
+    for first, rival in folds:
+        effects.append(rival.loss(configurations, k) - first.loss(configurations, k))
+        of_first, of_rival = (way.without_each(configurations, k) for way in (first, rival))
+        drops.append(
+            [
+                of_rival.get(i, of_rival[None]) - of_first.get(i, of_first[None])
+                for i in range(configurations)
+            ]
+        )
+    effect, dropped = float(np.mean(effects)), np.mean(drops, axis=0)
     if not math.isfinite(effect) or not np.isfinite(dropped).all():
         return None
     spread = float(((dropped - dropped.mean()) ** 2).sum())
