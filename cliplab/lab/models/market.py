@@ -94,12 +94,6 @@ def nll(outputs: Tensor, returns: Tensor) -> Tensor:
     return sigma.log() + (dof + 1) / 2 * torch.log1p(z.square() / dof) + constant
 
 
-def volatility(outputs: Tensor) -> Tensor:
-    """Forecast standard deviation: sigma, times sqrt(nu / (nu - 2)) for Student-t."""
-    _, sigma, dof = densities(outputs)
-    return sigma if dof is None else sigma * (dof / (dof - 2)).sqrt()
-
-
 def windows(returns: Tensor, days: Tensor, length: int) -> tuple[Tensor, Tensor]:
     """What is known before `days` [...], and their returns: [...,length,2] and [...].
 

@@ -16,7 +16,6 @@ from cliplab.lab.models.market import (
     densities,
     garch_forecast,
     nll,
-    volatility,
     windows,
 )
 
@@ -79,8 +78,6 @@ def test_losses_are_scipy_s_densities(mu: float, raw: float, shape: float, r: fl
     dof = LEAST_DOF + math.log1p(math.exp(shape + 2))
     student = scipy.stats.t(dof, mu, sigma)
     assert float(nll(outputs, target)) == pytest.approx(-student.logpdf(r), rel=1e-9)
-    assert float(volatility(outputs)) == pytest.approx(student.std(), rel=1e-6)
-    assert float(volatility(outputs[:2])) == pytest.approx(sigma)
 
 
 @given(st.floats(-1e4, 1e4))
