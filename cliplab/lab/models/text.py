@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -17,11 +16,12 @@ from torch.nn import functional as F
 class CharCNN(nn.Module):
     """Character CNN of Zhang, Zhao & LeCun 2015: ``[B,T]`` ids -> ``[B,classes]`` logits.
 
-    An id of 0 is a column of zeros, an id k > 0 the one-hot column of the k-th of ``alphabet``
-    characters. Six convolutions with kernels 7, 7, 3, 3, 3, 3, each with a ReLU, max-pooling by 3
-    after the first, second and last; two hidden layers with dropout. Weights from N(0, std^2),
-    biases and the weights that read characters (as many at any width) from N(0, input_std^2). The
-    paper: length 1014, features 256, hidden 1024, 0.05 (small), or 1024, 2048, 0.02 (large).
+    An id k is the one-hot column of the k-th of ``alphabet`` characters; 0, and an id beyond the
+    alphabet, is a column of zeros. Six convolutions with kernels 7, 7, 3, 3, 3, 3, each with a
+    ReLU, max-pooling by 3 after the first, second and last; two hidden layers with dropout. Weights
+    from N(0, std^2), biases and the weights that read characters (as many at any width) from
+    N(0, input_std^2). The paper: length 1014, features 256, hidden 1024, 0.05 (small), or 1024,
+    2048, 0.02 (large).
     ``std = 0.05 (256 / features)^0.5`` keeps the gain of the small network's layers.
 
     Source: train/config.lua and train/model.lua of github.com/zhangxiangxiao/Crepe.
@@ -64,13 +64,9 @@ class CharCNN(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         """Classify texts of exactly ``length`` ids."""
-        # The weights of `read` times one-hot columns are the weights that the ids name: looked up.
-        table = F.pad(self.read.weight.permute(2, 1, 0), (0, 0, 1, 0))  # [7, alphabet+1, features]
-        places = torch.arange(len(table), device=ids.device) * table.shape[1]
-        windows = ids.long().unfold(-1, len(table), 1) + places  # [B, T-6, 7]
-        found = F.embedding_bag(windows.flatten(0, -2), table.flatten(0, 1), mode="sum")
-        mapped = found.unflatten(0, windows.shape[:-1]) + cast(Tensor, self.read.bias)
-        logits: Tensor = self.classifier(self.features(mapped.transpose(-1, -2)).flatten(-2))
+        alphabet = torch.arange(self.read.in_channels, device=ids.device, dtype=ids.dtype) + 1
+        columns = (ids.unsqueeze(-2) == alphabet.unsqueeze(-1)).to(self.read.weight)
+        logits: Tensor = self.classifier(self.features(self.read(columns)).flatten(-2))
         return logits
 
 

@@ -18,19 +18,21 @@ def texts(count: int = 4, length: int = 130) -> Tensor:
     return torch.randint(0, 6, (count, length), generator=generator, dtype=torch.uint8)
 
 
-def one_hot_logits(net: CharCNN, ids: Tensor) -> Tensor:
-    """The paper's form: convolutions of one-hot columns, in which an id of 0 is all zeros."""
-    columns = F.one_hot(ids.long(), 6)[..., 1:].transpose(1, 2).float()
-    return net.classifier(net.features(net.read(columns)).flatten(1))
+def looked_up_logits(net: CharCNN, ids: Tensor) -> Tensor:
+    """Without one-hot columns: every character adds the weights that its id names."""
+    table = F.pad(net.read.weight.permute(2, 1, 0), (0, 0, 1, 0))  # [7, 1 + characters, features]
+    windows = ids.long().unfold(1, 7, 1)  # [B, T - 6, 7]
+    mapped = sum(table[k][windows[..., k]] for k in range(7)) + net.read.bias
+    return net.classifier(net.features(mapped.transpose(1, 2)).flatten(1))
 
 
-def test_looking_weights_up_is_convolving_one_hot_columns() -> None:
+def test_convolving_one_hot_columns_is_looking_weights_up() -> None:
     net = small().eval()
     ours = torch.autograd.grad(net(texts()).square().sum(), list(net.parameters()))
     theirs = torch.autograd.grad(
-        one_hot_logits(net, texts()).square().sum(), list(net.parameters())
+        looked_up_logits(net, texts()).square().sum(), list(net.parameters())
     )
-    torch.testing.assert_close(net(texts()), one_hot_logits(net, texts()))
+    torch.testing.assert_close(net(texts()), looked_up_logits(net, texts()))
     torch.testing.assert_close(ours, theirs)
 
 
@@ -40,6 +42,21 @@ def test_a_character_outside_the_alphabet_adds_nothing() -> None:
         net.read.weight.zero_()
     nothing = torch.zeros(1, 130, dtype=torch.uint8)
     torch.testing.assert_close(net(texts(1)), net(nothing))
+
+
+def test_a_character_beyond_the_alphabet_is_none() -> None:
+    net = small().eval()
+    beyond = texts().clone()
+    beyond[texts() == 0] = 6
+    assert (beyond == 6).any()
+    torch.testing.assert_close(net(beyond), net(texts()))
+
+
+def test_members_that_are_trained_as_one_program_classify_as_they_do_alone() -> None:
+    nets = [small(s, dropout=0.0) for s in (0, 1)]
+    together = Ensemble(lambda s: nets[s], {"none": None}, [0, 1])
+    both = torch.stack([texts(), texts()])
+    torch.testing.assert_close(together(both), torch.stack([net(texts()) for net in nets]))
 
 
 def test_the_papers_network_has_its_layers_and_sizes() -> None:
