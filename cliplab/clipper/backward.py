@@ -123,6 +123,9 @@ class OwnEngine(Engine):
         self._hands = (None, None) if engine._hands[1] is None else (hand, hand)
         self.norms: list[Tensor] = []  # of the tensor before and after, where entries are clamped
 
+    def _is_within(self, step: AnyStep) -> bool:
+        return False  # the norms of the pass need those of every tensor
+
     def _norm(self, grads: Gradients) -> Tensor:
         norm = super()._norm(grads)
         self.norms = [*self.norms[-1:], norm]

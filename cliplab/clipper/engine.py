@@ -234,8 +234,7 @@ class Engine:
         if finite is not None and self.nonfinite == "zero":
             self.partition.clear_(grads, ~finite)
         if self.scope == "element":
-            within = finite is None and not bool(as_column(step.clipped).any())  # a look is free
-            if not within or self._entries is not None:
+            if finite is not None or not self._is_within(step):
                 step = self._clamp_(grads, cast("Step[Tensor]", step), signal)
         elif step.after is not step.size and not signal.hand_over:
             self.partition.scale_(grads, as_column(step.factor))
@@ -243,6 +242,10 @@ class Engine:
             flag = (signal.dropped.to(self.partition.device) != 0).all()
             step = left_out(cast("Step[Tensor]", step), flag)
         return step
+
+    def _is_within(self, step: AnyStep) -> bool:
+        """Whether no entry is above its limit, and none is learnt: where a look is free."""
+        return self._entries is None and not bool(as_column(step.clipped).any())
 
     def _clamp_(self, grads: Gradients, step: Step[Tensor], signal: Signal) -> Step[Tensor]:
         """Clamp every entry; the factor is the L2 norm after over the one before."""

@@ -211,7 +211,7 @@ def cells_running(results: Path) -> list[str]:
 
 @pytest.mark.slow
 def test_kill_9_leaves_no_process_and_loses_only_what_was_in_flight(project, capsys):
-    command = "run 01 --grid wait=0,2,2.1,2.2 --jobs 2"
+    command = "run 01 --grid wait=0,8,8.1,8.2 --jobs 2"
     batch = start(command)
     wait_until(lambda: list(project.rglob("record.json")))
     (done,) = project.rglob("record.json")
