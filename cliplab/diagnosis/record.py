@@ -61,6 +61,11 @@ class Record:
         return self.numbers[self.fine]
 
     @property
+    def shortened(self) -> Tensor:
+        """Which parts were clipped ``[steps, n_parts]``, in steps that were taken."""
+        return self.clipped & ~self.skipped
+
+    @property
     def begun(self) -> bool:
         """Whether the first steps are the run's: of a log, those up to its first row."""
         return len(self.numbers) > 1 and bool(2 * self.numbers[0] <= self.numbers[1])

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from needs import need
+from refusing import BAD_CLIPPING
 
 from cliplab import Clipper, NonFiniteGradientError
 
@@ -140,16 +141,7 @@ def test_what_it_does_not_go_with_is_refused_by_name(refused, own, compiled, cli
     assert all(map(np.array_equal, before, model.get_weights()))
 
 
-@pytest.mark.parametrize(
-    ("clipping", "arguments", "told"),
-    [
-        ("autoclop", {}, "autoclip"),
-        ("autoclip", {"percentil": 3}, "percentil"),
-        (3, {}, "got 3"),
-        (lambda model: model, {}, "must return a Clipper"),
-        (lambda model: Clipper(model), {"percentile": 3}, "percentile go"),
-    ],
-)
+@pytest.mark.parametrize(("clipping", "arguments", "told"), BAD_CLIPPING)
 def test_bad_clipping_is_refused_by_name(clipping, arguments, told):
     with pytest.raises((ValueError, TypeError), match=told):
         fit(make(), Clip(clipping, **arguments))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from needs import need
+from refusing import BAD_CLIPPING
 from torch import nn
 
 from cliplab import Clipper, NonFiniteGradientError
@@ -83,16 +84,7 @@ def test_two_are_refused():
         make(Clip("autoclip"), Clip("norm")).fit(X, Y)
 
 
-@pytest.mark.parametrize(
-    ("clipping", "arguments", "told"),
-    [
-        ("autoclop", {}, "autoclip"),
-        ("autoclip", {"percentil": 3}, "percentil"),
-        (3, {}, "got 3"),
-        (lambda module: module, {}, "must return a Clipper"),
-        (of_a_number, {"percentile": 3}, "percentile go"),
-    ],
-)
+@pytest.mark.parametrize(("clipping", "arguments", "told"), BAD_CLIPPING)
 def test_bad_clipping_is_refused_by_name(clipping, arguments, told):
     with pytest.raises((ValueError, TypeError), match=told):
         make(Clip(clipping, **arguments)).fit(X, Y)

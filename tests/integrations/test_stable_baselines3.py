@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from needs import need
+from refusing import BAD_CLIPPING
 from torch import nn
 
 from cliplab import Clipper, NonFiniteGradientError
@@ -125,16 +126,7 @@ def test_two_of_one_optimizer_are_refused():
         make(PPO).learn(16, callback=[Clip("autoclip"), Clip("autoclip")])
 
 
-@pytest.mark.parametrize(
-    ("clipping", "arguments", "told"),
-    [
-        ("autoclop", {}, "autoclip"),
-        ("autoclip", {"percentil": 3}, "percentil"),
-        (3, {}, "got 3"),
-        (lambda module: module, {}, "must return a Clipper"),
-        (lambda module: Clipper(module), {"percentile": 3}, "percentile go"),
-    ],
-)
+@pytest.mark.parametrize(("clipping", "arguments", "told"), BAD_CLIPPING)
 def test_bad_clipping_is_refused_by_name(clipping, arguments, told):
     with pytest.raises((ValueError, TypeError), match=told):
         make(PPO).learn(16, callback=Clip(clipping, **arguments))

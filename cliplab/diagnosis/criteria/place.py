@@ -56,7 +56,7 @@ def find_clipped_before(record: Record) -> Iterator[Finding]:
 
 def find_clipped_after(record: Record) -> Iterator[Finding]:
     """Updates of plain SGD that are as long as if nothing had been clipped."""
-    clipped = (record.clipped & ~record.skipped).any(dim=1) & record.fine & (record.after > 0)
+    clipped = record.shortened.any(dim=1) & record.fine & (record.after > 0)
     used = clipped & (record.updates > 0)
     if record.of_updates or int(used.sum()) < FEWEST:
         return

@@ -82,7 +82,7 @@ def how_it_works(record: Record) -> str:
 
 def find_hidden_rate(record: Record) -> Iterator[Finding]:
     """Clipped often, and the loss or the norms say that it is no help."""
-    clipped = (record.clipped & ~record.skipped)[record.fine].double()
+    clipped = record.shortened[record.fine].double()
     share = float(clipped.mean()) if len(clipped) else 0.0
     if record.normalises or share < ACTS:
         return

@@ -30,7 +30,7 @@ def find_rates(record: Record) -> Iterator[Finding]:
         return
     norms, raised = record.norms[counts], record.raised[counts]
     limits = record.limits[counts].where(~raised, math.nan)  # what is raised has the lower one
-    clipped = record.clipped[counts] & ~record.skipped[counts]
+    clipped = record.shortened[counts]
     share = clipped.double().mean(dim=0)
     if not raises and not bool(record.clipped[counts].any()):
         yield _never(norms, limits)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from cliplab.diagnosis.criteria.naming import first_few
 from cliplab.diagnosis.criteria.series import MIN_SPIKES, MIN_STEPS, known_logs, standing_out
 from cliplab.diagnosis.findings import Finding
 from cliplab.diagnosis.record import Record
@@ -37,12 +38,11 @@ def find_spikes(record: Record) -> Iterator[Finding]:
     times, step = math.exp(float(above[highest])), int(steps[highest])
     shares = record.norms[at[highest]]
     part = f", most of it in {record.names[int(shares.argmax())]}" if record.names else ""
-    where = ", ".join(str(int(s)) for s in steps[is_spike][:5]) + (", ..." if count > 5 else "")
     yield Finding(
         "isolated spikes",
         "warning",
         f"{count} of {len(logs)} norms stand out, the highest {times:.3g} times the running "
-        f"median at step {step}{part}; steps {where}",
+        f"median at step {step}{part}; steps {first_few(steps[is_spike])}",
         "Look at the batches of these steps. This is what clipping is for: a threshold at the 0.99 "
         'quantile of the other norms takes them; mode="skip" leaves them out.',
         {"count": count, "highest": times, "step": step, "steps": steps[is_spike].tolist()},
@@ -86,13 +86,12 @@ def find_leading_updates(record: Record) -> Iterator[Finding]:
     if count < EVENTS or led < LED * count or covered > COVERED or by_gradient > UNLED * led:
         return
     at = record.numbers[events & after_update]
-    where = ", ".join(str(int(s)) for s in at[:5]) + (", ..." if led > 5 else "")
     yield Finding(
         "update spikes lead the loss",
         "warning",
         f"{led} of {count} spikes of the loss come within {AHEAD} steps after one of the update's "
         f"norm (which {covered:.0%} of all steps do), {by_gradient} after one of the gradient's; "
-        f"steps {where}",
+        f"steps {first_few(at)}",
         "The optimizer's second moment lags behind: a threshold on gradients comes too late. Limit "
         'the update (Clipper(..., target="update"), create("stable_adamw", model) or '
         'create("update_history", model)), or lower beta2.',

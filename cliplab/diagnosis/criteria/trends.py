@@ -131,7 +131,7 @@ def find_rate_driven(record: Record) -> Iterator[Finding]:
     found = follows_rate(record)
     if found is None:
         return
-    clipped = (record.clipped & ~record.skipped).any(dim=1).double()
+    clipped = record.shortened.any(dim=1).double()
     begin = int(record.numbers[found.begin])
     before = clipped[int(START * found.begin) : found.begin]
     share = float(before.mean()) if len(before) else 0.0

@@ -10,6 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from cliplab.checks import counted
+
 BLANK = ("", "null", "none", "-")  # texts of a cell that holds nothing
 LONG_FORMAT = ("key", "metric", "tag", "name")  # names a metric where "value" is its number
 
@@ -74,6 +76,15 @@ class Columns:
                 self._rows[name], self._values[name] = array("q"), array("d")
             self._rows[name].append(self.n_rows)
             self._values[name].append(number)
+
+    def note_torn(self, torn: list[int], last: int, text: str, unit: str, without: str) -> None:
+        """Note which lines were left out; the ``last`` of the text may not be whole yet."""
+        if torn and torn[-1] == last and not text.endswith("\n"):
+            torn = torn[:-1]
+            self.notes.append("the last line is not whole yet: left out")
+        if torn:
+            what = f"{counted(len(torn), unit)} (the first: {unit} {torn[0]})"
+            self.notes.append(f"{what} without {without}: left out")
 
     def series(self, name: str) -> Series:
         """A column; ``ValueError`` if a row of it holds something that is no number."""

@@ -6,7 +6,6 @@ import io
 import json
 from typing import Any
 
-from cliplab.checks import counted
 from cliplab.diagnosis.logs.columns import Columns, Unfinished
 
 LINES, DOCUMENT, TRAINER = "JSON lines", "JSON", "trainer_state.json"
@@ -39,12 +38,7 @@ def read_lines(text: str) -> Columns:
             bad.append(number)
     if len(bad) > columns.n_rows:
         raise Unfinished(f"line {bad[0]} is no JSON object, as are {len(bad)} lines of {number}")
-    if bad and bad[-1] == number and not text.endswith("\n"):
-        bad.pop()
-        columns.notes.append("the last line is not whole yet: left out")
-    if bad:
-        what = counted(len(bad), "line")
-        columns.notes.append(f"{what} (the first: line {bad[0]}) without a JSON object: left out")
+    columns.note_torn(bad, number, text, "line", "a JSON object")
     return columns
 
 

@@ -6,7 +6,6 @@ import csv
 import io
 from collections.abc import Iterator
 
-from cliplab.checks import counted
 from cliplab.diagnosis.logs.columns import Columns, Unfinished
 
 SEPARATORS = ",;\t"
@@ -25,6 +24,7 @@ def read_table(text: str) -> Columns:
     columns = Columns()
     rows = _rows(text)
     torn: list[int] = []
+    number = 1
     try:
         head = next(rows, [])
         named = [name for name in head if name]
@@ -40,14 +40,7 @@ def read_table(text: str) -> Columns:
         raise ValueError(f"not a table: {error}") from None
     if len(torn) > columns.n_rows:
         raise Unfinished(f"row {torn[0]} has not the {len(head)} cells of the first line")
-    if torn and torn[-1] == number and not text.endswith("\n"):
-        torn.pop()
-        columns.notes.append("the last line is not whole yet: left out")
-    if torn:
-        what = counted(len(torn), "row")
-        columns.notes.append(
-            f"{what} (the first: row {torn[0]}) without {len(head)} cells: left out"
-        )
+    columns.note_torn(torn, number, text, "row", f"{len(head)} cells")
     return columns
 
 
