@@ -95,6 +95,7 @@ def _shown(pilot: RunRecord, notebook: str, ledger: Ledger) -> dict[str, Any]:
     verdicts = judge_all({notebook: pilot.rows}, PILOT, ledger, studies)
     return {
         "finished": str(pilot.provenance.get("finished", ""))[:16],
+        "cpu_s": round(pilot.provenance.get("cpu_s") or 0, 1),
         "code_key": pilot.code_key,
         "params": pilot.params,
         "showed": {v.id: v.measured() for v in verdicts if v.kind in STUDIED},

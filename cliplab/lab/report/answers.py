@@ -9,6 +9,7 @@ from cliplab.lab.attest import carried
 from cliplab.lab.claims.calibration import TRUTHS
 from cliplab.lab.claims.ledger import STUDIED, Ledger
 from cliplab.lab.claims.verdict import Outcome, Verdict
+from cliplab.lab.report.cost import cost
 from cliplab.lab.report.markdown import link, markdown
 from cliplab.lab.report.measured import measured_lines, why
 from cliplab.lab.report.published import Published, deviations, holds
@@ -39,6 +40,7 @@ def results_page(published: Published, ledger: Ledger) -> str:
         ("Identities", _identities(published)),
         ("Withdrawn, being redone", _withdrawn(published)),
         ("Records", _records(published)),
+        ("What it cost", cost(published)),
     ]
     body = "\n".join(f"## {title}\n\n{text or 'None yet.'}\n" for title, text in sections)
     return f"# Results\n\n{_INTRO.format(family=ledger.family)}\n{body}"

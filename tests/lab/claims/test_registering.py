@@ -34,7 +34,7 @@ def pilot(notebook, gain=0.05, sd=0.05, **changes):
     params = preset_params(notebook, "pilot")
     record = RunRecord(
         "01_toy", "pilot", params, "k", code_key(notebook), rows, [], {"studies": STUDIES},
-        {"finished": "2030-01-02T03:04:05Z"}, notebook.parent,
+        {"finished": "2030-01-02T03:04:05Z", "cpu_s": 61.23}, notebook.parent,
     )  # fmt: skip
     return replace(record, **changes)
 
@@ -64,6 +64,7 @@ def test_a_registration_holds_all_that_the_verdict_goes_by(notebook, fast):
     assert all(0 <= chance <= 1 for chance in found["power"]["toy_norm"].values())
     before, last = found["pilots"]  # what was seen before it was registered, all of it
     assert before["code_key"] == "older"
+    assert before["cpu_s"] == 61.2
     assert "loss +0.5" in before["showed"]["toy_norm"]
     assert last["params"]["first_seed"] == 0
 

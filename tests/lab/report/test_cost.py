@@ -1,0 +1,41 @@
+"""What RESULTS.md says of computing: every run, and every pilot that was timed."""
+
+from cliplab.lab.report.cost import cost
+from cliplab.lab.report.published import Published
+
+
+def published(about=None, again=None, pilots=()):
+    return Published(
+        about={} if about is None else about,
+        verdicts={},
+        registrations={"01_toy": {"pilots": list(pilots)}},
+        about_again={} if again is None else again,
+    )
+
+
+def took(seconds):
+    return {"provenance": {"cpu_s": seconds}}
+
+
+def test_runs_replications_and_pilots_are_added_up():
+    told = cost(
+        published(
+            {"01_toy": took(3000.0), "02_other": took(600.0)},
+            {"01_toy": took(3600.0)},
+            [{"cpu_s": 120.0}, {"cpu_s": 60.0}],
+        )
+    )
+    assert told.startswith(
+        "In all 2.0 core-hours. Scratch runs"
+    )
+    assert "| [01_toy](notebooks/01_toy.ipynb) | 50.0 | 60.0 | 3.0 |" in told
+    assert "| [02_other](notebooks/02_other.ipynb) | 10.0 | – | – |" in told
+
+
+def test_pilots_without_a_time_are_named_not_guessed():
+    told = cost(published({"01_toy": took(3600.0)}, pilots=[{}, {"cpu_s": 3600.0}, {}]))
+    assert "In all 2.0 core-hours. 2 pilots were registered without their time" in told
+
+
+def test_without_records_nothing_is_said():
+    assert cost(published()) == ""
