@@ -2,7 +2,8 @@
 
 A notebook declares them in its metadata, relative to its folder, ``*`` and ``**`` allowed; a folder
 stands for all files below it: ``{"cliplab": {"reads": ["data.csv", "more/*.csv", "images"]}}``.
-``ignores`` lists, in the same way, what it reads and no number depends on.
+``may_read`` lists, in the same way, what need not be there; ``ignores`` what it reads and no number
+depends on.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _hashes: dict[tuple[Path, int, int, int, int], str] = {}
 def declared(notebook: Mapping[str, Any], path: Path) -> dict[str, str]:
     """The sha256 of each file that the notebook at ``path`` declares, by name.
 
-    ``ValueError`` where the declaration is no list of text, or names what is not there.
+    ``ValueError`` where the declaration is no list of text, or ``reads`` names what is not there.
     """
     where = f"{path}: metadata.cliplab.reads"
     files: set[str] = set()
@@ -35,6 +36,8 @@ def declared(notebook: Mapping[str, Any], path: Path) -> dict[str, str]:
         if not found:
             raise ValueError(f"{where}: {one!r} names no file in {path.parent}")
         files |= found
+    for one in _listed(notebook, path, "may_read"):
+        files |= set(_files(path.parent, one))
     try:
         return {Path(name).as_posix(): _sha256(path.parent / name) for name in sorted(files)}
     except OSError as error:

@@ -67,6 +67,22 @@ def test_declared_files_enter_the_key_by_content(declared, expected, code, folde
         path.write_text(text)
 
 
+def test_what_may_be_read_enters_the_key_where_it_is_there(code, folder):
+    code([])
+    path = folder / "a.ipynb"
+    notebook = json.loads(path.read_text())
+    notebook["metadata"]["cliplab"] = {"may_read": ["data.csv", "none.csv", "../none/*.csv"]}
+    path.write_text(json.dumps(notebook))
+    before = closure(path)
+    assert list(before.reads) == ["data.csv"]
+    (folder / "none.csv").write_text("there now")
+    after = closure(path)
+    assert after.key != before.key
+    assert why_stale(after, {"key": KIND, **made_of(before)}, {}, before.key) == [
+        "data none.csv new"
+    ]
+
+
 def test_files_that_come_and_go_are_named(code, folder):
     before = code(["more"])
     (folder / "more" / "a.csv").rename(folder / "more" / "z.csv")
