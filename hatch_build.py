@@ -7,11 +7,13 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
 class Hook(BuildHookInterface):
-    """Puts notebooks and what is registered of them where ``cliplab notebooks`` looks for them."""
+    """Puts notebooks, registrations and their published rows where the lab looks for them."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Called by hatchling before it builds a wheel."""
         if version != "editable":
             build_data["force_include"]["notebooks"] = "cliplab/collection"
             for path in Path(self.root, "records").glob("*.registration.json"):
-                build_data["force_include"][str(path)] = f"cliplab/collection/{path.name}"
+                rows = path.with_name(path.name.replace(".registration.json", ".csv"))
+                for file in filter(Path.exists, (path, rows)):
+                    build_data["force_include"][str(file)] = f"cliplab/collection/{file.name}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cliplab.lab.notebook.presets import MARK
-from cliplab.lab.notebook.registrations import find_registration
+from cliplab.lab.notebook.registrations import REGISTRATION, find_registration
 
 WHAT = "notebooks"
 
@@ -15,6 +15,20 @@ def collection() -> Path:
     package = Path(__file__).resolve().parents[2]
     installed = package / "collection"
     return installed if installed.is_dir() else package.parent / "notebooks"
+
+
+def find_records(given: str = "") -> Path:
+    """The folder of published rows and registrations that a running notebook is to read.
+
+    The one given; else ``records`` beside the folder of the notebook; else those that came with
+    this installation. ``ValueError``: there are no registrations.
+    """
+    own = collection()
+    places = [Path(given)] if given else [Path("../records"), own.parent / "records", own]
+    for place in places:
+        if any(place.glob(f"*{REGISTRATION}")):
+            return place
+    raise ValueError(f"no registrations in {', '.join(map(str, places))}")
 
 
 def copy_collection(folder: Path) -> list[Path]:
