@@ -29,6 +29,7 @@ lab.runs
 lab.stats
 lab.study
 lab.claims
+lab.across
 lab.kernels
 lab.batch
 lab.attest

@@ -1,4 +1,7 @@
-"""What a study says about two of its ways: loss, failures, control, edges, usable range."""
+"""What a study says about two of its ways: loss, failures, control, edges, usable range.
+
+Makes numbers: yes.
+"""
 
 from __future__ import annotations
 
