@@ -21,6 +21,7 @@ from cliplab.lab.report.answers import found_cell, results_page
 from cliplab.lab.report.markdown import link, markdown
 from cliplab.lab.report.outcome import overrides, seeds_of
 from cliplab.lab.report.published import Published, load_published
+from cliplab.lab.report.recommended import recommendations
 from cliplab.lab.report.registered import as_registered
 from cliplab.lab.runs.csvrows import write_rows
 from cliplab.lab.runs.record import RunRecord, union_rows
@@ -122,23 +123,31 @@ def _generated(root: Path, ledger: Ledger | None) -> dict[Path, str | bytes]:
     return {
         root / "RESULTS.md": f"<!-- {_NOTE} -->\n{results_page(published, ledger)}",
         readme: _fill(readme, _read(readme), tables),
-        **_opened(root, published),
+        **_opened(root, published, ledger),
     }
 
 
-def _opened(root: Path, published: Published) -> dict[Path, str | bytes]:
-    """The notebooks that have a cell tagged ``found``, with what was found in it."""
+def _opened(root: Path, published: Published, ledger: Ledger) -> dict[Path, str | bytes]:
+    """The notebooks with cells tagged ``found`` and ``recommended``, and in these what is known.
+
+    What the notebook's own run found; what follows from all of them, by model and optimizer.
+    """
     texts: dict[Path, str | bytes] = {}
     for path in sorted((root / "notebooks").glob("*.ipynb")):
-        place = tagged(load_cells(path), "found")
-        if place is None:
+        said = {
+            "found": found_cell(published.verdicts.get(path.stem, [])),
+            "recommended": recommendations(published, ledger),
+        }
+        cells = load_cells(path)
+        places = {tag: place for tag in said if (place := tagged(cells, tag)) is not None}
+        if not places:
             continue
         notebook = json.loads(path.read_text(encoding="utf-8"))
-        cell = notebook["cells"][place]
-        if cell["cell_type"] != "markdown":
-            raise ValueError(f"{path}: the cell tagged found is code, expected text")
-        found = found_cell(published.verdicts.get(path.stem, []))
-        cell["source"] = found.splitlines(keepends=True)
+        for tag, place in places.items():
+            cell = notebook["cells"][place]
+            if cell["cell_type"] != "markdown":
+                raise ValueError(f"{path}: the cell tagged {tag} is code, expected text")
+            cell["source"] = said[tag].splitlines(keepends=True)
         texts[path] = json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
     return texts
 
