@@ -88,6 +88,8 @@ def test_a_wheel_brings_notebooks_that_run_anywhere(tmp_path):
     status, text = cliplab("list 00 --notebooks nb --json")
     assert (status, json.loads(text)[0]["records"]["smoke"]["current"]) == (0, 1)
     assert cliplab("report --notebooks nb")[0] == 0
+    status, text = cliplab("run 16 --notebooks nb --preset smoke")  # of the rows in the wheel
+    assert status == 0, text
     for command in ("attest --notebooks nb", "report --notebooks nb --publish"):
         status, text = cliplab(command)
         assert (status, text.splitlines()[-1][:15]) == (2, "cliplab: error:"), text

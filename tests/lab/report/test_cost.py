@@ -25,9 +25,7 @@ def test_runs_replications_and_pilots_are_added_up():
             [{"cpu_s": 120.0}, {"cpu_s": 60.0}],
         )
     )
-    assert told.startswith(
-        "In all 2.0 core-hours. Scratch runs"
-    )
+    assert told.startswith("In all 2.0 core-hours. Scratch runs")
     assert "| [01_toy](notebooks/01_toy.ipynb) | 50.0 | 60.0 | 3.0 |" in told
     assert "| [02_other](notebooks/02_other.ipynb) | 10.0 | – | – |" in told
 
