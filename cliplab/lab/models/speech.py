@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cliplab import clip_activation_grad_
 from cliplab.lab.models.cells import lstm_step
 from cliplab.lab.training.ensemble import Ensemble
 
@@ -50,11 +49,12 @@ class BiLSTM(nn.Module):
         self,
         frames: Tensor,
         lengths: Tensor,
-        limits: Sequence[float | None] = (None,),
+        limit: float | None = None,
         observe: Observer | None = None,
     ) -> Tensor:
         """Frames beyond an utterance's length are ignored; see `log_probs` for the rest."""
         weights = {name: weight[None] for name, weight in self.named_parameters()}
+        limits = None if limit is None else torch.tensor([limit])
         return log_probs(weights, self.layers, frames[None], lengths[None], limits, observe)[0]
 
 
@@ -65,7 +65,7 @@ class BiLSTMs(Ensemble):
         self,
         frames: Tensor,
         lengths: Tensor,
-        limits: Sequence[float | None] = (None,),
+        limits: Tensor | None = None,
         observe: Observer | None = None,
     ) -> Tensor:
         """Give every member the data of its seed: ``[seeds,B,T,F]`` -> ``[M,B,T,C]``."""
@@ -80,22 +80,21 @@ def log_probs(
     layers: int,
     frames: Tensor,
     lengths: Tensor,
-    limits: Sequence[float | None] = (None,),
+    limits: Tensor | None = None,
     observe: Observer | None = None,
 ) -> Tensor:
     """Run stacked networks: frames ``[M,B,T,F]``, lengths ``[M,B]`` -> ``[M,B,T,C]``.
 
-    A limit clamps ``dL/da`` of every LSTM pre-activation at every step of backpropagation through
-    time to [-limit, limit] (Graves 2013, arXiv:1308.0850); None leaves it alone. There is one for
-    all members or one for each of as many equal groups of them (the arms of an ensemble).
+    Member m's ``dL/da`` of every LSTM pre-activation is clamped to ``limits[m]`` ``[M]`` in size at
+    every step of backpropagation through time (Graves 2013, arXiv:1308.0850): what
+    ``clip_activation_grad_`` does with one limit for all. Infinity, or no limits, leaves it alone.
     ``observe(layer, step, gradient)`` sees it first, ``[2M,B,4H]``, with the directions of a
     member side by side; step counts from the end at which a direction starts.
     """
-    if len(frames) % len(limits):
-        raise ValueError(f"{len(limits)} limits do not divide {len(frames)} members")
     steps = torch.arange(frames.shape[2], device=frames.device)
     last = lengths[..., None] - 1
     turned = torch.where(steps <= last, last - steps, steps)  # padding stays behind the utterance
+    bounds = None if limits is None else limits.repeat_interleave(2)[:, None, None]
     hidden = frames
     for layer in range(layers):
         w_in, w_rec, bias = (weights[f"{name}{layer}"] for name in ("w_in", "w_rec", "bias"))
@@ -106,7 +105,7 @@ def log_probs(
         )
         driven = driven.view(2 * members, batch, time, -1).permute(2, 0, 1, 3).contiguous()
         seen = None if observe is None else _for_layer(observe, layer)
-        outputs = _lstm(driven, w_rec.flatten(0, 1), limits, seen)
+        outputs = _lstm(driven, w_rec.flatten(0, 1), bounds, seen)
         forwards, backwards = outputs.view(time, members, 2, batch, -1).permute(2, 1, 3, 0, 4)
         hidden = torch.cat([forwards, _turn(backwards, turned)], -1)
     scores = torch.matmul(hidden, weights["w_out"][:, None]) + weights["b_out"][:, None]
@@ -116,30 +115,22 @@ def log_probs(
 def _lstm(
     driven: Tensor,
     w_rec: Tensor,
-    limits: Sequence[float | None],
+    bounds: Tensor | None,
     observe: Callable[[int, Tensor], None] | None,
 ) -> Tensor:
-    """The recurrence over driven ``[T,G,B,4H]``: hidden states ``[T,G,B,H]``."""
+    """The recurrence: driven ``[T,G,B,4H]``, bounds ``[G,1,1]`` -> hidden states ``[T,G,B,H]``."""
     width = w_rec.shape[-2]
     hidden = cell = driven.new_zeros(*driven.shape[1:3], width)
     states = []
     for step, drive in enumerate(driven.unbind(0)):
-        a = _clip(torch.baddbmm(drive, hidden, w_rec), limits)
-        if observe is not None and a.requires_grad:  # of what _clip returns: before the clamp
+        a = torch.baddbmm(drive, hidden, w_rec)
+        if observe is not None and a.requires_grad:  # hooks run in order: before the clamp
             a.register_hook(lambda gradient, step=step: observe(step, gradient))
+        if bounds is not None and a.requires_grad:
+            a.register_hook(lambda gradient: gradient.clamp(-bounds, bounds))
         hidden, cell = lstm_step(a, cell)
         states.append(hidden)
     return torch.stack(states)
-
-
-def _clip(a: Tensor, limits: Sequence[float | None]) -> Tensor:
-    if not any(limit is not None for limit in limits):
-        return a
-    groups = [
-        group if limit is None else clip_activation_grad_(group, limit)
-        for group, limit in zip(a.chunk(len(limits)), limits, strict=True)
-    ]
-    return torch.cat(groups)
 
 
 def _turn(x: Tensor, turned: Tensor) -> Tensor:
