@@ -7,7 +7,7 @@ import random
 import re
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -61,16 +61,6 @@ def tokenise(text: str) -> list[str]:
     return re.findall(r"\w+|[^\w\s]", text.lower())
 
 
-def detokenise(tokens: Iterable[str]) -> str:
-    """Text that `tokenise` would take apart again into these tokens.
-
-    >>> detokenise(["fê", "-", "lo", ",", "(", "e", "viu", ")", "!"])
-    'fê-lo, (e viu)!'
-    """
-    text = re.sub(r" ([,.;:!?)\]}])", r"\1", " ".join(tokens))
-    return re.sub(r" ([-'’]) ", r"\1", re.sub(r"([(\[{]) ", r"\1", text))
-
-
 class Vocabulary:
     """Words and their ids: padding 0, begin 1, end 2, unknown 3, then words by frequency."""
 
@@ -104,8 +94,8 @@ class Vocabulary:
 class Pairs:
     """Sentences as ids, padded at the end with 0, and as the text they come from.
 
-    `source` is [N,S]; `target` is [N,T], from `BOS` to `EOS`: a model reads `target[:, :-1]` and
-    predicts `target[:, 1:]`.
+    `source` is [N,S] with S the most tokens that a sentence may have; `target` is [N,S+2], from
+    `BOS` to `EOS`: a model reads `target[:, :-1]` and predicts `target[:, 1:]`.
     """
 
     source: Tensor
@@ -115,15 +105,6 @@ class Pairs:
 
     def __len__(self) -> int:
         return len(self.source)
-
-    @property
-    def lengths(self) -> Tensor:
-        """Target tokens to predict, the end among them: [N]."""
-        return (self.target != PAD).sum(1) - 1
-
-    def take(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Source and target ids of some pairs [B], no wider than the longest of them."""
-        return _trim(self.source[index]), _trim(self.target[index])
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,36 +157,8 @@ def parallel_corpus(
     source, target = (
         Vocabulary((tokenise(pair[k]) for pair in texts["train"]), vocab_size) for k in (0, 1)
     )
-    splits = {split: _pairs(own, source, target) for split, own in texts.items()}
+    splits = {split: _pairs(own, source, target, max_tokens) for split, own in texts.items()}
     return ParallelCorpus(name, source, target, **splits, notice=notice)
-
-
-def batches(
-    pairs: Pairs, *, batch: int, steps: int, generator: torch.Generator, pool: int = 16
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """`steps` batches of pairs of about the same length, all pairs once before any comes again.
-
-    The pairs are shuffled; `pool` batches at a time are sorted by length, cut, and shuffled again
-    (little padding: Sutskever 2014 gained a factor of two). An end of the pairs that does not fill
-    a batch waits for the next shuffle.
-
-    Yields: source [B,S] and target [B,T].
-    """
-    if not 0 < batch <= len(pairs):
-        raise ValueError(f"batch must be in 1..{len(pairs)}, the number of pairs: {batch}")
-    lengths, made = pairs.lengths, 0
-    while made < steps:
-        order = torch.randperm(len(pairs), generator=generator)
-        for some in order[: len(order) // batch * batch].split(pool * batch):
-            by_length = some[lengths[some].argsort(stable=True)].view(-1, batch)
-            for row in torch.randperm(len(by_length), generator=generator).tolist():
-                if made < steps:
-                    made += 1
-                    yield pairs.take(by_length[row])
-
-
-def _trim(ids: Tensor) -> Tensor:
-    return ids[:, : int((ids != PAD).sum(1).max())]
 
 
 def _words(tokens: Sequence[str]) -> tuple[str, ...]:
@@ -213,18 +166,20 @@ def _words(tokens: Sequence[str]) -> tuple[str, ...]:
     return tuple(token for token in tokens if token.isalnum()) or tuple(tokens)
 
 
-def _pairs(texts: Sequence[tuple[str, str]], source: Vocabulary, target: Vocabulary) -> Pairs:
+def _pairs(
+    texts: Sequence[tuple[str, str]], source: Vocabulary, target: Vocabulary, most: int
+) -> Pairs:
     sources = [source.encode(tokenise(text)) for text, _ in texts]
     targets = [[BOS, *target.encode(tokenise(text)), EOS] for _, text in texts]
     return Pairs(
-        *(_padded(sources), _padded(targets)),
+        *(_padded(sources, most), _padded(targets, most + 2)),
         *(tuple(first for first, _ in texts), tuple(second for _, second in texts)),
     )
 
 
-def _padded(rows: Sequence[Sequence[int]]) -> Tensor:
-    width = max(map(len, rows), default=0)
-    return torch.tensor([[*row, *[PAD] * (width - len(row))] for row in rows])
+def _padded(rows: Sequence[Sequence[int]], width: int) -> Tensor:
+    ids = [[*row, *[PAD] * (width - len(row))] for row in rows]
+    return torch.tensor(ids, dtype=torch.long).view(len(rows), width)
 
 
 Chapter = list[tuple[str, str]]

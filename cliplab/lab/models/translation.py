@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cliplab.lab.models.cells import lstm_step
 from cliplab.lab.models.text import Block
 
 PAD = 0  # fills the ends of shorter sentences; no state of a real symbol depends on it
@@ -36,20 +37,17 @@ class LSTMTranslator(nn.Module):
     logits ``= V tanh(U [c; d_t])``. The decoder starts from ``tanh(B h_last)``, h_last the state at
     the source's last symbol: padding after it changes nothing. Weights from U(-a, a), biases 0;
     a = 0.08 sqrt(1000 / D) is 0.08 for the 1000 units of Sutskever 2014 and their gain for others.
+    Written with plain operations, so that ``torch.vmap`` can train many at once.
     """
 
-    def __init__(
-        self, source_vocab: int, target_vocab: int, width: int, *, layers: int = 1, seed: int
-    ) -> None:
+    def __init__(self, source_vocab: int, target_vocab: int, width: int, *, seed: int) -> None:
         super().__init__()
-        self.layers = layers
         self.source, self.target = (
             nn.Embedding(source_vocab, width),
             nn.Embedding(target_vocab, width),
         )
-        self.encoder = nn.LSTM(width, width, num_layers=layers, batch_first=True)
-        self.decoder = nn.LSTM(width, width, num_layers=layers, batch_first=True)
-        self.bridge = nn.Linear(width, 2 * layers * width)
+        self.encoder, self.decoder = _Layer(width), _Layer(width)
+        self.bridge = nn.Linear(width, 2 * width)
         self.score = nn.Linear(width, width, bias=False)
         self.combine, self.readout = nn.Linear(2 * width, width), nn.Linear(width, target_vocab)
         generator, bound = torch.Generator().manual_seed(seed), 0.08 * math.sqrt(1000 / width)
@@ -59,27 +57,38 @@ class LSTMTranslator(nn.Module):
 
     def encode(self, source: Tensor) -> Memory:
         """Read sources ``[B,S]``, padded at the end."""
-        return Memory(self.encoder(self.source(source))[0], source != PAD)
+        read = self.source(source)
+        zero = torch.zeros_like(read[:, 0])
+        return Memory(self.encoder(read, zero, zero), source != PAD)
 
     def decode(self, target: Tensor, memory: Memory) -> Tensor:
         """Logits ``[B,T,V]`` of the symbols after each of ``target`` ``[B,T]``."""
-        rows = torch.arange(len(memory.states), device=target.device)
-        last = memory.states[rows, memory.real.sum(1) - 1]
-        start = self.bridge(last).tanh().view(len(last), 2, self.layers, -1)
-        hidden, cell = start.permute(1, 2, 0, 3).contiguous().unbind()
-        states, _ = self.decoder(self.target(target), (hidden, cell))
-        context = F.scaled_dot_product_attention(
-            self.score(states),
-            memory.states,
-            memory.states,
-            attn_mask=memory.real[:, None],
-            scale=1.0,
-        )
-        return self.readout(self.combine(torch.cat((context, states), -1)).tanh())
+        last = memory.real & ~F.pad(memory.real[:, 1:], (0, 1))
+        start = self.bridge((memory.states * last[..., None]).sum(1)).tanh()
+        states = self.decoder(self.target(target), *start.chunk(2, -1))
+        scores = self.score(states) @ memory.states.mT
+        attention = scores.masked_fill(~memory.real[:, None], -torch.inf).softmax(-1)
+        return self.readout(self.combine(torch.cat((attention @ memory.states, states), -1)).tanh())
 
     def forward(self, source: Tensor, target: Tensor) -> Tensor:
         """Teacher forcing: ``[B,S]``, ``[B,T]`` -> ``[B,T,V]``."""
         return self.decode(target, self.encode(source))
+
+
+class _Layer(nn.Module):
+    """A layer of an LSTM: ``[B,T,D]`` and the first hidden state and cell ``[B,D]`` -> states."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.enter = nn.Linear(width, 4 * width)
+        self.recur = nn.Linear(width, 4 * width, bias=False)
+
+    def forward(self, x: Tensor, hidden: Tensor, cell: Tensor) -> Tensor:
+        states = []
+        for driven in self.enter(x).unbind(1):
+            hidden, cell = lstm_step(driven + self.recur(hidden), cell)
+            states.append(hidden)
+        return torch.stack(states, 1)
 
 
 class TransformerTranslator(nn.Module):

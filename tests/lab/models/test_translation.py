@@ -12,8 +12,8 @@ SOURCES, TARGETS, WIDTH = 11, 9, 12
 Translator = LSTMTranslator | TransformerTranslator
 
 
-def lstm(layers: int = 2, seed: int = 1) -> LSTMTranslator:
-    return LSTMTranslator(SOURCES, TARGETS, WIDTH, layers=layers, seed=seed)
+def lstm(seed: int = 1) -> LSTMTranslator:
+    return LSTMTranslator(SOURCES, TARGETS, WIDTH, seed=seed)
 
 
 def transformer(layers: int = 2, seed: int = 1, dropout: float = 0.0) -> TransformerTranslator:
@@ -104,7 +104,7 @@ def test_the_seed_decides_the_weights_and_leaves_torchs_generator_alone(build: t
 
 @pytest.mark.parametrize("width", [25, 100])
 def test_the_lstm_starts_as_sutskevers_and_keeps_his_gain(width: int) -> None:
-    model, bound = LSTMTranslator(40, 40, width, layers=2, seed=0), 0.08 * math.sqrt(1000 / width)
+    model, bound = LSTMTranslator(40, 40, width, seed=0), 0.08 * math.sqrt(1000 / width)
     for name, p in model.named_parameters():
         if p.ndim == 1:
             assert (p == 0).all(), name
@@ -114,24 +114,28 @@ def test_the_lstm_starts_as_sutskevers_and_keeps_his_gain(width: int) -> None:
 
 
 def test_the_lstm_is_its_formula() -> None:
-    model = shaken(lstm(layers=1))
+    """With torch's own cell: its gates are in another order."""
+    model = shaken(lstm())
     assert isinstance(model, LSTMTranslator)
     source, target = torch.tensor([[3, 7, 2, PAD]]), torch.tensor([[1, 5, 4]])
 
-    def cell(net: nn.LSTM, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-        gates = x @ net.weight_ih_l0.T + net.bias_ih_l0 + h @ net.weight_hh_l0.T + net.bias_hh_l0
-        i, f, g, o = gates.chunk(4)
-        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
-        return o.sigmoid() * c.tanh(), c
+    def cell(layer: nn.Module) -> nn.LSTMCell:
+        peer, order = nn.LSTMCell(WIDTH, WIDTH), [0, 1, 3, 2]  # input, forget, new, output
+        ours = layer.enter.weight, layer.recur.weight, layer.enter.bias, 0 * layer.enter.bias
+        with torch.no_grad():
+            for p, own in zip(peer.parameters(), ours, strict=True):
+                p.copy_(torch.cat([own.chunk(4)[i] for i in order]))
+        return peer
 
+    read, speak = cell(model.encoder), cell(model.decoder)
     h, c, memory = torch.zeros(WIDTH), torch.zeros(WIDTH), []
     for symbol in (3, 7, 2):
-        h, c = cell(model.encoder, model.source.weight[symbol], h, c)
+        h, c = read(model.source.weight[symbol], (h, c))
         memory.append(h)
     states = torch.stack(memory)
     h, c = model.bridge(h).tanh().chunk(2)
     for t, symbol in enumerate((1, 5, 4)):
-        h, c = cell(model.decoder, model.target.weight[symbol], h, c)
+        h, c = speak(model.target.weight[symbol], (h, c))
         attention = (states @ (model.score.weight @ h)).softmax(0)
         mixed = torch.cat((attention @ states, h))
         expected = model.readout(model.combine(mixed).tanh())
@@ -224,7 +228,7 @@ def test_an_odd_width_of_heads_is_refused() -> None:
 @pytest.mark.parametrize("build", [lstm, transformer])
 def test_a_small_model_learns_to_reverse(build: type) -> None:
     """The whole of it: reading, attending, speaking in another order."""
-    model, generator = build(layers=1), torch.Generator().manual_seed(0)
+    model, generator = build(), torch.Generator().manual_seed(0)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     for _ in range(300):
         source = torch.randint(3, 8, (32, 4), generator=generator)
