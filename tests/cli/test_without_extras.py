@@ -25,7 +25,7 @@ COMMANDS = (
 USED = "papermill yaml nbconvert latex2mathml scipy tqdm psutil numpy jinja2 nbformat nbclient"
 USED += " jupyter_client IPython ipykernel"
 # and what none does: notebooks do, and other extras bring it.
-UNUSED = "jupyterlab seaborn gymnasium sklearn pooch arch music21 sacrebleu ipywidgets pandas"
+UNUSED = "jupyterlab seaborn gymnasium sklearn pooch arch music21 ipywidgets pandas"
 UNUSED += " matplotlib pyarrow distributed dask_jobqueue"
 BLOCK = """
 import os, sys
