@@ -1,4 +1,4 @@
-"""Predictors of the next frame of a piano roll, and Pascanu's regulariser of their gradients.
+"""Predictors of the next frame of a piano roll.
 
 Shapes: B sequences, T frames, N notes, H hidden units; ``...`` stands for an axis of members.
 """
@@ -72,43 +72,3 @@ def frame_nll(logits: Tensor, frames: Tensor, mask: Tensor) -> Tensor:
     """
     loss = F.binary_cross_entropy_with_logits(logits, frames, reduction="none").sum(-1)
     return (loss * mask).sum((-1, -2)) / mask.sum((-1, -2))
-
-
-def state_gradients(direct: Tensor, hidden: Tensor, w_rec: Tensor) -> Tensor:
-    """All of ``dE/dh_t`` from its direct part (``h_t`` read out at t), both ``[...,B,T,H]``.
-
-    ``dE/dh_t = direct_t + (dE/dh_{t+1} * (1 - h_{t+1}^2)) W_rec^T`` for the states of a tanh RNN.
-    No gradient flows through it.
-    """
-    with torch.no_grad():
-        total = [direct[..., -1, :]]
-        for t in range(hidden.shape[-2] - 1, 0, -1):
-            total.append(direct[..., t - 1, :] + _back(total[-1], hidden[..., t, :], w_rec))
-        return torch.stack(total[::-1], -2)
-
-
-def omega(w_rec: Tensor, hidden: Tensor, gradients: Tensor) -> Tensor:
-    """Pascanu's regulariser against vanishing gradients: ``[...,H,H], [...,B,T,H] -> [...]``.
-
-    Mean over steps and sequences of ``(|dE/dh_{t+1} dh_{t+1}/dh_t| / |dE/dh_{t+1}| - 1)^2``, for
-    ``gradients = dE/dh`` of :func:`state_gradients`. States and gradients are constants: what is
-    left is the immediate derivative with respect to ``W_rec``, as the paper prescribes. A step
-    without a gradient (beyond the last frame) does not count.
-
-    The paper sums over the steps and its code averages squared norms; this is the paper's
-    summand, averaged, so that its weight does not depend on the length.
-    Source: Pascanu, Mikolov, Bengio 2013, section 3.3.
-    """
-    later, states = gradients[..., 1:, :].detach(), hidden[..., 1:, :].detach()
-    size = later.norm(dim=-1)
-    counts = size > 1e-10  # the code's bound on the squared norm is 1e-20
-    # over all steps of all sequences at once: one product a member
-    carried = _back(later.flatten(-3, -2), states.flatten(-3, -2), w_rec).norm(dim=-1)
-    ratio = carried.view(size.shape) / torch.where(counts, size, 1.0)
-    terms = torch.where(counts, (ratio - 1).square(), 0.0)
-    return terms.sum((-1, -2)) / counts.sum((-1, -2)).clamp(min=1)
-
-
-def _back(gradient: Tensor, state: Tensor, w_rec: Tensor) -> Tensor:
-    """``dE/dh_{t+1} dh_{t+1}/dh_t``: ``[...,B,H], [...,B,H], [...,H,H] -> [...,B,H]``."""
-    return (gradient * (1 - state.square())) @ w_rec.mT

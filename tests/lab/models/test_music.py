@@ -5,14 +5,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from cliplab.lab import Ensemble
-from cliplab.lab.models.music import (
-    RollLSTM,
-    RollRNN,
-    frame_nll,
-    note_logits,
-    omega,
-    state_gradients,
-)
+from cliplab.lab.models.music import RollLSTM, RollRNN, frame_nll, note_logits
 
 NOTES, HIDDEN, BATCH, FRAMES = 5, 4, 3, 6
 
@@ -34,21 +27,6 @@ def model(seed: int) -> RollRNN:
 def loss_of(rnn: nn.Module, states: Tensor, frames: Tensor, mask: Tensor) -> Tensor:
     logits = note_logits(states, rnn.get_parameter("w_out"), rnn.get_parameter("bias_out"))
     return frame_nll(logits, frames[..., 1:, :], mask)
-
-
-def nudged(rnn: RollRNN, x: Tensor, nudges: Tensor) -> list[Tensor]:
-    """The same network with a number added to every hidden state: dE/dnudge = dE/dh."""
-    states = [torch.tanh(x[:, 0] @ rnn.w_in + rnn.bias) + nudges[:, 0]]
-    for t in range(1, x.shape[1]):
-        before = x[:, t] @ rnn.w_in + rnn.bias + states[-1] @ rnn.w_rec
-        states.append(torch.tanh(before) + nudges[:, t])
-    return states
-
-
-def direct_part(rnn: RollRNN, frames: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    states = rnn(frames[:, :-1])
-    (direct,) = torch.autograd.grad(loss_of(rnn, states, frames, mask), states)
-    return direct, states.detach()
 
 
 def test_the_rnn_is_torchs() -> None:
@@ -83,78 +61,6 @@ def test_the_loss_is_that_of_independent_coins(seed: int) -> None:
     torch.testing.assert_close(frame_nll(logits, frames[:, 1:], mask), per_frame.mean())
 
 
-@given(st.integers(0, 10_000))
-def test_state_gradients_are_autograds(seed: int) -> None:
-    rnn, (frames, mask) = model(seed), music(seed)
-    nudges = torch.zeros(BATCH, FRAMES, HIDDEN, dtype=torch.double, requires_grad=True)
-    states = torch.stack(nudged(rnn, frames[:, :-1], nudges), 1)
-    (expected,) = torch.autograd.grad(loss_of(rnn, states, frames, mask), nudges)
-    found = state_gradients(*direct_part(rnn, frames, mask), rnn.w_rec)
-    torch.testing.assert_close(found, expected)
-    assert not found.requires_grad
-    assert not found[2, 3:].any()  # beyond its last frame a sequence has no error
-
-
-@given(st.integers(0, 10_000))
-def test_omega_is_the_papers_sum_over_full_jacobians(seed: int) -> None:
-    rnn, (frames, mask) = model(seed), music(seed)
-    direct, states = direct_part(rnn, frames, mask)
-    signals = state_gradients(direct, states, rnn.w_rec)
-
-    terms = []
-    for b in range(BATCH):
-        for t in range(FRAMES - 1):
-            if not signals[b, t + 1].any():
-                continue
-            driven = frames[b, t + 1] @ rnn.w_in + rnn.bias
-            jacobian = torch.autograd.functional.jacobian(
-                lambda h, driven=driven: torch.tanh(driven + h @ rnn.w_rec), states[b, t]
-            )
-            carried = signals[b, t + 1] @ jacobian
-            terms.append((carried.norm() / signals[b, t + 1].norm() - 1) ** 2)
-    assert len(terms) == 5 + 5 + 2
-    torch.testing.assert_close(omega(rnn.w_rec, states, signals), torch.stack(terms).mean())
-
-
-@given(st.integers(0, 10_000))
-def test_the_gradient_of_omega_is_the_immediate_one(seed: int) -> None:
-    rnn, (frames, mask) = model(seed), music(seed)
-    direct, states = direct_part(rnn, frames, mask)
-    signals = state_gradients(direct, states, rnn.w_rec)
-    # finite differences in W_rec alone, the states and the signals held fixed ...
-    weights = rnn.w_rec.detach().clone().requires_grad_()
-    assert torch.autograd.gradcheck(lambda w: omega(w, states, signals), (weights,))
-    # ... also where the states would carry a gradient to every parameter
-    value = omega(rnn.w_rec, rnn(frames[:, :-1]), signals.requires_grad_())
-    gradients = torch.autograd.grad(value, list(rnn.parameters()), allow_unused=True)
-    reached = [
-        name
-        for (name, _), g in zip(rnn.named_parameters(), gradients, strict=True)
-        if g is not None
-    ]
-    assert reached == ["w_rec"]
-
-
-def test_a_step_down_omega_brings_the_norms_closer() -> None:
-    rnn, (frames, mask) = model(1), music(1)
-    rnn.w_rec.data *= 0.2  # signals vanish
-    direct, states = direct_part(rnn, frames, mask)
-    signals = state_gradients(direct, states, rnn.w_rec)
-    value = omega(rnn.w_rec, states, signals)
-    value.backward()
-    after = omega(rnn.w_rec - 0.01 * rnn.w_rec.grad, states, signals)
-    assert after < value
-
-
-def test_no_signal_no_omega() -> None:
-    weights = torch.randn(HIDDEN, HIDDEN, requires_grad=True)
-    nothing = torch.zeros(BATCH, FRAMES, HIDDEN)
-    value = omega(weights, nothing, nothing)
-    assert value == 0
-    value.backward()
-    assert not weights.grad.any()
-
-
 @pytest.mark.parametrize("vectorize", [True, False])
 def test_members_of_an_ensemble_are_as_if_alone(vectorize: bool) -> None:
     seeds = [0, 1]
@@ -164,16 +70,12 @@ def test_members_of_an_ensemble_are_as_if_alone(vectorize: bool) -> None:
     logits = note_logits(states, ensemble.w_out, ensemble.bias_out)
     targets = ensemble.for_members(frames[:, :, 1:])
     losses = frame_nll(logits, targets, ensemble.for_members(mask))
-    (direct,) = torch.autograd.grad(losses.sum(), states, retain_graph=True)
-    values = omega(ensemble.w_rec, states, state_gradients(direct, states, ensemble.w_rec))
-    (losses + values).sum().backward()
+    losses.sum().backward()
     for m in range(4):
         seed = seeds[m % 2]
         rnn, own_frames, own_mask = model(seed), frames[m % 2], mask[m % 2]
-        own, hidden = direct_part(rnn, own_frames, own_mask)
         loss = loss_of(rnn, rnn(own_frames[:, :-1]), own_frames, own_mask)
-        value = omega(rnn.w_rec, hidden, state_gradients(own, hidden, rnn.w_rec))
-        (loss + value).backward()
-        torch.testing.assert_close(values[m], value)
+        loss.backward()
+        torch.testing.assert_close(losses[m], loss)
         for name, p in rnn.named_parameters():
             torch.testing.assert_close(ensemble.get_parameter(name).grad[m], p.grad)
