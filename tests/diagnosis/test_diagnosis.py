@@ -285,6 +285,14 @@ def test_findings_by_part_name_the_parts():
     assert "first in head" in findings["non-finite steps"].message
 
 
+def test_one_or_two_spikes_are_told_and_no_warning():
+    norms = [1.0 + 0.01 * (step % 7) for step in range(300)]
+    for count, severity in ((1, "info"), (2, "info"), (3, "warning")):
+        norms[50 * count + 40] = 30.0
+        finding = found(record(norms))["isolated spikes"]
+        assert (finding.evidence["count"], finding.severity) == (count, severity)
+
+
 def test_a_wall_says_whether_the_norm_had_grown_before():
     calm = found(record([1.0, 2.0] * 60 + [math.nan] * 5))["non-finite wall"]
     assert "without warning" in calm.advice

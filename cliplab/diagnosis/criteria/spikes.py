@@ -18,7 +18,7 @@ ISOLATED = 0.1  # more of the steps are a heavy tail, not spikes
 DOMINANT = 0.9  # of the squared norm: without this part the norm would be a third of it
 JUMP = 2.0  # times its running median: Adam's updates are bounded, and spike lower than gradients
 AHEAD = 8  # steps in which an update comes before a loss (Wortsman et al. 2023, arXiv 2304.13013)
-EVENTS = 3  # spikes of the loss: fewer are chance
+EVENTS = 3  # spikes: fewer are chance, and healthy runs have them, too (notebook 15)
 LED = 2 / 3  # of them come after a spike of the updates, and at most
 UNLED = 0.5  # of those after one of the gradients, too
 COVERED = 0.2  # of the steps come after a spike of the updates: more, and it says little
@@ -40,7 +40,7 @@ def find_spikes(record: Record) -> Iterator[Finding]:
     part = f", most of it in {record.names[int(shares.argmax())]}" if record.names else ""
     yield Finding(
         "isolated spikes",
-        "warning",
+        "warning" if count >= EVENTS else "info",
         f"{count} of {len(logs)} norms stand out, the highest {times:.3g} times the running "
         f"median at step {step}{part}; steps {first_few(steps[is_spike])}",
         "Look at the batches of these steps. This is what clipping is for: a threshold at the 0.99 "
