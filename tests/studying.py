@@ -105,6 +105,23 @@ def identity(**changes: Any) -> Claim:
     return Claim(**(said | changes))
 
 
+def share(**changes: Any) -> Claim:
+    """In how many rows of an arm a column is true."""
+    said = {
+        "id": "often",
+        "kind": "share",
+        "notebook": "01_toy",
+        "statement": "Errors that are seen",
+        "metric": "seen",
+        "arms": ("error",),
+        "unit": "errors",
+        "chosen": "errors that we thought of",
+        "source": "Nobody 2013",
+        "literature": "no number given",
+    }
+    return Claim(**(said | changes))
+
+
 def as_toml(*claims: Claim, family: int = 1) -> str:
     """The claims.toml that holds them."""
     lines = [f"family = {family}"]

@@ -15,7 +15,7 @@ from cliplab.lab.claims.rule import decide, multipliers
 from cliplab.lab.claims.studied import MissingRowsError, measured_of
 from cliplab.lab.claims.verdict import Outcome, Verdict
 from cliplab.lab.stats.paired import Estimate, holm, paired
-from cliplab.lab.stats.shares import difference_interval
+from cliplab.lab.stats.shares import difference_interval, wilson
 from cliplab.lab.study.size import Size
 
 if TYPE_CHECKING:
@@ -122,6 +122,8 @@ def _verdict(claim: Claim, rows: list[Row], studies: Mapping[str, About], family
         return _base(claim, Outcome.WITHDRAWN, reason="being redone")
     if claim.kind == "identity":
         return _identity(claim, rows)
+    if claim.kind == "share":
+        return _share(claim, rows)
     if claim.kind == "demonstration":
         return _demonstration(claim, rows)
     measured, size = measured_of(claim, rows, studies)
@@ -160,6 +162,15 @@ def _identity(claim: Claim, rows: list[Row]) -> Verdict:
     n = sum(map(len, arms.values()))
     note = f"false in {len(wrong)} of {n}: {', '.join(wrong)}" if wrong else f"in all {n} rows"
     return _base(claim, Outcome.FAILS if wrong else Outcome.HOLDS, note=note)
+
+
+def _share(claim: Claim, rows: list[Row]) -> Verdict:
+    """How often a column is true, with its interval over rows; None: a row that is not asked."""
+    arms = _arms(claim, claim.arms, rows)
+    asked = [row for own in arms.values() for row in own if row.get(claim.metric) is not None]
+    x, n = sum(_boolean(claim, row) for row in asked), len(asked)
+    estimate = Estimate(x / n, *wilson(x, n), 1.0, n) if n else None
+    return _base(claim, Outcome.SHOWN, loss=estimate, note=f"{x} of {n} {claim.unit}")
 
 
 def _demonstration(claim: Claim, rows: list[Row]) -> Verdict:
@@ -236,6 +247,6 @@ def _base(claim: Claim, outcome: Outcome, **measured: Any) -> Verdict:
         handicap=claim.control,
         margin=claim.margin if compared else None,
         failure_margin=claim.failure_margin if compared else None,
-        unit=claim.unit,
+        unit="" if claim.kind == "share" else claim.unit,  # its note says of what
         **measured,
     )

@@ -24,6 +24,7 @@ _KEYS = {
         "notebook statement metric better first rival unit chosen source literature",
         "counter bet",
     ),
+    "share": ("notebook statement metric arms unit chosen source literature", "counter bet"),
     "identity": ("notebook statement metric arms source", "counter"),
     "withdrawn": ("notebook statement", ""),
 }
@@ -37,8 +38,10 @@ class Claim:
     *comparison*: two ways of a study, each at its own best, for a user's decision; the only kind
     that gets a verdict. ``first`` is the way that the verdict speaks of. *a/a*: a way against
     itself, which tests the pipeline and is no part of Holm's family. *demonstration*: two arms
-    at a setting that was chosen to show something. *identity*: a boolean column that is true in
-    every row of its arms. *withdrawn*: what was once claimed, until it is measured anew.
+    at a setting that was chosen to show something. *share*: in how many rows of its arms a boolean
+    column is true, rows where it is None left out; ``unit`` says what a row is. *identity*: a
+    boolean column that is true in every row of its arms. *withdrawn*: what was once claimed, until
+    it is measured anew.
     """
 
     id: str

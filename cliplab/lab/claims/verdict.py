@@ -23,7 +23,7 @@ class Outcome(StrEnum):
     UNCLEAR = "unclear"
     HOLDS = "holds"  # an identity, in every row
     FAILS = "fails"  # an identity, in some row
-    SHOWN = "shown"  # a demonstration: an interval, and no verdict
+    SHOWN = "shown"  # a demonstration or a share: an interval, and no verdict
     NO_VERDICT = "no verdict"  # measured, but in a setting that the claim does not speak of
     NOT_RUN = "not run"
     WITHDRAWN = "withdrawn"
@@ -38,7 +38,8 @@ class Verdict:
     """What the rows say about one claim; None where a field does not apply.
 
     Effects are signed so that positive speaks for the first-named way: ``loss`` is the rival's loss
-    given success minus the first's (of a demonstration, what its metric differs by), ``failures``
+    given success minus the first's (of a demonstration, what its metric differs by; of a share, the
+    share), ``failures``
     the rival's share of failed runs minus the first's. ``control``: the handicapped rival's loss
     minus the first's. ``usable``: the first's usable range minus the rival's, in decades of the
     learning rate or, without one, in shares of all configurations.
@@ -101,7 +102,7 @@ class Verdict:
         """The numbers in one line."""
         parts = []
         if self.loss is not None:
-            name = "difference" if self.kind == "demonstration" else "loss"
+            name = {"demonstration": "difference", "share": "share"}.get(self.kind, "loss")
             parts.append(f"{name} {_told(self.loss, self.margin, self.unit)}")
         if self.failures is not None:
             parts.append(f"failures {_told(self.failures, self.failure_margin, 'points', 100)}")

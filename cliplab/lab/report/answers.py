@@ -14,6 +14,7 @@ from cliplab.lab.report.markdown import link, markdown
 from cliplab.lab.report.measured import measured_lines, why
 from cliplab.lab.report.published import Published, deviations, holds
 from cliplab.lab.report.tables import effect, number, percent
+from cliplab.lab.stats import Estimate
 
 __all__ = ["found_cell", "results_page"]
 
@@ -37,6 +38,7 @@ def results_page(published: Published, ledger: Ledger) -> str:
         *_answers(published, ledger),
         ("A way against itself", _against_itself(published, ledger)),
         ("Demonstrations", _demonstrations(published, ledger)),
+        ("Shares", _shares(published, ledger)),
         ("Identities", _identities(published)),
         ("Withdrawn, being redone", _withdrawn(published)),
         ("Records", _records(published)),
@@ -141,6 +143,24 @@ def _demonstrations(published: Published, ledger: Ledger) -> str:
     )
 
 
+def _shares(published: Published, ledger: Ledger) -> str:
+    return markdown(
+        {
+            "How often": v.statement,
+            "Share [90 % interval]": _percents(v.loss) if v.loss else "–",
+            "Of": v.note or "–",
+            "What was counted": ledger.claims[v.id].chosen,
+            "The literature": f"{ledger.claims[v.id].literature} ({ledger.claims[v.id].source})",
+            "Notebook": link(v.notebook),
+        }
+        for v in _of_kind(published, "share")
+    )
+
+
+def _percents(share: Estimate) -> str:
+    return f"{percent(share.effect)} [{percent(share.low)}, {percent(share.high)}]"
+
+
 def _identities(published: Published) -> str:
     return markdown(
         {
@@ -195,5 +215,8 @@ def _found(verdicts: Iterable[Verdict]) -> Iterator[str]:
             more = f" {v.note}." if v.note else ""
             told = f"{effect(v.loss, v.unit)}, {v.loss.n} seeds"
             yield f"* {v.statement}: {told} (a demonstration: its setting was chosen).{more}"
+        elif v.kind == "share":
+            told = f"{_percents(v.loss)}, {v.note}" if v.loss else v.note
+            yield f"* {v.statement}: {told}."
         else:
             yield f"* {v.statement}: {v.verdict}, {v.note} (an identity)."

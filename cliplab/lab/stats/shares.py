@@ -1,4 +1,4 @@
-"""Two success shares of independent runs compared: an exact test and a score interval."""
+"""Success shares: one with its interval; two of independent runs, an exact test and an interval."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["boschloo", "difference_interval"]
+__all__ = ["boschloo", "difference_interval", "wilson"]
 
 Floats = NDArray[np.float64]
 TIE = 1e-10  # relative: far above the rounding of Fisher's p, below any gap that could matter
@@ -121,6 +121,25 @@ def _variance(d: float, x: int, n: int, y: int, m: int) -> float:
     second = max(0.0, -d, min(1.0, 1 - d, second))
     first = max(0.0, min(1.0, second + d))
     return (first * (1 - first) / n + second * (1 - second) / m) * total / (total - 1)
+
+
+def wilson(x: int, n: int, confidence: float = 0.90) -> tuple[float, float]:
+    """Wilson's score interval of the share x/n: all shares that x does not reject.
+
+    Raises ``ValueError`` if a count is no whole number, negative or above n, or n is 0.
+
+    Source: Wilson 1927, *Probable inference, the law of succession, and statistical inference*
+    (doi:10.1080/01621459.1927.10502953).
+
+    >>> low, high = wilson(0, 20)
+    >>> low, round(high, 4)
+    (0.0, 0.1191)
+    """
+    x, n = _counts(x, n)
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    middle, half = x + z * z / 2, z * math.sqrt(x * (n - x) / n + z * z / 4)
+    low, high = (middle - half) / (n + z * z), (middle + half) / (n + z * z)
+    return (low if x else 0.0), (high if x < n else 1.0)
 
 
 def _counts(failures: int, runs: int) -> tuple[int, int]:

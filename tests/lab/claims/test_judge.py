@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from studying import as_toml, comparison, demonstration, identity, on_csv, study, surface
+from studying import as_toml, comparison, demonstration, identity, on_csv, share, study, surface
 
 from cliplab.lab.claims import Claim, Ledger, Outcome, judge, judge_all
 from cliplab.lab.claims.judge import unanswered
@@ -166,6 +166,19 @@ def test_a_demonstration_has_an_interval_and_no_verdict(better, sign):
     assert found.loss.effect == pytest.approx(sign * 1.035)
     assert found.loss.low <= found.loss.effect <= found.loss.high
     assert found.loss.n == 8
+
+
+def test_a_share_is_counted_over_the_rows_that_are_asked():
+    found = judge(share(), rows_of("seen", error=[True, False, None, True], other=[False] * 4))
+    assert found.verdict == "shown"
+    assert found.loss.effect == pytest.approx(2 / 3)
+    assert (found.loss.n, found.note) == (3, "2 of 3 errors")
+    assert found.measured() == "share +0.667 [+0.255, +0.921]; 2 of 3 errors"
+    nobody = judge(share(), rows_of("seen", error=[None, None]))
+    assert (nobody.loss, nobody.note) == (None, "0 of 0 errors")
+    assert judge(share(), []).outcome is Outcome.NOT_RUN
+    with pytest.raises(ValueError, match="expected true or false"):
+        judge(share(), rows_of("seen", error=[1.0]))
 
 
 def test_shares_of_a_demonstration_are_no_signed_ranks():

@@ -26,6 +26,18 @@ chosen = "none fails there"
 source = "Nobody 2013"
 literature = "no number given"
 """,
+    "share": """
+[often]
+kind = "share"
+notebook = "01_toy"
+statement = "Errors that are seen"
+metric = "seen"
+arms = ["error"]
+unit = "errors"
+chosen = "errors that we thought of"
+source = "Nobody 2013"
+literature = "no number given"
+""",
     "identity": """
 [same]
 kind = "identity"
@@ -53,7 +65,7 @@ def test_every_kind_has_its_keys_and_only_comparisons_are_of_the_family(tmp_path
     assert set(TEXT) == set(KINDS)
     assert found.family == 1
     assert [c.id for c in found.claims.values() if c.kind == "comparison"] == ["toy_norm"]
-    assert len(found.of_notebook("01_toy")) == 5
+    assert len(found.of_notebook("01_toy")) == 6
     assert {claim.kind for claim in found.studied("01_toy")} == {"comparison", "a/a"}
     assert found.claims["same"].arms == ("huge", "none")
     assert found.claims["toy_norm"].failure_margin == 0.10

@@ -12,10 +12,11 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
-from studying import comparison, demonstration, identity, study, surface
+from studying import comparison, demonstration, identity, share, study, surface
 
 from cliplab.lab.batch.spec import Failure, RunSpec
-from cliplab.lab.claims import Claim, Ledger, judge_all
+from cliplab.lab.claims import Claim, Ledger, judge, judge_all
+from cliplab.lab.report.answers import found_cell
 from cliplab.lab.report.site import write_report
 from cliplab.lab.runs.record import RunRecord
 
@@ -401,3 +402,11 @@ def test_too_few_seeds_for_an_interval(tmp_path: Path) -> None:
     assert ("li", {"class": "no-verdict"}) in page.tags
     assert "2 no verdict" in page.text
     assert "<svg" not in page.source  # no comparison has a difference
+
+
+def test_a_share_opens_a_notebook_in_percent():
+    counted = [{"arm": "error", "seed": k, "seen": k < 2} for k in range(3)]
+    found = found_cell([judge(share(), counted)])
+    assert found.endswith("* Errors that are seen: 67 % [26 %, 92 %], 2 of 3 errors.")
+    none_asked = [row | {"seen": None} for row in counted]
+    assert found_cell([judge(share(), none_asked)]).endswith("Errors that are seen: 0 of 0 errors.")

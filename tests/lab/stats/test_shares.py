@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from needs import need
 from scipy.optimize import brentq
-from scipy.stats import binom, boschloo_exact, fisher_exact, norm
+from scipy.stats import binom, binomtest, boschloo_exact, fisher_exact, norm
 
-from cliplab.lab.stats.shares import boschloo, difference_interval
+from cliplab.lab.stats.shares import boschloo, difference_interval, wilson
 
 SIZES = [(1, 1), (1, 4), (3, 2), (4, 4), (6, 3)]
 group = st.integers(1, 40).flatmap(lambda runs: st.tuples(st.integers(0, runs), st.just(runs)))
@@ -231,3 +231,12 @@ def test_counts_may_be_numpys():
     assert difference_interval(few[3], few[129], few[12], few[129]) == difference_interval(
         3, 129, 12, 129
     )
+
+
+@pytest.mark.parametrize("n", [1, 7, 40])
+def test_the_interval_of_one_share_is_scipys(n):
+    for x in range(n + 1):
+        theirs = binomtest(x, n).proportion_ci(0.9, method="wilson")
+        assert wilson(x, n) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
+    with pytest.raises(ValueError, match=r"2 failures of 1 runs"):
+        wilson(2, 1)
