@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["boschloo", "difference_interval", "wilson"]
+__all__ = ["boschloo", "difference_interval", "over_groups", "wilson"]
 
 Floats = NDArray[np.float64]
 TIE = 1e-10  # relative: far above the rounding of Fisher's p, below any gap that could matter
@@ -140,6 +141,26 @@ def wilson(x: int, n: int, confidence: float = 0.90) -> tuple[float, float]:
     middle, half = x + z * z / 2, z * math.sqrt(x * (n - x) / n + z * z / 4)
     low, high = (middle - half) / (n + z * z), (middle + half) / (n + z * z)
     return (low if x else 0.0), (high if x < n else 1.0)
+
+
+def over_groups(
+    flags: Sequence[bool], groups: Sequence[str], confidence: float = 0.90, draws: int = 2000
+) -> tuple[float, float]:
+    """Percentile interval of a share where groups, not cases, are drawn: a bootstrap of clusters.
+
+    The draws are always the same.
+
+    >>> over_groups([True, True, False, False], ["a", "a", "b", "b"])
+    (0.0, 1.0)
+    """
+    cases: dict[str, list[bool]] = {}
+    for flag, group in zip(flags, groups, strict=True):
+        cases.setdefault(group, []).append(flag)
+    counts = np.array([(sum(own), len(own)) for own in cases.values()], dtype=float)
+    drawn = np.random.default_rng(0).integers(len(counts), size=(draws, len(counts)))
+    true, of = counts[drawn].sum(axis=1).T
+    low, high = np.quantile(true / of, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
 
 
 def _counts(failures: int, runs: int) -> tuple[int, int]:

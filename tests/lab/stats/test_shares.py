@@ -8,7 +8,7 @@ from needs import need
 from scipy.optimize import brentq
 from scipy.stats import binom, binomtest, boschloo_exact, fisher_exact, norm
 
-from cliplab.lab.stats.shares import boschloo, difference_interval, wilson
+from cliplab.lab.stats.shares import boschloo, difference_interval, over_groups, wilson
 
 SIZES = [(1, 1), (1, 4), (3, 2), (4, 4), (6, 3)]
 group = st.integers(1, 40).flatmap(lambda runs: st.tuples(st.integers(0, runs), st.just(runs)))
@@ -240,3 +240,13 @@ def test_the_interval_of_one_share_is_scipys(n):
         assert wilson(x, n) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
     with pytest.raises(ValueError, match=r"2 failures of 1 runs"):
         wilson(2, 1)
+
+
+def test_an_interval_over_groups_is_wider_where_cases_of_a_group_agree():
+    groups = [f"group {k // 4}" for k in range(40)]
+    alike, mixed = [k // 4 < 5 for k in range(40)], [k % 2 == 0 for k in range(40)]
+    low, high = over_groups(alike, groups)
+    assert 0.15 < low < 0.35
+    assert 0.65 < high < 0.85
+    assert over_groups(mixed, groups) == (0.5, 0.5)
+    assert over_groups(alike, groups) == (low, high)
