@@ -173,7 +173,7 @@ def test_a_share_is_counted_over_the_rows_that_are_asked():
     assert found.verdict == "shown"
     assert found.loss.effect == pytest.approx(2 / 3)
     assert (found.loss.n, found.note) == (3, "2 of 3 errors")
-    assert found.measured() == "share +0.667 [+0.255, +0.921]; 2 of 3 errors"
+    assert found.measured() == "share +0.667 [+0.254, +0.922]; 2 of 3 errors"
     nobody = judge(share(), rows_of("seen", error=[None, None]))
     assert (nobody.loss, nobody.note) == (None, "0 of 0 errors")
     assert judge(share(), []).outcome is Outcome.NOT_RUN

@@ -407,6 +407,6 @@ def test_too_few_seeds_for_an_interval(tmp_path: Path) -> None:
 def test_a_share_opens_a_notebook_in_percent():
     counted = [{"arm": "error", "seed": k, "seen": k < 2} for k in range(3)]
     found = found_cell([judge(share(), counted)])
-    assert found.endswith("* Errors that are seen: 67 % [26 %, 92 %], 2 of 3 errors.")
+    assert found.endswith("* Errors that are seen: 67 % [25 %, 92 %], 2 of 3 errors.")
     none_asked = [row | {"seen": None} for row in counted]
     assert found_cell([judge(share(), none_asked)]).endswith("Errors that are seen: 0 of 0 errors.")
