@@ -6,7 +6,9 @@ Shapes: B windows or images, T steps, V symbols, D width.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -83,7 +85,8 @@ class SmallTransformer(nn.Module):
         steps = ids.shape[-1]
         future = torch.ones(steps, steps, dtype=torch.bool, device=ids.device).triu(1)
         x = F.embedding(ids, self.embed) + self.position[:steps]
-        for i, block in enumerate(self.blocks):
+        blocks: Iterable[Any] = self.blocks
+        for i, block in enumerate(blocks):
             q, k, v = (self._norm(x, 2 * i) @ block["query_key_value"]).chunk(3, -1)
             scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
             x = x + scores.masked_fill(future, -math.inf).softmax(-1) @ v @ block["out"]

@@ -148,7 +148,7 @@ def _shares(published: Published, ledger: Ledger) -> str:
         {
             "How often": v.statement,
             "Share [90 % interval]": _percents(v.loss) if v.loss else "–",
-            "Of": v.note or "–",
+            "Of": v.note if v.loss else "not measured yet",
             "What was counted": ledger.claims[v.id].chosen,
             "The literature": f"{ledger.claims[v.id].literature} ({ledger.claims[v.id].source})",
             "Notebook": link(v.notebook),

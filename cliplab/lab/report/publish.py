@@ -167,6 +167,7 @@ def _answers(published: Published, notebook: str) -> str:
     verdicts = published.verdicts[notebook]
     compared = [v for v in verdicts if v.kind == "comparison"]
     answers = [f"{v.first} against {v.rival} (`{v.id}`): {v.verdict}" for v in compared]
+    answers += [f"`{v.id}`: {v.note}" for v in verdicts if v.kind == "share" and v.loss]
     if any(v.kind == "withdrawn" for v in verdicts):
         answers.append("withdrawn, being redone" if not answers else "others withdrawn")
     return "; ".join(answers)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from cliplab import History
 from cliplab.lab.training.ensemble import Ensemble
+from cliplab.thresholds import Step
 
 
 def histories(ensemble: Ensemble, lrs: Tensor, updates: Tensor) -> list[History]:
@@ -24,7 +25,7 @@ def histories(ensemble: Ensemble, lrs: Tensor, updates: Tensor) -> list[History]
         history = History(scalar=True)
         columns = (rows[:, :, member], lrs[:, member], updates[:, member])
         for row, lr, update in zip(*(c.tolist() for c in columns), strict=True):
-            history.append(tuple(row), lr)
+            history.append(Step(*row), lr)
             history.put_update(update)
         found.append(history)
     return found
