@@ -19,7 +19,7 @@ from cliplab.lab.notebook.presets import preset_params, read_presets
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-EFFORT = {"budget", "extensions", "iterations", "n_finalists", "noise_batches", "pairs"}
+EFFORT = {"budget", "extensions", "iterations", "n_finalists", "noise_batches", "pairs", "steps"}
 EFFORT |= {"refinements", "tail"}
 CONDA = {"torch": "pytorch", "arch": "arch-py", "gymnasium[box2d]": "gymnasium"}
 
