@@ -18,11 +18,14 @@ def deviations(
     """What is not as registered: claims, studies, parameters, code, seed; nothing if all is.
 
     ``measured``: the preset, params, choices and code key of a run, or of its published record.
+    A study that answers no registered claim, and was not registered, is none of its business.
     """
     seed = registration[PRESETS[measured["preset"]]]
+    bound = {*registration["studies"], *(claim.get("study") for claim in claims.values())}
+    studies = measured["choices"].get("studies", {})
     found = {
         "claims": claims,
-        "studies": measured["choices"].get("studies", {}),
+        "studies": {n: s for n, s in studies.items() if bound & {n, n.partition(": ")[0]}},
         "params": {k: v for k, v in measured["params"].items() if k != "first_seed"},
         "code_key": measured["code_key"],
         "first_seed": measured["params"].get("first_seed"),

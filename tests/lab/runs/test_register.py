@@ -60,6 +60,16 @@ def test_each_deviation_is_said_word_for_word(claims, measured, expected):
     assert found.startswith(expected)
 
 
+def test_a_study_of_nothing_registered_is_none_and_one_more_fold_is_a_deviation():
+    def found(name):
+        studies = {**REGISTERED["studies"], name: study().about()}
+        return deviations(REGISTERED, CLAIMS, changed("choices", studies=studies))
+
+    assert found("side: batch 16") == []  # it tuned a demonstration
+    [said] = found("toy: 2019")  # it would answer the claim on the study toy
+    assert said.startswith("studies toy: 2019: nothing registered, {'space'")
+
+
 def test_other_code_is_a_deviation():
     [found] = deviations(REGISTERED, CLAIMS, {**MEASURED, "code_key": "d" * 64})
     assert found.startswith("code_key: cccc")
