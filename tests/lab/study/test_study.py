@@ -39,7 +39,7 @@ def failing(*ways):
     return train
 
 
-@pytest.mark.parametrize(("size", "screened", "again"), [("full", 96, 72), ("full32", 64, 72)])
+@pytest.mark.parametrize(("size", "screened", "again"), [("full", 96, 72), ("full32", 64, 72), ("half", 48, 72)])
 def test_every_stage_runs_what_the_size_says_and_picks_what_screening_ranked(size, screened, again):
     rows = study(handicaps={}).run(size, 10**6)
     assert counted(rows) == {
@@ -235,13 +235,13 @@ def test_a_study_says_in_literals_what_it_is():
 
 def test_sizes_are_found_by_name_and_by_how_many_configurations_they_have():
     assert {name: size.best_of for name, size in SIZES.items()} == {
-        "full": 16, "full32": 11, "small": 4, "tiny": 2,
+        "full": 16, "full32": 11, "half": 8, "small": 4, "tiny": 2,
     }  # fmt: skip
-    assert {name for name, size in SIZES.items() if size.decides} == {"full", "full32"}
+    assert {name for name, size in SIZES.items() if size.decides} == {"full", "full32", "half"}
     assert all(size_of(size.configurations) == size == size_named(size) for size in SIZES.values())
-    with pytest.raises(ValueError, match="size = 'huge', expected one of full, full32, small"):
+    with pytest.raises(ValueError, match="size = 'huge', expected one of full, full32, half, small"):
         size_named("huge")
-    with pytest.raises(ValueError, match="7 configurations, expected one of 48, 32, 12, 4"):
+    with pytest.raises(ValueError, match="7 configurations, expected one of 48, 32, 24, 12, 4"):
         size_of(7)
 
 
