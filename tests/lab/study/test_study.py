@@ -39,7 +39,9 @@ def failing(*ways):
     return train
 
 
-@pytest.mark.parametrize(("size", "screened", "again"), [("full", 96, 72), ("full32", 64, 72), ("half", 48, 72)])
+@pytest.mark.parametrize(
+    ("size", "screened", "again"), [("full", 96, 72), ("full32", 64, 72), ("half", 48, 72)]
+)
 def test_every_stage_runs_what_the_size_says_and_picks_what_screening_ranked(size, screened, again):
     rows = study(handicaps={}).run(size, 10**6)
     assert counted(rows) == {
@@ -239,7 +241,9 @@ def test_sizes_are_found_by_name_and_by_how_many_configurations_they_have():
     }  # fmt: skip
     assert {name for name, size in SIZES.items() if size.decides} == {"full", "full32", "half"}
     assert all(size_of(size.configurations) == size == size_named(size) for size in SIZES.values())
-    with pytest.raises(ValueError, match="size = 'huge', expected one of full, full32, half, small"):
+    with pytest.raises(
+        ValueError, match="size = 'huge', expected one of full, full32, half, small"
+    ):
         size_named("huge")
     with pytest.raises(ValueError, match="7 configurations, expected one of 48, 32, 24, 12, 4"):
         size_of(7)
