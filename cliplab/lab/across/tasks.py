@@ -96,16 +96,19 @@ def loss_of(runs: WayRuns) -> float:
 
 
 def read_tasks(
-    folder: Path, asked: Collection[str] | None = None
+    folder: Path, asked: Collection[str] | None = None, only: Collection[str] | None = None
 ) -> tuple[list[Task], dict[str, str]]:
     """The tasks of the registrations and rows in a folder; and, by name, why others are left out.
 
     ``asked``: the ids of the claims that are comparisons today; a withdrawn one is left out.
+    ``only``: the notebooks that are looked at; no file of another is opened.
     """
     tasks: list[Task] = []
     left_out: dict[str, str] = {}
     for path in sorted(folder.glob(f"*{REGISTRATION}")):
         notebook = path.name.removesuffix(REGISTRATION)
+        if only is not None and notebook not in only:
+            continue
         rows = folder / f"{notebook}.csv"
         content = json.loads(path.read_text(encoding="utf-8"))
         if content != sealed(content):

@@ -66,6 +66,12 @@ def test_a_withdrawn_comparison_is_left_out(tmp_path):
     assert read_tasks(tmp_path, {"another"}) == ([], {})
 
 
+def test_notebooks_that_are_not_asked_for_are_not_opened(tmp_path):
+    publish(tmp_path)
+    (tmp_path / "02_broken.registration.json").write_text("{")
+    assert len(read_tasks(tmp_path, only={NAME})[0]) == 1
+
+
 def test_folds_are_one_task_and_a_control_is_no_way(tmp_path):
     folds = [study(surface(gain=0.1)) for _ in range(2)]
     for year, one in zip((2007, 2010), folds, strict=True):
