@@ -65,7 +65,7 @@ def test_its_presets_are_those_of_a_registered_study(path):
     assert read_parameters(path).keys() >= {"first_seed", "n_seeds", "size"}
     assert preset_params(path, "smoke")["size"] == preset_params(path, "fingerprint")["size"]
     assert preset_params(path, "quick")["size"] == preset_params(path, "pilot")["size"] == "small"
-    assert preset_params(path, "verdict")["size"] in ("full", "full32")
+    assert preset_params(path, "verdict")["size"] in ("full", "full32", "half")
     assert preset_params(path, "verdict")["n_seeds"] <= 8
 
 

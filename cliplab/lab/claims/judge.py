@@ -79,7 +79,7 @@ def judge_all(
                 verdicts[claim.id] = _verdict(claim, rows[claim.notebook], about, ledger.family)
         except (ValueError, OverflowError) as error:
             verdicts[claim.id] = _base(claim, Outcome.NOT_RUN, note=str(error))
-    family = {name: m.p for name, m in measured.items() if ledger.claims[name].kind != "a/a"}
+    family = {name: m.p for name, m in measured.items() if ledger.claims[name].kind == "comparison"}
     steps = _steps(family, ledger.family)
     for name, found in measured.items():
         step = steps.get(name) or _steps({name: found.p}, ledger.family)[name]
@@ -134,6 +134,8 @@ def _told(
     claim: Claim, measured: Measured, size: Size, multiplier: int | None, p_holm: float | None
 ) -> Verdict:
     outcome, reason = decide(measured, claim.margin, claim.failure_margin, multiplier)
+    if claim.kind == "estimate":
+        outcome, reason, p_holm = Outcome.SHOWN, "", None
     decades = "decades of lr" if measured.levels.get("decades") else "of configurations"
     return _base(
         claim,

@@ -13,13 +13,14 @@ __all__ = ["Claim", "Ledger", "load_ledger", "registered"]
 
 LEDGER = "claims.toml"
 MOST_SEEDS = 8  # of a demonstration
-STUDIED = ("comparison", "a/a")  # the kinds that a study answers
+STUDIED = ("comparison", "a/a", "estimate")  # the kinds that a study answers
 
 # The keys of each kind, required and optional.
 _ASKED = "notebook question study first rival control margin unit margin_reason"
 _KEYS = {
     "comparison": (f"{_ASKED} source literature counter", "failure_margin bet"),
     "a/a": (_ASKED, "failure_margin counter"),
+    "estimate": (f"{_ASKED} source literature counter", "failure_margin bet"),
     "demonstration": (
         "notebook statement metric better first rival unit chosen source literature",
         "counter bet",
@@ -37,11 +38,12 @@ class Claim:
 
     *comparison*: two ways of a study, each at its own best, for a user's decision; the only kind
     that gets a verdict. ``first`` is the way that the verdict speaks of. *a/a*: a way against
-    itself, which tests the pipeline and is no part of Holm's family. *demonstration*: two arms
-    at a setting that was chosen to show something. *share*: in how many rows of its arms a boolean
-    column is true, rows where it is None left out; ``unit`` says what a row is. *identity*: a
-    boolean column that is true in every row of its arms. *withdrawn*: what was once claimed, until
-    it is measured anew.
+    itself, which tests the pipeline and is no part of Holm's family. *estimate*: measured and
+    registered as a comparison is, no part of the family either: intervals, and no verdict, where a
+    comparison is repeated at other sizes. *demonstration*: two arms at a setting that was chosen to
+    show something. *share*: in how many rows of its arms a boolean column is true, rows where it is
+    None left out; ``unit`` says what a row is. *identity*: a boolean column that is true in every
+    row of its arms. *withdrawn*: what was once claimed, until it is measured anew.
     """
 
     id: str

@@ -23,7 +23,7 @@ class Outcome(StrEnum):
     UNCLEAR = "unclear"
     HOLDS = "holds"  # an identity, in every row
     FAILS = "fails"  # an identity, in some row
-    SHOWN = "shown"  # a demonstration or a share: an interval, and no verdict
+    SHOWN = "shown"  # a demonstration, a share, an estimate: an interval, no verdict
     NO_VERDICT = "no verdict"  # measured, but in a setting that the claim does not speak of
     NOT_RUN = "not run"
     WITHDRAWN = "withdrawn"

@@ -36,7 +36,8 @@ def results_page(published: Published, ledger: Ledger) -> str:
     sections = [
         ("Answers", _overview(published, ledger)),
         *_answers(published, ledger),
-        ("A way against itself", _against_itself(published, ledger)),
+        ("A way against itself", _each(published, ledger, "a/a")),
+        ("Estimates", _each(published, ledger, "estimate")),
         ("Demonstrations", _demonstrations(published, ledger)),
         ("Shares", _shares(published, ledger)),
         ("Identities", _identities(published)),
@@ -122,9 +123,9 @@ def planned(power: Mapping[str, Any]) -> str:
     return ", ".join(f"{truth} {percent(chance)}" for truth, chance in rows)
 
 
-def _against_itself(published: Published, ledger: Ledger) -> str:
-    """What the whole pipeline says where there is nothing to find."""
-    own = _of_kind(published, "a/a")
+def _each(published: Published, ledger: Ledger, kind: str) -> str:
+    """What was asked and is no part of the family, one answer below the other."""
+    own = _of_kind(published, kind)
     return "\n".join(_answer(published, ledger, verdict) for verdict in own)
 
 
@@ -207,9 +208,11 @@ def found_cell(verdicts: Sequence[Verdict]) -> str:
 
 def _found(verdicts: Iterable[Verdict]) -> Iterator[str]:
     for v in verdicts:
-        if v.kind in STUDIED:
+        measured = " ".join(list(measured_lines(v))[:2]) if v.kind in STUDIED else ""
+        if v.kind == "estimate":
+            yield f"* {v.statement} {measured} (an estimate: no verdict)"
+        elif v.kind in STUDIED:
             reason = f" ({why(v)})" if why(v) else ""
-            measured = " ".join(list(measured_lines(v))[:2])
             yield f"* {v.statement} **{_said(v)}**{reason}. {measured}"
         elif v.kind == "demonstration" and v.loss:
             more = f" {v.note}." if v.note else ""

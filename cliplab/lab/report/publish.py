@@ -23,6 +23,7 @@ from cliplab.lab.report.outcome import overrides, seeds_of
 from cliplab.lab.report.published import Published, load_published
 from cliplab.lab.report.recommended import recommendations
 from cliplab.lab.report.registered import as_registered
+from cliplab.lab.report.tables import effect
 from cliplab.lab.runs.csvrows import write_rows
 from cliplab.lab.runs.record import RunRecord, union_rows
 from cliplab.lab.runs.register import PRESETS
@@ -167,6 +168,9 @@ def _answers(published: Published, notebook: str) -> str:
     verdicts = published.verdicts[notebook]
     compared = [v for v in verdicts if v.kind == "comparison"]
     answers = [f"{v.first} against {v.rival} (`{v.id}`): {v.verdict}" for v in compared]
+    for v in verdicts:
+        if v.kind == "estimate":
+            answers.append(f"`{v.id}`: {effect(v.loss, v.unit) if v.loss else v.verdict}")
     answers += [f"`{v.id}`: {v.note}" for v in verdicts if v.kind == "share" and v.loss]
     if any(v.kind == "withdrawn" for v in verdicts):
         answers.append("withdrawn, being redone" if not answers else "others withdrawn")

@@ -10,7 +10,7 @@ from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cliplab.lab.claims.ledger import Ledger
+from cliplab.lab.claims.ledger import STUDIED, Ledger
 from cliplab.lab.claims.verdict import Outcome, Verdict
 from cliplab.lab.notebook.cells import read_notebook, title_and_question
 from cliplab.lab.report import grid, tables
@@ -155,7 +155,7 @@ def _metric_and_margin(
         for column, value in row.items():
             columns[column].append(value)
     own = ledger.of_notebook(notebook)
-    if "study" in columns and (margins := [c.margin for c in own if c.kind == "comparison"]):
+    if "study" in columns and (margins := [c.margin for c in own if c.kind in STUDIED]):
         return "test_loss", margins[0]
     if metric := next((c.metric for c in own if c.metric in columns), None):
         return metric, None

@@ -254,6 +254,20 @@ def test_the_corrected_p_of_what_holm_did_not_reach_is_no_smaller_than_what_stop
     assert p[0] < 0.05 < min(p[1:])
 
 
+def test_an_estimate_has_what_a_comparison_measures_no_word_and_no_part_in_the_family():
+    rows = studied(gain=0.3)
+    large = comparison(id="large", kind="estimate")
+    claims = {"toy_norm": CLAIM, "large": large}
+    alone = judge_all({"01_toy": rows}, "verdict", Ledger({"toy_norm": CLAIM}, 2), ABOUT)
+    both = judge_all({"01_toy": rows}, "verdict", Ledger(claims, 2), ABOUT)
+    assert both[0] == alone[0]
+    assert (both[1].verdict, both[1].p_holm) == ("shown", None)
+    for name in ("loss", "failures", "control", "usable", "levels", "margin"):
+        assert getattr(both[1], name) == getattr(both[0], name)
+    assert judge(large, studied(gain=0.3, size="small")).verdict == "shown (small)"
+    assert judge(large, []).outcome is Outcome.NOT_RUN
+
+
 def test_a_way_against_itself_is_no_part_of_the_family():
     rows = studied(gain=0.3)
     alone = judge_all({"01_toy": rows}, "verdict", Ledger({"toy_norm": CLAIM}, 1), ABOUT)

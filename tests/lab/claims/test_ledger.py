@@ -51,6 +51,7 @@ source = "algebra"
     "a/a": as_toml(
         comparison(id="aa", kind="a/a", rival="norm again", source="", literature="", counter="")
     ).removeprefix("family = 1\n"),
+    "estimate": as_toml(comparison(id="large", kind="estimate")).removeprefix("family = 1\n"),
 }
 
 
@@ -65,8 +66,8 @@ def test_every_kind_has_its_keys_and_only_comparisons_are_of_the_family(tmp_path
     assert set(TEXT) == set(KINDS)
     assert found.family == 1
     assert [c.id for c in found.claims.values() if c.kind == "comparison"] == ["toy_norm"]
-    assert len(found.of_notebook("01_toy")) == 6
-    assert {claim.kind for claim in found.studied("01_toy")} == {"comparison", "a/a"}
+    assert len(found.of_notebook("01_toy")) == 7
+    assert {claim.kind for claim in found.studied("01_toy")} == {"comparison", "a/a", "estimate"}
     assert found.claims["same"].arms == ("huge", "none")
     assert found.claims["toy_norm"].failure_margin == 0.10
     assert found.claims["toy_norm"].text == comparison().question

@@ -219,7 +219,7 @@ def test_results_answer_each_question_with_both_estimands_and_their_place(root, 
     itself = answer(text, "Is a way told from itself?")
     assert itself.startswith("**No matter** (same against none, `itself`).")
     assert "literature" not in itself
-    assert not re.search(r"\b(None|nan|inf)\b|\d\.\d{6}", text.split("## Demonstr")[0])
+    assert not re.search(r"\b(None|nan|inf)\b|\d\.\d{6}", text.split("## Estimates")[0])
 
 
 def test_what_deviates_after_it_was_published_is_printed(root, rows):

@@ -410,3 +410,10 @@ def test_a_share_opens_a_notebook_in_percent():
     assert found.endswith("* Errors that are seen: 67 % [25 %, 92 %], 2 of 3 errors.")
     none_asked = [row | {"seen": None} for row in counted]
     assert found_cell([judge(share(), none_asked)]).endswith("Errors that are seen: 0 of 0 errors.")
+
+
+def test_an_estimate_opens_a_notebook_without_a_word():
+    rows = study(surface(gain=0.3)).run("half", 100)
+    found = found_cell([judge(comparison(kind="estimate"), rows)])
+    assert "z? Loss: " in found
+    assert found.endswith("p = 1.00). (an estimate: no verdict)")
