@@ -1,5 +1,5 @@
-"""Board games for self-play: rules (OpenSpiel), search, matches. Import its files.
+"""Board games for self-play: rules of many games at once. Import its files.
 
-May use: the core.
+May use: nothing of the lab.
 Makes numbers: yes.
 """
