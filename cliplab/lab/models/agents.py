@@ -1,24 +1,19 @@
 """Agents for control tasks. Shapes: T steps, M members, E environments, O inputs, A actions."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-import gymnasium
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-# Mean return of uniformly random actions: what a run that diverged scores.
-RANDOM_RETURN = {"CartPole-v1": 22.0, "Acrobot-v1": -499.0, "LunarLander-v3": -178.0}
 
 
 class ActorCritic(nn.Module):
     """Logits of a policy and a value from tanh layers: ``[..., O] -> [..., A], [...]``.
 
     Orthogonal weights with gains sqrt 2 (hidden), 0.01 (policy) and 1 (value), biases 0. Policy
-    and value have a torso each, or, ``shared``, one between them.
+    and value have two hidden layers each.
     Source: Engstrom et al. 2020; Huang et al. 2022, *The 37 implementation details of PPO*.
     """
 
@@ -28,22 +23,31 @@ class ActorCritic(nn.Module):
         actions: int,
         *,
         seed: int,
-        hidden: Sequence[int] = (64, 64),
-        shared: bool = False,
+        width: int = 64,
     ) -> None:
         super().__init__()
-        _positive(inputs=inputs, actions=actions, hidden=min(hidden, default=0))
+        _positive(inputs=inputs, actions=actions, width=width)
         generator = torch.Generator().manual_seed(seed)
-        self.actor_torso = _torso(inputs, hidden, generator)
-        self.critic_torso = None if shared else _torso(inputs, hidden, generator)
-        self.policy = _orthogonal(hidden[-1], actions, 0.01, generator)
-        self.value = _orthogonal(hidden[-1], 1, 1.0, generator)
+        self.actor_torso = _torso(inputs, width, generator)
+        self.critic_torso = _torso(inputs, width, generator)
+        self.policy = _orthogonal(width, actions, 0.01, generator)
+        self.value = _orthogonal(width, 1, 1.0, generator)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Logits ``[..., A]`` and values ``[...]``."""
-        features = self.actor_torso(x)
-        seen = features if self.critic_torso is None else self.critic_torso(x)
-        return self.policy(features), self.value(seen).squeeze(-1)
+        return self.policy(self.actor_torso(x)), self.value(self.critic_torso(x)).squeeze(-1)
+
+
+def heads(weights: Mapping[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+    """What many ActorCritics say, their weights stacked: ``[M, B, O] -> [M, B, A], [M, B]``."""
+
+    def layer(name: str, x: Tensor) -> Tensor:
+        return torch.baddbmm(weights[f"{name}.bias"][:, None], x, weights[f"{name}.weight"].mT)
+
+    def torso(name: str) -> Tensor:
+        return layer(f"{name}.2", layer(f"{name}.0", x).tanh()).tanh()
+
+    return layer("policy", torso("actor_torso")), layer("value", torso("critic_torso"))[..., 0]
 
 
 class QNetwork(nn.Module):
@@ -78,11 +82,9 @@ def _positive(**numbers: int) -> None:
             raise ValueError(f"{name} must be at least 1, got {number}")
 
 
-def _torso(inputs: int, hidden: Sequence[int], generator: torch.Generator) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for before, after in pairwise([inputs, *hidden]):
-        layers += [_orthogonal(before, after, 2**0.5, generator), nn.Tanh()]
-    return nn.Sequential(*layers)
+def _torso(inputs: int, width: int, generator: torch.Generator) -> nn.Sequential:
+    first = _orthogonal(inputs, width, 2**0.5, generator)
+    return nn.Sequential(first, nn.Tanh(), _orthogonal(width, width, 2**0.5, generator), nn.Tanh())
 
 
 def _orthogonal(inputs: int, outputs: int, gain: float, generator: torch.Generator) -> nn.Module:
@@ -190,79 +192,3 @@ def sample(logits: Tensor, uniform: Tensor) -> Tensor:
     """
     below = logits.softmax(-1).cumsum(-1)[..., :-1]
     return (uniform[..., None] > below).sum(-1)
-
-
-@dataclass(frozen=True)
-class Step:
-    """What one step gave, ``[M, E]`` each.
-
-    ``valid`` is False where the step only started the next episode; ``returns`` is the sum of an
-    episode's rewards where it ended, NaN elsewhere.
-    """
-
-    reward: Tensor
-    terminated: Tensor
-    truncated: Tensor
-    valid: Tensor
-    returns: Tensor
-
-
-class Environments:
-    """Copies of a Gymnasium environment for the members of an ensemble: ``each`` for every member.
-
-    Every arm, a number in ``starts``, has a vector environment of its own with ``seeds * each``
-    copies, seeded with that number: what one arm meets does not depend on which others run.
-    ``observation [M, E, O]`` is always the state that the last step led to. Gymnasium resets an
-    environment in the step *after* an episode's end and ignores that step's action
-    (``AutoresetMode.NEXT_STEP``): such a step is not ``valid``.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        starts: Sequence[int],
-        seeds: int,
-        each: int,
-        *,
-        device: torch.device | str = "cpu",
-    ) -> None:
-        _positive(arms=len(starts), seeds=seeds, each=each)
-        self.device = torch.device(device)
-        self.vectors = [gymnasium.make_vec(name, num_envs=seeds * each) for _ in starts]
-        mode = self.vectors[0].metadata["autoreset_mode"]
-        if mode is not gymnasium.vector.AutoresetMode.NEXT_STEP:
-            raise ValueError(f"{name}: autoreset mode {mode}, expected NEXT_STEP")
-        space = self.vectors[0].single_action_space
-        if not isinstance(space, gymnasium.spaces.Discrete):
-            raise ValueError(f"{name}: actions {space}, expected a Discrete space")
-        self.shape = (len(starts) * seeds, each)
-        self.inputs = int(np.prod(self.vectors[0].single_observation_space.shape or ()))
-        self.actions = int(space.n)
-        started = [v.reset(seed=start)[0] for v, start in zip(self.vectors, starts, strict=True)]
-        self.observation = self._stack(started, torch.float32)
-        self._ended = torch.zeros(self.shape, dtype=torch.bool, device=self.device)
-        self._running = torch.zeros(self.shape, device=self.device)
-
-    def step(self, actions: Tensor) -> Step:
-        """Act everywhere, ``[M, E]``; moves ``observation`` on."""
-        own = actions.cpu().numpy().reshape(len(self.vectors), -1)
-        results = [vector.step(a) for vector, a in zip(self.vectors, own, strict=True)]
-        self.observation = self._stack([r[0] for r in results], torch.float32)
-        reward = self._stack([r[1] for r in results], torch.float32)
-        terminated = self._stack([r[2] for r in results], torch.bool)
-        truncated = self._stack([r[3] for r in results], torch.bool) & ~terminated
-        valid, self._ended = ~self._ended, terminated | truncated
-        self._running += reward
-        returns = self._running.where(self._ended, torch.nan)
-        self._running = self._running.where(~self._ended, 0.0)
-        return Step(reward, terminated, truncated, valid, returns)
-
-    def close(self) -> None:
-        """Close all environments."""
-        for vector in self.vectors:
-            vector.close()
-
-    def _stack(self, arrays: list[np.ndarray], dtype: torch.dtype) -> Tensor:
-        stacked = torch.from_numpy(np.stack(arrays)).to(self.device, dtype)
-        rest = stacked.shape[2:]
-        return stacked.reshape(*self.shape, -1) if rest else stacked.view(self.shape)

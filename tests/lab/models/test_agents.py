@@ -1,20 +1,17 @@
 import math
 
-import gymnasium
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.func import functional_call
 from torch.nn import functional as F
 
 from cliplab.lab.models.agents import (
-    RANDOM_RETURN,
     ActorCritic,
-    Environments,
     QNetwork,
     gae,
+    heads,
     masked_mean,
     normalised,
     policy_losses,
@@ -28,9 +25,8 @@ def generator(seed):
     return torch.Generator().manual_seed(seed)
 
 
-@pytest.mark.parametrize("shared", [False, True])
-def test_weights_are_orthogonal_with_the_published_gains(shared):
-    model = ActorCritic(6, 3, seed=0, shared=shared)
+def test_weights_are_orthogonal_with_the_published_gains():
+    model = ActorCritic(6, 3, seed=0)
     for name, weight in model.named_parameters():
         if "bias" in name:
             assert not weight.any()
@@ -39,8 +35,6 @@ def test_weights_are_orthogonal_with_the_published_gains(shared):
         small = weight if weight.shape[0] <= weight.shape[1] else weight.T
         expected = gain**2 * torch.eye(len(small))
         torch.testing.assert_close(small @ small.T, expected, atol=1e-5, rtol=1e-4)
-    torsos = {name.split(".")[0] for name, _ in model.named_parameters()}
-    assert ("critic_torso" in torsos) == (not shared)
 
 
 def test_the_policy_starts_nearly_uniform_and_gives_one_value_a_state():
@@ -59,21 +53,16 @@ def test_the_seed_decides_and_the_global_generator_is_left_alone(kind):
     assert not torch.equal(one[0], other[0])
 
 
-@pytest.mark.parametrize("kind", [ActorCritic, QNetwork])
-def test_vmap_gives_every_member_its_own_output(kind):
-    models = [kind(4, 3, seed=s, hidden=(8, 5)) for s in (1, 2)]
-    assert not list(models[0].buffers())
-    names = [name for name, _ in models[0].named_parameters()]
-    stacked = {n: torch.stack([m.get_parameter(n) for m in models]) for n in names}
+def test_heads_gives_every_member_its_own_output():
+    models = [ActorCritic(4, 3, seed=s, width=8) for s in (1, 2)]
+    stacked = {
+        name: torch.stack([m.get_parameter(name) for m in models])
+        for name, _ in models[0].named_parameters()
+    }
     x = torch.randn(2, 6, 4, generator=generator(1))
-    run = torch.vmap(lambda weights, one: functional_call(models[0], weights, (one,)))
-    together = run(stacked, x)
+    logits, values = heads(stacked, x)
     for m, model in enumerate(models):
-        alone = model(x[m])
-        if kind is ActorCritic:
-            torch.testing.assert_close(tuple(part[m] for part in together), alone)
-        else:
-            torch.testing.assert_close(together[m], alone)
+        torch.testing.assert_close((logits[m], values[m]), model(x[m]))
 
 
 def test_q_networks_start_as_torchs_own_layers_do():
@@ -223,90 +212,10 @@ def test_a_mean_of_nothing_is_zero():
     assert masked_mean(x, valid).tolist() == [0.0, 4.0]
 
 
-def as_state(name, observation):
-    """The inner state of a plain environment that shows this."""
-    if name == "CartPole-v1":
-        return observation.double().numpy()
-    cos1, sin1, cos2, sin2, *speeds = observation.double().tolist()
-    return np.array([math.atan2(sin1, cos1), math.atan2(sin2, cos2), *speeds])
-
-
-@pytest.mark.parametrize("name", ["CartPole-v1", "Acrobot-v1"])
-def test_environments_are_those_of_gymnasium_one_by_one(name):
-    """Take every step again in a plain environment: states, rewards, ends, masks and returns."""
-    envs = Environments(name, [11, 12], 1, 2)
-    single = gymnasium.make(name).unwrapped
-    single.reset()
-    g, ended, running, finished = generator(6), torch.zeros(2, 2, dtype=torch.bool), 0.0, 0
-    for _ in range(510):
-        before = envs.observation
-        actions = torch.randint(envs.actions, (2, 2), generator=g)
-        step = envs.step(actions)
-        assert torch.equal(step.valid, ~ended)
-        assert not step.reward[~step.valid].any()
-        assert not (step.terminated & step.truncated).any()
-        ended, running = step.terminated | step.truncated, running + step.reward
-        assert torch.equal(~step.returns.isnan(), ended)
-        assert torch.equal(step.returns[ended], running[ended])
-        running, finished = running.where(~ended, 0.0), finished + int(ended.sum())
-        for m, e in step.valid.nonzero().tolist():
-            single.state, single.steps_beyond_terminated = as_state(name, before[m, e]), None
-            after, reward, terminated, *_ = single.step(int(actions[m, e]))
-            shown = envs.observation[m, e].numpy()
-            np.testing.assert_allclose(shown, after, rtol=1e-4, atol=1e-4)
-            assert (reward, terminated) == (step.reward[m, e], step.terminated[m, e])
-    assert finished >= 4
-    envs.close()
-
-
-def test_the_time_limit_truncates_and_the_next_step_only_resets():
-    envs = Environments("CartPole-v1", [0], 1, 3)
-    seen = []
-    for _ in range(502):
-        angle, turning = envs.observation[..., 2], envs.observation[..., 3]
-        place, moving = envs.observation[..., 0], envs.observation[..., 1]
-        push = angle + 0.5 * turning + 0.02 * place + 0.05 * moving > 0
-        seen.append(envs.step(push.long()))
-    cut = seen[499]
-    assert cut.truncated.all()
-    assert not cut.terminated.any()
-    assert (cut.returns == 500).all()
-    assert not seen[500].valid.any()
-    assert (seen[500].reward == 0).all()
-    assert seen[501].valid.all()
-    assert (seen[501].reward == 1).all()
-
-
-def test_what_an_arm_meets_does_not_depend_on_the_others():
-    alone = Environments("CartPole-v1", [5], 2, 2)
-    beside = Environments("CartPole-v1", [9, 5, 5], 2, 2)
-    g = generator(7)
-    for _ in range(60):
-        actions = torch.randint(2, (2, 2), generator=g)
-        alone.step(actions)
-        beside.step(torch.cat([1 - actions, actions, actions]))
-        assert torch.equal(beside.observation[2:4], alone.observation)
-        assert torch.equal(beside.observation[4:], alone.observation)
-        assert not torch.equal(beside.observation[:2], alone.observation)
-
-
-def test_random_returns_are_measured():
-    envs = Environments("CartPole-v1", [1], 16, 16)
-    g, found = generator(8), []
-    for _ in range(300):
-        step = envs.step(torch.randint(2, envs.shape, generator=g))
-        found.append(step.returns[~step.returns.isnan()])
-    assert torch.cat(found).mean().item() == pytest.approx(RANDOM_RETURN["CartPole-v1"], abs=0.8)
-
-
 def test_bad_values_are_named():
-    with pytest.raises(ValueError, match="hidden must be at least 1, got 0"):
-        ActorCritic(4, 2, seed=0, hidden=())
+    with pytest.raises(ValueError, match="width must be at least 1, got 0"):
+        ActorCritic(4, 2, seed=0, width=0)
     with pytest.raises(ValueError, match="actions must be at least 1, got 0"):
         QNetwork(4, 0, seed=0)
     with pytest.raises(ValueError, match="expected 4 values, got 3"):
         gae(torch.zeros(3), torch.zeros(3), *torch.zeros(2, 3).bool(), discount=1, lam=1)
-    with pytest.raises(ValueError, match="each must be at least 1, got 0"):
-        Environments("CartPole-v1", [0], 1, 0)
-    with pytest.raises(ValueError, match=r"Pendulum-v1: actions .* expected a Discrete space"):
-        Environments("Pendulum-v1", [0], 1, 1)
