@@ -61,7 +61,7 @@ class Replies:
 
 def begin(games: int, plies: int, generator: np.random.Generator) -> list[pyspiel.State]:
     """Games after so many random plies; one that they would end is begun anew."""
-    states = []
+    states: list[pyspiel.State] = []
     while len(states) < games:
         state = _game().new_initial_state()
         for _ in range(plies):
