@@ -82,7 +82,7 @@ class Acrobot:
 
     def advance(self, actions: NDArray[np.int64], mask: Mask) -> tuple[Floats, Mask]:
         """One Runge-Kutta step of 0.2 s."""
-        torque, s, dt = actions - 1.0, self.state, 0.2
+        torque, s, dt = actions.astype(np.float64) - 1, self.state, 0.2
         k1 = _swing(s, torque)
         k2 = _swing(s + dt / 2 * k1, torque)
         k3 = _swing(s + dt / 2 * k2, torque)
