@@ -134,7 +134,7 @@ def wilson(x: int, n: int, confidence: float = 0.90) -> tuple[float, float]:
 
     >>> low, high = wilson(0, 20)
     >>> low, round(high, 4)
-    (0.0, 0.1191)
+    (0.0, 0.1192)
     """
     x, n = _counts(x, n)
     z = NormalDist().inv_cdf((1 + confidence) / 2)
