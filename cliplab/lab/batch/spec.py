@@ -17,6 +17,7 @@ KERNEL_ENV = {
     "MKL_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "PYTHONHASHSEED": "0",
+    "PYGAME_HIDE_SUPPORT_PROMPT": "1",  # its greeting would stand in the first cell that imports it
 }
 WORKER_DIED = "the worker process died: killed, or out of memory"
 
