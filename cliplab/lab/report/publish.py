@@ -134,10 +134,11 @@ def _opened(root: Path, published: Published, ledger: Ledger) -> dict[Path, str 
     What the notebook's own run found; what follows from all of them, by model and optimizer.
     """
     texts: dict[Path, str | bytes] = {}
+    recommended = recommendations(published, ledger)  # one text, whichever notebook shows it
     for path in sorted((root / "notebooks").glob("*.ipynb")):
         said = {
             "found": found_cell(published.verdicts.get(path.stem, [])),
-            "recommended": recommendations(published, ledger),
+            "recommended": recommended,
         }
         cells = load_cells(path)
         places = {tag: place for tag in said if (place := tagged(cells, tag)) is not None}
