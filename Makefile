@@ -29,7 +29,7 @@ help: ## list the targets
 env: $(READY) ## set up .venv, pinned by requirements.lock
 
 peers: $(READY) ## install also what only tests, exports as parquet and trainers need
-	$(BIN)python -m pip install --quiet $(PIP_ARGS) -c requirements.lock -e ".[parity,parquet,integrations]"
+	$(BIN)python -m pip install --quiet $(PIP_ARGS) -c requirements.lock -e ".[parity,parquet,integrations,docs,browser]"
 	$(BIN)python -m pip install --quiet $(PIP_ARGS) -c requirements.lock --no-deps timm
 
 lab: $(READY) ## open the notebooks in JupyterLab

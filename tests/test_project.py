@@ -38,7 +38,7 @@ def test_environment_yml_is_in_step_with_pyproject():
     pip = next(item["pip"] for item in listed if isinstance(item, dict))
     flat = [item for item in [*listed, *pip] if isinstance(item, str)]
     found = {name: least for name, _, least in (item.partition(">=") for item in flat)}
-    peers = ("parity", "integrations")  # no part of it
+    peers = ("parity", "integrations", "docs", "browser")  # no part of it
     ours = [extra for name, extra in EXTRAS.items() if name not in peers]
     for requirement in (item for group in [PROJECT["dependencies"], *ours] for item in group):
         name, _, least = requirement.partition(">=")
