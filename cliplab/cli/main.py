@@ -16,7 +16,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
 from cliplab.cli.arguments import REFUSED, fail, parse_arguments
-from cliplab.cli.commands import calibrate, diff, export, inspect, notebooks, register
+from cliplab.cli.commands import calibrate, diff, export, inspect, notebooks, register, remeasure
 from cliplab.cli.diagnosing import diagnose
 from cliplab.extras import advice
 
@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; the exit status is 0, 1 (a run failed), 2 (refused) or 128 + a signal."""
     commands = {"run": run, "list": list_, "attest": attest, "report": report, "diagnose": diagnose}
     commands |= {"export": export, "diff": diff, "inspect": inspect, "notebooks": notebooks}
-    commands |= {"register": register, "calibrate": calibrate}
+    commands |= {"register": register, "calibrate": calibrate, "remeasure": remeasure}
     if isinstance(sys.stdout, TextIOWrapper):  # what it cannot encode is a question mark
         sys.stdout.reconfigure(errors="replace")
     try:

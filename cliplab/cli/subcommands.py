@@ -7,13 +7,15 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
-from cliplab.cli.how import positive
+from cliplab.cli.how import positive, positive_int
 
 NOTEBOOKS: dict[str, Any] = {
     "nargs": "*",
     "metavar": "NOTEBOOK",
     "help": "name, unique prefix or path (all)",
 }
+
+RECORDS: dict[str, Any] = {"type": Path, "default": Path("records"), "metavar": "DIR"}
 
 
 def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
@@ -43,11 +45,7 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
     diff.add_argument("notebook", **NOTEBOOKS)
     diff.add_argument("--preset", help="only this preset")
     diff.add_argument(
-        "--records",
-        type=Path,
-        default=Path("records"),
-        metavar="DIR",
-        help="the published records in a commit (%(default)s)",
+        "--records", **RECORDS, help="the published records in a commit (%(default)s)"
     )
     diff.add_argument("--all", action="store_true", help="every line")
     diff.add_argument("--json", action="store_true", help="for programs")
@@ -72,6 +70,21 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
     calibrate.add_argument(
         "--studies", type=int, default=500, metavar="N", help="simulated a cell (%(default)s)"
     )
+
+    remeasure = commands.add_parser(
+        "remeasure",
+        **folders,
+        help="run published records again in full: does today's code give every row?",
+    )
+    remeasure.add_argument("notebook", **NOTEBOOKS)
+    remeasure.add_argument(
+        "--draw",
+        type=positive_int,
+        metavar="N",
+        help="the N that HEAD's hash draws",
+    )
+    remeasure.add_argument("--list", action="store_true", help="name them, run nothing")
+    remeasure.add_argument("--records", **RECORDS, help="the published records (%(default)s)")
 
     copy = commands.add_parser("notebooks", help="copy this collection, to run it anywhere")
     copy.add_argument("folder", type=Path, metavar="DIR", help="a new folder, or one made so")

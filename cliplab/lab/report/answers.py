@@ -9,6 +9,7 @@ from cliplab.lab.attest import carried
 from cliplab.lab.claims.calibration import TRUTHS
 from cliplab.lab.claims.ledger import STUDIED, Ledger
 from cliplab.lab.claims.verdict import Outcome, Verdict
+from cliplab.lab.report.again import again
 from cliplab.lab.report.cost import cost
 from cliplab.lab.report.markdown import link, markdown
 from cliplab.lab.report.measured import measured_lines, why
@@ -43,6 +44,7 @@ def results_page(published: Published, ledger: Ledger) -> str:
         ("Identities", _identities(published)),
         ("Withdrawn, being redone", _withdrawn(published)),
         ("Records", _records(published)),
+        ("Measured again", again(published)),
         ("What it cost", cost(published)),
     ]
     body = "\n".join(f"## {title}\n\n{text or 'None yet.'}\n" for title, text in sections)
