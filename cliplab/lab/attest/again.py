@@ -22,7 +22,7 @@ def drawn(names: Iterable[str], commit: str, count: int) -> list[str]:
     """The names that a commit draws: the first by the SHA-256 of its hash, a space and the name.
 
     >>> drawn(["01_a", "02_b", "03_c"], "f06c21b", 2)
-    ['03_c', '02_b']
+    ['01_a', '03_c']
     """
     return sorted(names, key=lambda name: sha256(f"{commit} {name}".encode()).digest())[:count]
 
