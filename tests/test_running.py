@@ -49,7 +49,7 @@ def test_the_page_has_commands_of_every_kind():
     told = {line.split()[1] for _, line in commands()}
     assert told == {
         *("run", "list", "report", "attest", "diagnose"),
-        *("export", "diff", "inspect", "notebooks", "register", "calibrate"),
+        *("export", "diff", "inspect", "notebooks", "register", "calibrate", "remeasure"),
     }
 
 

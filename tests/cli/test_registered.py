@@ -36,7 +36,7 @@ display({{"{MIME}": payload, "text/plain": "recorded"}}, raw=True)
 """
 PARAMETERS = "gain: float = 0.3\nsize: str = 'small'  # of the study"
 PRESETS = "[01_toy.pilot]\nfirst_seed = 0\n[01_toy.verdict]\nsize = 'full'\nn_seeds = 1\n"
-README = "".join(f"<!-- {n}:begin -->\n<!-- {n}:end -->\n" for n in ("results", "methods", "data"))
+README = "".join(f"<!-- {n}:begin -->\n<!-- {n}:end -->\n" for n in ("answers", "computing"))
 LEDGER = as_toml(comparison(), family=25)
 
 
@@ -104,7 +104,6 @@ def test_a_study_is_piloted_registered_measured_published_and_replicated(project
     results = (project / "RESULTS.md").read_text()
     assert "| **helps** | holds |" in results
     assert "Replicated on other draws and seeds: holds; loss +0." in results
-    assert "[01_toy, replication](notebooks/01_toy.ipynb)" in results
     assert {path.name for path in records.iterdir()} == {
         f"01_toy{end}" for end in (".csv", ".json", ".replica.csv", ".replica.json",
                                    ".registration.json")

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from cliplab.lab.attest import carried
 from cliplab.lab.claims.calibration import TRUTHS
 from cliplab.lab.claims.ledger import STUDIED, Ledger
 from cliplab.lab.claims.verdict import Outcome, Verdict
 from cliplab.lab.report.again import again
+from cliplab.lab.report.answered import answers_list, notebooks_table, short_links
 from cliplab.lab.report.cost import cost
 from cliplab.lab.report.markdown import link, markdown
 from cliplab.lab.report.measured import measured_lines, why
 from cliplab.lab.report.published import Published, deviations, holds
-from cliplab.lab.report.tables import effect, number, percent
+from cliplab.lab.report.tables import effect, number, percent, points
+from cliplab.lab.report.twelve import Answer
 from cliplab.lab.stats import Estimate
 
 __all__ = ["found_cell", "results_page"]
@@ -24,30 +25,39 @@ Each question was put to two ways of training, each tuned alike: both draw their
 from one registered space, and the answer is about the first-named way. **Helps** and **harms** mean
 by more than would change a decision; **no matter** means by less, in loss and in failures, and a
 handicapped rival was told apart; **unclear** says why. How it is measured, and how often the rule
-errs: [docs/study.md](docs/study.md). Rows, choices and provenance: [records](records).
+errs: [docs/study.md](docs/study.md). Rows and choices: [records](records); with
+which code they were measured: [docs/records.md](docs/records.md).
 
 Differences above 0 speak for the first-named way; brackets are 90 % intervals. Losses are those of
 the best of k configurations, given that the run succeeds. Holm's correction counts all {family}
 comparisons that are planned.
 """
 
+_GRADES = """\
+How sure: *identity*, true by algebra and compared bit for bit; *replicated*, a registered
+comparison that was decided and holds on other draws and seeds; *decided*, and not replicated yet;
+*undecided*; *description*, at a setting that was chosen or over cases that were counted, without a
+verdict; *not measured*. Several words count the claims that an answer rests on.
+"""
 
-def results_page(published: Published, ledger: Ledger) -> str:
+
+def results_page(published: Published, ledger: Ledger, twelve: Sequence[Answer] = ()) -> str:
     """RESULTS.md, without its first lines."""
     sections = [
-        ("Answers", _overview(published, ledger)),
+        ("Twelve answers", f"{_GRADES}\n{answers_list(twelve)}" if twelve else ""),
+        ("By notebook", notebooks_table(published) or "None yet."),
+        ("Comparisons", _overview(published, ledger)),
+        ("Shares", _shares(published, ledger)),
+        ("Identities", _identities(published)),
+        ("Demonstrations", _demonstrations(published, ledger)),
+        ("Withdrawn, being redone", _withdrawn(published)),
         *_answers(published, ledger),
         ("A way against itself", _each(published, ledger, "a/a")),
         ("Estimates", _each(published, ledger, "estimate")),
-        ("Demonstrations", _demonstrations(published, ledger)),
-        ("Shares", _shares(published, ledger)),
-        ("Identities", _identities(published)),
-        ("Withdrawn, being redone", _withdrawn(published)),
-        ("Records", _records(published)),
         ("Measured again", again(published)),
         ("What it cost", cost(published)),
     ]
-    body = "\n".join(f"## {title}\n\n{text or 'None yet.'}\n" for title, text in sections)
+    body = "\n".join(f"## {title}\n\n{text}\n" for title, text in sections if text)
     return f"# Results\n\n{_INTRO.format(family=ledger.family)}\n{body}"
 
 
@@ -62,7 +72,9 @@ def _overview(published: Published, ledger: Ledger) -> str:
             "Answer": f"**{v.verdict}**"
             + (", deviates" if _deviates(published, ledger, v) else ""),
             "Replicated": holds(v, published.again.get(v.id)) or "–",
-            "Notebook": link(v.notebook),
+            "Loss": effect(v.loss, v.unit),
+            "Failures": points(v.failures),
+            "Notebook": short_links([v.notebook]),
         }
         for v in _of_kind(published, "comparison")
     )
@@ -140,7 +152,7 @@ def _demonstrations(published: Published, ledger: Ledger) -> str:
             "Note": v.note or "–",
             "Why this setting": ledger.claims[v.id].chosen,
             "The literature": f"{ledger.claims[v.id].literature} ({ledger.claims[v.id].source})",
-            "Notebook": link(v.notebook),
+            "Notebook": short_links([v.notebook]),
         }
         for v in _of_kind(published, "demonstration")
     )
@@ -154,7 +166,7 @@ def _shares(published: Published, ledger: Ledger) -> str:
             "Of": v.note if v.loss else "not measured yet",
             "What was counted": ledger.claims[v.id].chosen,
             "The literature": f"{ledger.claims[v.id].literature} ({ledger.claims[v.id].source})",
-            "Notebook": link(v.notebook),
+            "Notebook": short_links([v.notebook]),
         }
         for v in _of_kind(published, "share")
     )
@@ -169,7 +181,7 @@ def _identities(published: Published) -> str:
         {
             "True by algebra, compared bit for bit": v.statement,
             "Here": f"{v.verdict}, {v.note}",
-            "Notebook": link(v.notebook),
+            "Notebook": short_links([v.notebook]),
         }
         for v in _of_kind(published, "identity")
     )
@@ -179,21 +191,6 @@ def _withdrawn(published: Published) -> str:
     return "\n".join(
         f"* {link(v.notebook)}, {v.id}: {v.statement}" for v in _of_kind(published, "withdrawn")
     )
-
-
-def _records(published: Published) -> str:
-    again = {f"{name}, replication": about for name, about in published.about_again.items()}
-    abouts = {**published.about, **again}
-    accepted = carried.accepted(abouts)
-    rows = markdown(
-        {
-            "Notebook": link(*name.split(", ")),
-            "Rows": carried.sentence(about),
-            "Definitions changed since": carried.changes(about) or "none",
-        }
-        for name, about in abouts.items()
-    )
-    return rows + (f"\n\nAccepted without a run:\n\n{markdown(accepted)}" if accepted else "")
 
 
 def found_cell(verdicts: Sequence[Verdict]) -> str:

@@ -1,14 +1,17 @@
-"""What the published answers cost to compute, pilots included."""
+"""What the published answers cost to compute, pilots included: the times that pages tell."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from cliplab.lab.report.markdown import link, markdown
 from cliplab.lab.report.published import Published
 
-__all__ = ["cost"]
+__all__ = ["computing", "cost", "with_time"]
+
+_VERDICT = re.compile(r"verdict (?:about )?\d+(?: to \d+)? minutes?")
 
 
 def cost(published: Published) -> str:
@@ -27,7 +30,9 @@ def cost(published: Published) -> str:
             "Pilots": sum(pilot.get("cpu_s", 0.0) for pilot in pilots),
         }
         total += sum(spent.values())
-        rows.append({"Notebook": link(name), **{k: _minutes(s) for k, s in spent.items()}})
+        told = {column: _minutes(seconds) for column, seconds in spent.items()}
+        told["Run, elapsed"] = _minutes(_seconds(about, "wall_s"))
+        rows.append({"Notebook": link(name), **told})
     if not rows:
         return ""
     said = [f"In all {total / 3600:.1f} core-hours."]
@@ -37,11 +42,40 @@ def cost(published: Published) -> str:
         "Scratch runs, which shaped the studies and are named in "
         "[records/DEVIATIONS.md](records/DEVIATIONS.md), were not timed."
     )
-    return f"{' '.join(said)}\n\nCore-minutes:\n\n{markdown(rows)}"
+    return (
+        f"{' '.join(said)}\n\n"
+        "Core-minutes of the published runs (one core each; *elapsed*: minutes by the clock, on a "
+        f"machine that had other work):\n\n{markdown(rows)}"
+    )
 
 
-def _seconds(about: Mapping[str, Any]) -> float:
-    return float(about.get("provenance", {}).get("cpu_s") or 0.0)
+def computing(published: Published) -> str:
+    """How long the published runs took, in a sentence."""
+    spent = [seconds for about in published.about.values() if (seconds := _seconds(about))]
+    if not spent:
+        return ""
+    return (
+        f"The published runs of {len(spent)} notebooks took {sum(spent) / 3600:.1f} core-hours, "
+        f"{_minutes(min(spent))} to {_minutes(max(spent))} core-minutes a notebook "
+        "([each one](RESULTS.md#what-it-cost))."
+    )
+
+
+def with_time(title: str, about: Mapping[str, Any]) -> str:
+    """A notebook's title with the minutes that its published run took, where it names any.
+
+    >>> with_time("**Expected time**: verdict 10 to 15 minutes", {"provenance": {"cpu_s": 500}})
+    '**Expected time**: verdict about 8 minutes'
+    """
+    seconds = _seconds(about)
+    if not seconds or "**Expected time**" not in title:
+        return title
+    return _VERDICT.sub(f"verdict about {max(2, round(seconds / 60))} minutes", title)
+
+
+def _seconds(about: Mapping[str, Any], clock: str = "cpu_s") -> float:
+    """Of a run whose answers stand: nothing of one that is superseded."""
+    return 0.0 if about.get("pending") else float(about.get("provenance", {}).get(clock) or 0.0)
 
 
 def _minutes(seconds: float) -> str:

@@ -27,7 +27,10 @@ def _cell(value: Any) -> str:
     return text.replace("|", "\\|").replace("<", "&lt;")
 
 
-def link(notebook: str, more: str = "") -> str:
-    """A link to a notebook of the collection, from the root, called by its name and ``more``."""
+def link(notebook: str, more: str = "", *, root: str = "") -> str:
+    """A link to a notebook of the collection, called by its name and ``more``.
+
+    ``root``: the way from the page's folder to the root, ``../`` from docs.
+    """
     name = ", ".join(filter(None, [notebook, more]))
-    return f"[{name}](notebooks/{notebook}.ipynb)"
+    return f"[{name}]({root}notebooks/{notebook}.ipynb)"

@@ -10,6 +10,7 @@ from cliplab.lab.claims.ledger import Ledger
 from cliplab.lab.claims.verdict import Outcome, Verdict
 from cliplab.lab.report.markdown import markdown
 from cliplab.lab.report.published import Published
+from cliplab.lab.report.twelve import overall
 
 __all__ = ["recommendations"]
 
@@ -21,6 +22,13 @@ and harms. *Not known*: none was decided.
 """
 _ALL = "Clip the norm at all?"
 _HOW = "Which way of clipping? (first-named way, rival)"
+WORDS = {
+    "mixed": "It depends",
+    Outcome.HELPS: "Clip",
+    Outcome.HARMS: "Do not",
+    Outcome.NO_MATTER: "Either way",
+    Outcome.UNCLEAR: "Not known",
+}
 SAID = (Outcome.HELPS, Outcome.HARMS, Outcome.NO_MATTER, Outcome.UNCLEAR)
 
 
@@ -57,14 +65,7 @@ def recommendations(published: Published, ledger: Ledger) -> str:
 def _clip_at_all(verdicts: Sequence[Verdict]) -> str:
     """A word, and the answers that it rests on."""
     found = {v.outcome for v in verdicts}
-    if {Outcome.HELPS, Outcome.HARMS} <= found:
-        word = "It depends"
-    elif Outcome.HELPS in found:
-        word = "Clip"
-    elif Outcome.HARMS in found:
-        word = "Do not"
-    else:
-        word = "Either way" if Outcome.NO_MATTER in found else "Not known"
+    word = WORDS[overall(found)]
     told = [
         f"{one} {_linked(v for v in verdicts if v.outcome is one)}" for one in SAID if one in found
     ]

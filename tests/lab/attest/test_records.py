@@ -30,7 +30,7 @@ def test_a_record_is_of_todays_code_or_carried_to_it_or_marked_as_superseded(pat
     claims = load_ledger(ROOT).of_notebook(notebook.stem)
     if found == "superseded":
         assert about.get("pending"), "`cliplab attest`, run it again, or say why it is pending"
-        assert pending in (ROOT / "RESULTS.md").read_text(encoding="utf-8")
+        assert pending in (ROOT / "docs" / "records.md").read_text(encoding="utf-8")
     elif not any(claim.kind == "withdrawn" for claim in claims):  # those wait for another notebook
         assert "pending" not in about
 

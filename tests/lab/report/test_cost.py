@@ -1,6 +1,6 @@
 """What RESULTS.md says of computing: every run, and every pilot that was timed."""
 
-from cliplab.lab.report.cost import cost
+from cliplab.lab.report.cost import computing, cost
 from cliplab.lab.report.published import Published
 
 
@@ -14,7 +14,7 @@ def published(about=None, again=None, pilots=()):
 
 
 def took(seconds):
-    return {"provenance": {"cpu_s": seconds}}
+    return {"provenance": {"cpu_s": seconds, "wall_s": 2 * seconds}}
 
 
 def test_runs_replications_and_pilots_are_added_up():
@@ -26,8 +26,8 @@ def test_runs_replications_and_pilots_are_added_up():
         )
     )
     assert told.startswith("In all 2.0 core-hours. Scratch runs")
-    assert "| [01_toy](notebooks/01_toy.ipynb) | 50.0 | 60.0 | 3.0 |" in told
-    assert "| [02_other](notebooks/02_other.ipynb) | 10.0 | – | – |" in told
+    assert "| [01_toy](notebooks/01_toy.ipynb) | 50.0 | 60.0 | 3.0 | 100.0 |" in told
+    assert "| [02_other](notebooks/02_other.ipynb) | 10.0 | – | – | 20.0 |" in told
 
 
 def test_pilots_without_a_time_are_named_not_guessed():
@@ -35,5 +35,18 @@ def test_pilots_without_a_time_are_named_not_guessed():
     assert "In all 2.0 core-hours. 2 pilots were registered without their time" in told
 
 
+def test_a_superseded_run_is_no_part_of_it():
+    about = {"01_toy": took(3600.0), "02_old": took(7200.0) | {"pending": "asked again"}}
+    told = cost(published(about))
+    assert "In all 1.0 core-hours." in told
+    assert "| [02_old](notebooks/02_old.ipynb) | – | – | – | – |" in told
+    assert "of 1 notebooks took 1.0 core-hours" in computing(published(about))
+
+
+def test_the_sentence_has_the_least_and_the_most():
+    told = computing(published({"01_toy": took(3000.0), "02_other": took(600.0)}))
+    assert "took 1.0 core-hours, 10.0 to 50.0 core-minutes a notebook" in told
+
+
 def test_without_records_nothing_is_said():
-    assert cost(published()) == ""
+    assert cost(published()) == computing(published()) == ""

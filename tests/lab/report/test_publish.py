@@ -21,11 +21,19 @@ _spec = importlib.util.spec_from_file_location("fakes", Path(__file__).with_name
 fakes = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(fakes)
 
-TABLES = "<!-- methods:begin --><!-- methods:end -->\n<!-- data:begin --><!-- data:end -->\n"
+REST = "<!-- computing:begin --><!-- computing:end -->\n"
 README = (
-    "# cliplab\n\n<!-- results:begin -->\nold\n<!-- results:end -->\n\nThe rest | stays.\r\n"
-    + TABLES
+    "# cliplab\n\n<!-- answers:begin -->\nold\n<!-- answers:end -->\n\nThe rest | stays.\r\n" + REST
 )
+ANSWERS = """
+[[answer]]
+question = "Is it so?"
+says = [{always = "it is"}]
+notebooks = ["01_toy"]
+[[decision]]
+situation = "A loss"
+advice = {always = "Clip"}
+"""
 scalars = (
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8)
     | st.sampled_from(["", "true", "1", "1e5", "inf", "nan", '"', '"x"', " 1", "1_0", "\r\n"])
@@ -114,12 +122,11 @@ def test_publishing_writes_records_results_and_only_the_table_of_the_readme(root
     readme = (root / "README.md").read_bytes().decode()
     head, tail = README.split("old")
     assert readme.startswith(head)
-    assert tail.removesuffix(TABLES) in readme
-    assert "| `autoclip` |" in readme
-    assert "| wikipedia | exllamav2 0.3.2 | CC BY-SA" in readme
-    assert f"[{fakes.NAME}](notebooks/{fakes.NAME}.ipynb)" in readme
-    assert "Does clipping at $c = 1$ prevent explosion?" in readme
-    assert "withdrawn, being redone" in readme
+    assert tail.removesuffix(REST) in readme
+    assert "The published runs of 1 notebooks took" in readme
+    assert f"[{fakes.NAME}](notebooks/{fakes.NAME}.ipynb)" in results
+    assert "Does clipping at $c = 1$ prevent explosion?" in results
+    assert "withdrawn, being redone" in results
 
 
 def test_regenerating_changes_nothing_until_something_changed(root: Path) -> None:
@@ -158,6 +165,21 @@ def test_what_was_found_opens_the_notebook_and_changes_none_of_its_code(root: Pa
     assert json.loads(notebook.read_text())["cells"][1]["source"] == [FOUND]
 
 
+def test_the_title_tells_how_long_the_published_run_took(root: Path) -> None:
+    notebook = root / "notebooks" / f"{fakes.NAME}.ipynb"
+    content = json.loads(notebook.read_text())
+    told = "# Is it?\n\n**Expected time** (one core): quick 3 minutes · verdict {} · full days."
+    title = {"cell_type": "markdown", "id": "title", "metadata": {}}
+    content["cells"].insert(0, title | {"source": told.format("10 to 15 minutes")})
+    notebook.write_text(json.dumps(content))
+    record = fakes.run_record(root / "r")
+    record.provenance["cpu_s"] = 440.0
+    publish([record], root, DEMONSTRATED)
+    source = json.loads(notebook.read_text())["cells"][0]["source"]
+    assert "".join(source) == told.format("about 7 minutes")
+    assert stale(root, DEMONSTRATED) == []
+
+
 def test_a_found_cell_of_code_is_left_alone_and_refused(root: Path) -> None:
     notebook = root / "notebooks" / f"{fakes.NAME}.ipynb"
     content = json.loads(notebook.read_text())
@@ -194,9 +216,9 @@ def test_parts_with_other_choices_or_the_same_seeds_are_refused(root: Path) -> N
 @pytest.mark.parametrize("text", ["no markers", README + README, README.replace("begin", "x")])
 def test_a_readme_without_one_pair_of_markers_is_refused(root: Path, text: str) -> None:
     (root / "README.md").write_text(text, newline="")
-    with pytest.raises(ValueError, match="expected one <!-- results:begin -->"):
+    with pytest.raises(ValueError, match="expected one <!-- answers:begin -->"):
         regenerate(root, DEMONSTRATED)
-    with pytest.raises(ValueError, match="expected one <!-- results:begin -->"):
+    with pytest.raises(ValueError, match="expected one <!-- answers:begin -->"):
         publish([fakes.run_record(root / "r")], root, DEMONSTRATED)
     assert not (root / "records").exists()
 
@@ -206,6 +228,27 @@ def test_a_damaged_published_record_is_named(root: Path, text: str) -> None:
     publish([fakes.run_record(root / "r")], root, DEMONSTRATED)
     (root / "records" / f"{fakes.NAME}.json").write_text(text)
     with pytest.raises(ValueError, match=f"damaged record .*{fakes.NAME}: "):
+        regenerate(root, DEMONSTRATED)
+
+
+def test_the_pages_of_tables_that_a_project_has_are_filled(root: Path) -> None:
+    names = ("answers", "which_method", "methods", "data", "records")
+    pages = {name: root / "docs" / f"{name}.md" for name in names}
+    pages["methods"].parent.mkdir()
+    (root / "notebooks" / "answers.toml").write_text(ANSWERS)
+    for name, page in pages.items():
+        page.write_text(f"By hand.\n<!-- {name}:begin -->\n<!-- {name}:end -->\n")
+    publish([fakes.run_record(root / "r")], root, DEMONSTRATED)
+    told = {name: page.read_text() for name, page in pages.items()}
+    assert all(text.startswith("By hand.\n") for text in told.values())
+    assert "1. **Is it so?** It is." in told["answers"]
+    assert "    * Notebooks: [01](../notebooks/01_toy.ipynb)" in told["answers"]
+    assert "| A loss | Clip |  |  |" in told["which_method"]
+    assert "| `autoclip` |" in told["methods"]
+    assert "| wikipedia | exllamav2 0.3.2 | CC BY-SA" in told["data"]
+    assert f"| [{fakes.NAME}](../notebooks/{fakes.NAME}.ipynb) | measured with" in told["records"]
+    pages["methods"].write_text("no place for them")
+    with pytest.raises(ValueError, match=r"methods\.md: expected one <!-- methods:begin -->"):
         regenerate(root, DEMONSTRATED)
 
 

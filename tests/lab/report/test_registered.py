@@ -19,7 +19,7 @@ from cliplab.lab.runs.keys import code_key
 from cliplab.lab.runs.record import RunRecord
 from cliplab.lab.stats.paired import Estimate
 
-README = "".join(f"<!-- {n}:begin -->\n<!-- {n}:end -->\n" for n in ("results", "methods", "data"))
+README = "".join(f"<!-- {n}:begin -->\n<!-- {n}:end -->\n" for n in ("answers", "computing"))
 WAYS = {"good": 0.3, "same": 0.0, "odd": 0.09}
 ABOUT = {
     "ways": {"none": ["lr"]} | {way: ["lr", "threshold"] for way in WAYS},
@@ -250,6 +250,8 @@ def test_what_deviates_after_it_was_published_is_printed(root, rows):
 
 def test_a_replication_stands_beside_what_it_repeats(root, rows):
     content = register(root)
+    (root / "docs").mkdir()
+    (root / "docs" / "records.md").write_text("<!-- records:begin -->\n<!-- records:end -->\n")
     publish([run(root, rows)], root)
     again = run(root, rows, preset="replica")
     assert again.params["first_seed"] == content["replica_seed"]
@@ -259,7 +261,8 @@ def test_a_replication_stands_beside_what_it_repeats(root, rows):
     assert "| Does good clipping help? | **helps** | holds |" in text
     good = answer(text, "Does good clipping help?")
     assert "* Replicated on other draws and seeds: holds; loss +0." in good
-    assert "[01_toy, replication](notebooks/01_toy.ipynb)" in text
+    rows_made = (root / "docs" / "records.md").read_text()
+    assert "[01_toy, replication](../notebooks/01_toy.ipynb)" in rows_made
     assert stale(root) == []
     with pytest.raises(ValueError, match=r"first_seed: \d+ registered"):
         publish([replace(again, params=again.params | {"first_seed": 5})], root)

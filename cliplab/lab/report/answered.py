@@ -1,0 +1,87 @@
+"""The twelve answers and the notebooks' own as tables: what opens README.md and RESULTS.md."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from cliplab.lab.report.markdown import link, markdown
+from cliplab.lab.report.published import Published
+from cliplab.lab.report.tables import effect
+from cliplab.lab.report.twelve import Answer, Decision
+
+__all__ = ["answers_list", "answers_table", "decisions_table", "notebooks_table", "short_links"]
+
+
+def answers_table(answers: Iterable[Answer]) -> str:
+    """Question, sentence, number and notebooks: what the README has room for."""
+    return markdown(
+        {
+            "Question": answer.question,
+            "Answer": answer.sentence,
+            "Number": answer.figure,
+            "In": short_links(answer.notebooks),
+        }
+        for answer in answers
+    )
+
+
+def answers_list(answers: Sequence[Answer], root: str = "") -> str:
+    """All that there is of each answer, one below the other, for a page in a folder."""
+    return "\n".join(line for answer in answers for line in _listed(answer, root))
+
+
+def _listed(answer: Answer, root: str) -> Iterator[str]:
+    yield f"{answer.number}. **{answer.question}** {answer.sentence}"
+    for name, text in (
+        ("Number", answer.figure),
+        ("How sure", answer.grade),
+        ("Not to be read beyond", answer.fails),
+        ("Notebooks", short_links(answer.notebooks, root)),
+    ):
+        if text:
+            yield f"    * {name}: {text}"
+
+
+def decisions_table(decisions: Iterable[Decision], root: str = "") -> str:
+    """Which method to use, by situation; a cell that no record backs is empty."""
+    return markdown(
+        {
+            "Situation": decision.situation,
+            "What to do": decision.advice,
+            "Because": decision.because,
+            "In": short_links(decision.notebooks, root),
+        }
+        for decision in decisions
+    )
+
+
+def short_links(notebooks: Iterable[str], root: str = "") -> str:
+    """Notebooks by their numbers; ``root`` leads from the page's folder to the root."""
+    return ", ".join(
+        f"[{name.partition('_')[0]}]({root}notebooks/{name}.ipynb)" for name in notebooks
+    )
+
+
+def notebooks_table(published: Published) -> str:
+    """A line a notebook: its question, and the answers in a word or a number."""
+    return markdown(
+        {
+            "Notebook": link(name),
+            "Question": about["question"],
+            "Answers": _in_short(published, name),
+        }
+        for name, about in published.about.items()
+    )
+
+
+def _in_short(published: Published, notebook: str) -> str:
+    verdicts = published.verdicts[notebook]
+    compared = [v for v in verdicts if v.kind == "comparison"]
+    answers = [f"{v.first} against {v.rival} (`{v.id}`): {v.verdict}" for v in compared]
+    for v in verdicts:
+        if v.kind == "estimate":
+            answers.append(f"`{v.id}`: {effect(v.loss, v.unit) if v.loss else v.verdict}")
+    answers += [f"`{v.id}`: {v.note}" for v in verdicts if v.kind == "share" and v.loss]
+    if any(v.kind == "withdrawn" for v in verdicts):
+        answers.append("withdrawn, being redone" if not answers else "others withdrawn")
+    return "; ".join(answers)

@@ -1,0 +1,214 @@
+"""The article's twelve questions, answered from the records; and which method follows from them.
+
+The words stand in ``notebooks/answers.toml``, a template for each outcome; the numbers, the grade
+and the notebooks come from the records. A measurement that turns out otherwise takes other words.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cliplab.lab.claims.ledger import Ledger, load_ledger
+from cliplab.lab.report.backing import Backing, backings
+from cliplab.lab.report.published import Published, load_published
+
+__all__ = ["Answer", "Decision", "decisions", "read_answers", "twelve"]
+
+ANSWERS = "answers.toml"
+_PLACE = re.compile(r"\{(\w+)\.(\w+)\}")
+GRADES = (  # surest first
+    *("identity", "replicated", "decided", "not replicated"),
+    *("undecided", "description", "not measured"),
+)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One question's answer: a sentence, its number, how sure it is, and where it fails."""
+
+    number: int
+    question: str
+    sentence: str
+    figure: str
+    grade: str
+    fails: str
+    notebooks: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to do in a situation, and the number that says so; empty where none does."""
+
+    situation: str
+    advice: str
+    because: str
+    notebooks: tuple[str, ...]
+
+
+def twelve(root: Path) -> list[Answer]:
+    """The answers of ``root/notebooks/answers.toml``, from ``root/records``; [] without the file.
+
+    ``ValueError``: an outcome that has no template, or a name or number that there is not.
+    """
+    return _alone(root)[0]
+
+
+def decisions(root: Path) -> list[Decision]:
+    """The table "Which method should I use?" of the same files; [] without them."""
+    return _alone(root)[1]
+
+
+def _alone(root: Path) -> tuple[list[Answer], list[Decision]]:
+    if not (root / "notebooks" / ANSWERS).exists():
+        return [], []
+    ledger = load_ledger(root)
+    return read_answers(load_published(root, ledger), ledger, root)
+
+
+def read_answers(
+    published: Published, ledger: Ledger, root: Path
+) -> tuple[list[Answer], list[Decision]]:
+    """Answers and decisions of what is published; both empty without ``answers.toml``."""
+    path = root / "notebooks" / ANSWERS
+    if not path.exists():
+        return [], []
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    writer = _Writer(backings(published, ledger, root), table.get("names", {}))
+    answers = [writer.answer(n, one) for n, one in enumerate(table.get("answer", []), start=1)]
+    return answers, [writer.decision(one) for one in table.get("decision", [])]
+
+
+@dataclass(frozen=True)
+class _Writer:
+    """Fills the templates in."""
+
+    known: Mapping[str, Backing]
+    names: Mapping[str, str]
+
+    def answer(self, number: int, table: Mapping[str, Any]) -> Answer:
+        question = table["question"]
+        where = f"answer {number} ({question})"
+        rests = [self.find(i, where) for clause in table["says"] for i in clause.get("of", ())]
+        clauses = (text for clause in table["says"] for text in self.clauses(clause, where))
+        return Answer(
+            number,
+            question,
+            _sentence(clauses),
+            self.pieces(table.get("figure", ()), where),
+            _grade(one.grade for one in rests),
+            self.pieces(table.get("fails", ()), where),
+            self.notebooks(table, rests, where),
+        )
+
+    def decision(self, table: Mapping[str, Any]) -> Decision:
+        situation, advice = table["situation"], table["advice"]
+        where = f"decision {situation!r}"
+        rests = [self.find(i, where) for i in advice.get("of", ())]
+        outcome = overall(one.outcome for one in rests) if rests else "always"
+        return Decision(
+            situation,
+            self.fill(_template(advice, outcome, where), where),
+            self.pieces(table.get("because", ()), where),
+            self.notebooks(table, rests, where),
+        )
+
+    def clauses(self, clause: Mapping[str, Any], where: str) -> Iterator[str]:
+        """A text for each outcome among a clause's claims, in the order of its templates."""
+        found = [self.find(i, where) for i in clause.get("of", ())]
+        outcomes = {one.outcome for one in found} or {"always"}
+        for outcome in outcomes:
+            _template(clause, outcome, where)
+        for outcome in filter(outcomes.__contains__, clause):
+            own = [self.names.get(one.id, one.id) for one in found if one.outcome == outcome]
+            text = clause[outcome]
+            counts = {"names": _listed(own), "n": len(own), "all": len(found)}
+            for place, value in counts.items():
+                text = text.replace(f"{{{place}}}", str(value))
+            if text:
+                yield self.fill(text, where)
+
+    def pieces(self, pieces: Iterable[str], where: str) -> str:
+        """Those of the texts whose numbers have all been measured."""
+        told = []
+        for piece in pieces:
+            with suppress(_NotMeasured):
+                told.append(self.fill(piece, where))
+        return "; ".join(told)
+
+    def fill(self, template: str, where: str) -> str:
+        """``{claim.number}`` as the records have it."""
+
+        def told(place: re.Match[str]) -> str:
+            backing, number = self.find(place[1], where), place[2]
+            if not backing.told.get(number):
+                known = ", ".join(name for name, text in backing.told.items() if text)
+                raise _NotMeasured(f"{where}: {place[0]}, expected one of {known or 'none yet'}")
+            return backing.told[number]
+
+        return _PLACE.sub(told, template)
+
+    def find(self, name: str, where: str) -> Backing:
+        if name not in self.known:
+            raise ValueError(f"{where}: nothing of record is called {name!r}")
+        return self.known[name]
+
+    def notebooks(
+        self, table: Mapping[str, Any], rests: Iterable[Backing], where: str
+    ) -> tuple[str, ...]:
+        """Of what it rests on, then of the numbers that it tells, then those that are named."""
+        texts = [*table.get("figure", ()), *table.get("because", ()), *table.get("fails", ())]
+        places = [place.groups() for text in texts for place in _PLACE.finditer(text)]
+        told = [one for name, n in places if (one := self.find(name, where)).told.get(n)]
+        of_record = [one.notebook for one in (*rests, *told)]
+        return tuple(dict.fromkeys([*of_record, *table.get("notebooks", ())]))
+
+
+class _NotMeasured(ValueError):
+    """A number that a template wants and the records do not have."""
+
+
+def overall(outcomes: Iterable[str]) -> str:
+    """One word for several answers: what was decided counts, then what was not.
+
+    >>> overall(["no matter", "helps", "unclear"]), overall(["helps", "harms"])
+    ('helps', 'mixed')
+    """
+    found = set(outcomes)
+    if {"helps", "harms"} <= found or {"above", "below"} <= found:
+        return "mixed"
+    order = ("helps", "harms", "above", "below", "holds", "no matter", "unclear")
+    return next((word for word in order if word in found), sorted(found)[0])
+
+
+def _template(templates: Mapping[str, Any], outcome: str, where: str) -> str:
+    if outcome not in templates:
+        raise ValueError(f"{where}: no template for the outcome {outcome!r}")
+    return str(templates[outcome])
+
+
+def _sentence(clauses: Iterable[str]) -> str:
+    text = "; ".join(clauses)
+    return f"{text[:1].upper()}{text[1:]}." if text else "Not measured yet."
+
+
+def _listed(names: list[str]) -> str:
+    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else "".join(names)
+
+
+def _grade(grades: Iterable[str]) -> str:
+    """The one grade, or how many have each: ``replicated 2, decided 1``."""
+    counts = Counter(grades)
+    if len(counts) < 2:
+        return next(iter(counts), "description")
+    order = [grade for grade in GRADES if grade in counts]
+    return ", ".join(f"{grade} {counts[grade]}" for grade in order)
