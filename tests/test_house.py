@@ -35,6 +35,7 @@ lab.batch
 lab.attest
 lab.executors
 lab.report
+lab.race
 lab.session
 lab
 cli

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from cliplab.cli.how import add_how, positive_int
-from cliplab.cli.subcommands import add_commands, add_diagnose
+from cliplab.cli.subcommands import add_commands, add_diagnose, add_race, notebooks_here
 from cliplab.cli.values import join_assignments, read_values
 
 REFUSED = 2
@@ -60,13 +60,13 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="cliplab", description="The laboratory for gradient clipping.")
     commands = parser.add_subparsers(dest="command", required=True)
     shared = _Parser(add_help=False)
-    for name, text in {
-        "notebooks": "where the notebooks are",
-        "results": "records and executed notebooks",
-        "reports": "the HTML report and claims.json",
-    }.items():
+    for name, folder, text in (
+        ("notebooks", notebooks_here(), "where the notebooks are"),
+        ("results", Path("results"), "records and executed notebooks"),
+        ("reports", Path("reports"), "the HTML report and claims.json"),
+    ):
         text += " (%(default)s)"
-        shared.add_argument(f"--{name}", type=Path, default=Path(name), metavar="DIR", help=text)
+        shared.add_argument(f"--{name}", type=Path, default=folder, metavar="DIR", help=text)
 
     run = commands.add_parser("run", parents=[shared], help="run notebooks, judge, report")
     notebook: dict[str, Any] = {
@@ -126,4 +126,5 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--preset", help="all current records of it (default: the last run)")
     report.add_argument("--publish", action="store_true", help="write records/ and RESULTS.md")
     add_commands(commands, shared)
+    add_race(commands)
     return parser

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NoReturn
 from cliplab.cli.arguments import REFUSED, fail, parse_arguments
 from cliplab.cli.commands import calibrate, diff, export, inspect, notebooks, register, remeasure
 from cliplab.cli.diagnosing import diagnose
+from cliplab.cli.racing import new, race
 from cliplab.extras import advice
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = {"run": run, "list": list_, "attest": attest, "report": report, "diagnose": diagnose}
     commands |= {"export": export, "diff": diff, "inspect": inspect, "notebooks": notebooks}
     commands |= {"register": register, "calibrate": calibrate, "remeasure": remeasure}
+    commands |= {"new": new, "race": race}
     if isinstance(sys.stdout, TextIOWrapper):  # what it cannot encode is a question mark
         sys.stdout.reconfigure(errors="replace")
     try:
@@ -165,7 +167,7 @@ def _say_part(options: argparse.Namespace) -> None:
     folders = [
         f"--{name} {given}"
         for name in ("notebooks", "results", "reports")
-        if (given := getattr(options, name)) != Path(name)
+        if (given := getattr(options, name)) not in (Path(), Path(name))
     ]
     after = " ".join(["cliplab report --preset", _preset(options), *folders])
     print(f"part {index} of {count} is over; when all are: `{after}`", file=sys.stderr)

@@ -1,9 +1,10 @@
-"""The arguments of the commands in ``commands.py`` and ``diagnosing.py``."""
+"""The arguments of the commands in ``commands.py``, ``diagnosing.py`` and ``racing.py``."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,12 @@ NOTEBOOKS: dict[str, Any] = {
 }
 
 RECORDS: dict[str, Any] = {"type": Path, "default": Path("records"), "metavar": "DIR"}
+
+
+def notebooks_here() -> Path:
+    """The folder of notebooks where none is named: ``notebooks``, or this one if it has claims."""
+    own = Path("claims.toml").is_file() and not Path("notebooks", "claims.toml").is_file()
+    return Path() if own else Path("notebooks")
 
 
 def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
@@ -143,3 +150,87 @@ def _number_or_name(text: str) -> float | str:
         float(text)
         return positive(text)
     return text
+
+
+def add_race(commands: Any) -> None:
+    """Add ``cliplab race`` and ``cliplab new``."""
+    new = commands.add_parser("new", help="write a study of your own: a notebook, and its claim")
+    new.add_argument("name", type=Path, metavar="NAME", help="of the notebook, or FOLDER/NAME")
+
+    race = commands.add_parser(
+        "race",
+        help="clip against no clip on your own function train(configurations, seeds) -> rows",
+        description="Exit status 0; 1: the function raised an error, 2: something is refused.",
+    )
+    race.add_argument("function", metavar="FILE.py:FUNCTION", help="as train.py:train")
+    what = race.add_argument_group("what is compared")
+    for name, default, text in (
+        ("lr", (1e-4, 1.0), "learning rates of both ways"),
+        ("threshold", (0.01, 100.0), "thresholds of the clipped one"),
+    ):
+        shown = "{:g}:{:g}".format(*default)
+        what.add_argument(
+            f"--{name}", type=_range, default=default, metavar="A:B", help=f"{text} ({shown})"
+        )
+    for name, text in {
+        "margin": "the smallest difference in loss that would change what you do (no word without)",
+        "chance": "loss of a predictor that knows nothing (that of an untrained run)",
+        "lost": "loss at which a run counts as failed, too",
+    }.items():
+        kind = positive if name == "margin" else _number
+        what.add_argument(f"--{name}", type=kind, metavar="X", help=text)
+    how = race.add_argument_group("how")
+    how.add_argument(
+        "--minutes",
+        type=positive,
+        default=30.0,
+        metavar="M",
+        help="the largest size that fits (%(default)g)",
+    )
+    how.add_argument("--jobs", type=positive_int, default=1, metavar="N", help="processes (1)")
+    how.add_argument(
+        "--at-once", type=_few, default=1, metavar="N", help="runs that a call gets, at most (1)"
+    )
+    how.add_argument(
+        "--first-seed", type=_seed, default=0, metavar="N", help="of draws and runs (0)"
+    )
+    how.add_argument(
+        "--results",
+        type=Path,
+        default=Path("race"),
+        metavar="DIR",
+        help="runs and pages, in a folder each function (%(default)s)",
+    )
+
+
+def _range(text: str) -> tuple[float, float]:
+    low, colon, high = text.partition(":")
+    try:
+        found = positive(low), positive(high)
+        if colon and found[0] < found[1]:
+            return found
+    except argparse.ArgumentTypeError:
+        pass
+    raise argparse.ArgumentTypeError(f"{text!r} is not like 0.001:1, two numbers above 0, rising")
+
+
+def _number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a finite number")
+    return value
+
+
+def _few(text: str) -> int:
+    if (count := positive_int(text)) > 63:
+        raise argparse.ArgumentTypeError(f"{text!r} is more than 63")
+    return count
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
+    return int(text)

@@ -1,7 +1,7 @@
 """What was registered of a notebook before its verdict run: the file, and the seeds it fixes.
 
-``records/NN.registration.json`` beside the folder of the notebooks; in a copied collection, which
-has no records, beside the notebook itself. It is a hash's own witness: the seeds of the verdict
+``records/NN.registration.json``, beside the folder ``notebooks``; of a notebook in any other folder in
+that one's own ``records``, or, as in a copied collection, beside the notebook itself. It is a hash's own witness: the seeds of the verdict
 run, and of its replication, follow from all that it says.
 """
 
@@ -31,7 +31,8 @@ SEALS = ("hash", "first_seed", "replica_seed")
 def registration_path(notebook: Path) -> Path:
     """Where the registration of a notebook is written."""
     folder = Path(os.path.abspath(notebook)).parent
-    return folder.parent / "records" / f"{notebook.stem}{REGISTRATION}"
+    root = folder.parent if folder.name == "notebooks" else folder
+    return root / "records" / f"{notebook.stem}{REGISTRATION}"
 
 
 def find_registration(notebook: Path) -> Path | None:

@@ -1,0 +1,124 @@
+"""What follows from a race for its user: a rate and a threshold, how flat it is there, the price
+of being surer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from cliplab.lab.claims.calibration import EQUAL, TWO, calibrate, noise_of
+from cliplab.lab.race.race import NONE, NORM, Raced
+from cliplab.lab.race.size import larger, runs_of
+from cliplab.lab.study.size import SIZES
+
+__all__ = ["Choice", "Flat", "Surer", "at_an_edge", "choice", "flat", "surer"]
+
+STUDIES = 50  # simulated, of each size
+EDGE = 0.1  # the outer part of a range
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The best configuration of a way, by its fresh runs; ``clipped``: share of updates, if told.
+
+    ``loss`` is None where all of them failed.
+    """
+
+    lr: float
+    threshold: float | None
+    loss: float | None
+    failed: int
+    runs: int
+    clipped: float | None
+
+
+@dataclass(frozen=True)
+class Flat:
+    """How many configurations of the clipped way end within a margin of its best, and where."""
+
+    works: int
+    drawn: int
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Surer:
+    """A larger race: its most runs and minutes, half the interval it should have.
+
+    ``equal``, ``two``: the chances of "no matter" for equal ways, and of seeing two margins.
+    """
+
+    name: str
+    runs: int
+    minutes: float
+    half: float | None
+    equal: float | None = None
+    two: float | None = None
+
+
+def choice(raced: Raced, way: str) -> Choice:
+    """What the way would be run with."""
+    first = raced.ways[way].picks()[0]
+    own = [r for r in raced.rows if r["way"] == way and r["configuration"] == first]
+    fresh = [row for row in own if row["stage"] != "screening"]
+    good = [row for row in fresh if not row["failed"]]
+    shares = [row["clip_fraction"] for row in good if row.get("clip_fraction") is not None]
+    return Choice(
+        own[0]["lr"],
+        own[0]["threshold"],
+        float(np.mean([row["test_loss"] for row in good])) if good else None,
+        len(fresh) - len(good),
+        len(fresh),
+        float(np.mean(shares)) if shares else None,
+    )
+
+
+def flat(raced: Raced) -> Flat | None:
+    """Thresholds that end within a margin of the way's tuned loss; None: it has none."""
+    level = (raced.verdict.levels or {})["loss"][0]
+    if level is None:
+        return None
+    losses = raced.ways[NORM].screened_loss.mean(1)  # NaN where a run failed
+    works = np.flatnonzero(losses <= level + raced.margin)
+    thresholds = {r["configuration"]: r["threshold"] for r in raced.rows if r["way"] == NORM}
+    own = [thresholds[int(i)] for i in works]
+    if not own:
+        return Flat(0, len(losses), math.nan, math.nan)
+    return Flat(len(own), len(losses), min(own), max(own))
+
+
+def at_an_edge(raced: Raced) -> list[str]:
+    """Rates that lie at an end of what was tried: it may be better beyond."""
+    found = []
+    for way in (NORM, NONE):
+        place = raced.asked.space.coordinates["lr"].place(choice(raced, way).lr)
+        if place < EDGE or place > 1 - EDGE:
+            end = "low" if place < EDGE else "high"
+            found.append(f"the best rate of {way} lies at the {end} end of --lr: widen it")
+    return found
+
+
+def surer(raced: Raced) -> Iterator[Surer]:
+    """The larger sizes: half the interval shrinks with the square root of configurations."""
+    loss = raced.verdict.loss
+    here = raced.size.configurations
+    for name in larger(raced.size_name):
+        size = SIZES[name]
+        runs = runs_of(size)[1]
+        half = None
+        if loss is not None and math.isfinite(loss.high - loss.low):
+            half = (loss.high - loss.low) / 2 * math.sqrt(here / size.configurations)
+        equal = two = None
+        if raced.asked.margin is not None and size.decides:
+            try:
+                noise = noise_of(raced.ways[NORM], raced.ways[NONE], raced.margin)
+                chances = calibrate(size, noise, 1, STUDIES).first
+                equal, two = chances[EQUAL]["no matter"], chances[TWO]["harms"]
+            except ValueError:  # no spread to plan with
+                pass
+        yield Surer(name, runs, runs * raced.minutes_a_run, half, equal, two)

@@ -1,0 +1,54 @@
+"""A study of one's own: a notebook that works, and the claim and presets beside it."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from cliplab.lab.claims.ledger import LEDGER, registered
+from cliplab.lab.runs.files import write_atomic
+
+__all__ = ["write_study"]
+
+TEMPLATE = Path(__file__).with_name("template")
+NAME = "my-study"  # there
+PRESETS = "presets.toml"
+
+
+def write_study(name: Path) -> list[Path]:
+    """Write ``name.ipynb``, and add its claim and presets to the files beside it; what was written.
+
+    ``ValueError``, and nothing is written: there is such a notebook, claim or preset, or the name
+    is no name.
+    """
+    folder, stem = name.parent, name.name.removesuffix(".ipynb")
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", stem) or stem == "family":
+        raise ValueError(f"{stem!r}, expected a name of letters, digits, - and _")
+    notebook = folder / f"{stem}.ipynb"
+    if notebook.exists():
+        raise ValueError(f"{notebook} is there already")
+    ledger = registered(folder)  # ValueError: it cannot be read
+    if stem in ledger.claims or ledger.of_notebook(stem):
+        raise ValueError(f"{folder / LEDGER} has a claim of {stem} already")
+    if stem in _tables(folder / PRESETS):
+        raise ValueError(f"{folder / PRESETS} has presets of {stem} already")
+    family = _tables(folder / LEDGER).get("family")
+    compared = sum(claim.kind == "comparison" for claim in ledger.claims.values())
+    if family is not None and family <= compared:
+        raise ValueError(f"{folder / LEDGER}: family = {family}, raise it: this is one more")
+    made = [notebook, *(folder / part for part in (LEDGER, PRESETS))]
+    for path in made:
+        template = TEMPLATE / (f"{NAME}.ipynb" if path is notebook else path.name)
+        text = template.read_text(encoding="utf-8").replace(NAME, stem)
+        before = path.read_text(encoding="utf-8").rstrip() if path.exists() else ""
+        write_atomic(path, f"{before}\n\n{text}" if before else text)
+    return made
+
+
+def _tables(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None

@@ -1,0 +1,72 @@
+"""The page of a race: one file that loads nothing."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from cliplab.lab.race.figure import cloud, plane
+from cliplab.lab.race.race import Raced
+from cliplab.lab.race.told import Told
+from cliplab.lab.report import site, tables
+from cliplab.lab.runs.csvrows import write_rows
+from cliplab.lab.runs.files import write_atomic
+
+__all__ = ["write_page"]
+
+PAGE, TABLE = "race.html", "rows.csv"
+
+
+def write_page(raced: Raced, told: Told) -> Path:
+    """Write page and table into the race's folder; the page."""
+    folder = raced.asked.folder
+    write_atomic(folder / TABLE, write_rows(raced.rows))
+    write_atomic(folder / PAGE, _html(raced, told))
+    return folder / PAGE
+
+
+def _html(raced: Raced, told: Told) -> str:
+    import jinja2
+
+    own = Path(__file__).parent
+    shared = Path(site.__file__).with_name("templates")
+    loader = jinja2.FileSystemLoader([own, shared])
+    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True)
+    environment.filters.update(
+        number=tables.number,
+        percent=tables.percent,
+        duration=lambda minutes: tables.duration(60 * minutes),
+        css_class=lambda outcome: outcome.replace(" ", "-"),
+    )
+    return environment.get_template("race.html.j2").render(
+        file=PAGE,
+        told=told,
+        verdict=raced.verdict,
+        target=str(raced.asked.target),
+        size=raced.size,
+        size_name=raced.size_name,
+        n_rows=len(raced.rows),
+        date=time.strftime("%Y-%m-%d"),
+        cloud=cloud(raced),
+        plane=plane(raced),
+        table=TABLE,
+        settings=_settings(raced),
+    )
+
+
+def _settings(raced: Raced) -> dict[str, Any]:
+    """What the race was run with."""
+    asked = raced.asked
+    margin = "not given" if asked.margin is None else tables.number(asked.margin)
+    chance = tables.number(raced.chance) + (" (measured)" if asked.chance is None else "")
+    return {
+        "learning rates": f"{asked.lr[0]:g} to {asked.lr[1]:g}",
+        "thresholds": f"{asked.threshold[0]:g} to {asked.threshold[1]:g}",
+        "margin": margin,
+        "chance": chance,
+        "lost": "not given" if asked.lost is None else tables.number(asked.lost),
+        "seconds a run": tables.number(raced.run_s),
+        "jobs": asked.jobs,
+        "first seed": asked.first_seed,
+    }
