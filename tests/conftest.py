@@ -29,6 +29,7 @@ SCATTERED = (
     "tests/lab/kernels/",
     "tests/test_fingerprints.py",
     "tests/test_notebooks.py",
+    "tests/test_your_own_training.py",
 )
 
 

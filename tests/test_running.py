@@ -50,6 +50,7 @@ def test_the_page_has_commands_of_every_kind():
     assert told == {
         *("run", "list", "report", "attest", "diagnose"),
         *("export", "diff", "inspect", "notebooks", "register", "calibrate", "remeasure"),
+        *("race", "new"),
     }
 
 

@@ -1,8 +1,8 @@
 """What was registered of a notebook before its verdict run: the file, and the seeds it fixes.
 
-``records/NN.registration.json``, beside the folder ``notebooks``; of a notebook in any other folder in
-that one's own ``records``, or, as in a copied collection, beside the notebook itself. It is a hash's own witness: the seeds of the verdict
-run, and of its replication, follow from all that it says.
+``records/NN.registration.json`` beside the folder ``notebooks``; of a notebook in any other folder,
+in ``records`` there or, as in a copied collection, beside the notebook itself. It is a hash's own
+witness: the seeds of the verdict run, and of its replication, follow from all that it says.
 """
 
 from __future__ import annotations

@@ -71,10 +71,12 @@ def load(target: Target) -> Callable[..., Any]:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
+        del sys.modules[module_name]
         raise ValueError(f"{path.name} cannot be imported: {_said(error, path)}") from error
     function = getattr(module, target.name, None)
     if not callable(function):
-        named = [k for k, v in vars(module).items() if callable(v) and not k.startswith("_")]
+        own = (v for v in vars(module).values() if getattr(v, "__module__", "") == module_name)
+        named = [v.__name__ for v in own if callable(v)]
         known = f", only {', '.join(named)}" if named else ""
         raise ValueError(f"{path.name} has no function {target.name!r}{known}")
     return function

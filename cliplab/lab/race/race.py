@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,13 +15,13 @@ from cliplab.lab.claims.ledger import Claim
 from cliplab.lab.claims.verdict import Verdict
 from cliplab.lab.executors.local import LocalExecutor
 from cliplab.lab.race.function import Target, code_of, load
-from cliplab.lab.race.rows import LOSSES, Row
+from cliplab.lab.race.rows import Row
 from cliplab.lab.race.runner import Meter, Runner
-from cliplab.lab.race.saved import Saved, key_of
+from cliplab.lab.race.saved import Saved, key_of, runs_before
 from cliplab.lab.race.size import choose, runs_of
 from cliplab.lab.report.tables import duration, number
 from cliplab.lab.study.results import WayRuns, way_runs
-from cliplab.lab.study.size import SIZES, Size
+from cliplab.lab.study.size import BLOCK, SIZES, Size
 from cliplab.lab.study.space import Log, Space
 from cliplab.lab.study.study import Study
 
@@ -30,6 +30,7 @@ __all__ = ["Asked", "Raced", "race"]
 NAME = "race"
 NONE, NORM, EARLY = "none", "norm", "none, early"
 UNTRAINED = 1e-12  # a rate at which nothing is learned
+ROUNDING = 1e-12  # of chance: a spread below it is none
 FIRST = 4  # configurations that every size has
 
 Say = Callable[[str], None]
@@ -61,8 +62,8 @@ class Asked:
 class Raced:
     """A race that was run: its rows, and what the rule says of them.
 
-    ``margin``: as given, or the run-to-run standard deviation, which only describes (then the
-    verdict has no word). ``early``: whether rows have the scores of an earlier checkpoint.
+    ``margin``: as given, or the run-to-run standard deviation (``spread``), which only describes:
+    then the verdict has no word. ``early``: whether rows have the scores of an earlier checkpoint.
     """
 
     asked: Asked
@@ -73,6 +74,7 @@ class Raced:
     ways: dict[str, WayRuns]
     verdict: Verdict
     margin: float
+    spread: float | None
     one_loss: bool
     early: bool
     notes: tuple[str, ...]
@@ -102,6 +104,10 @@ def race(asked: Asked, say: Say) -> Raced:
         saved = Saved.read(asked.folder / "rows.jsonl", code_of(asked.target))
         if saved.others:
             say(f"{saved.others} saved runs are of other code than today's, and not used")
+        seen = 0
+        if asked.margin is not None:
+            margins = asked.folder / "margins.jsonl"
+            seen = runs_before(margins, asked.margin, len(saved.rows))
         pool = None
         if asked.jobs > 1:
             pool = LocalExecutor(asked.jobs)
@@ -109,10 +115,11 @@ def race(asked: Asked, say: Say) -> Raced:
         meter = Meter(say)
         stack.callback(meter.end)
         runner = Runner(asked.target, saved, meter, asked.at_once, pool)
-        run_s, notes = _timed(asked, runner)
-        name = choose(run_s / asked.jobs, asked.minutes)
+        run_s = _timed(asked, runner)
+        early = all("early_val_loss" in row for row in saved.rows.values())
+        name = choose(run_s / asked.jobs, asked.minutes, early)
         chance = _chance(asked, runner, say)
-        least, most = runs_of(SIZES[name])
+        least, most = runs_of(SIZES[name], early)
         runs = f"{least} to {most}" if least < most else f"{most}"
         done = min(len(saved.rows), most)
         took = (
@@ -120,31 +127,28 @@ def race(asked: Asked, say: Say) -> Raced:
         )
         say(f"{asked.target}: {run_s:.2g} s a run; size {name}, {runs} runs; {took}")
         meter.begin(done, most)
-        early = all("early_val_loss" in row for row in saved.rows.values())
         one_loss = any(row["one_loss"] for row in saved.rows.values())
         study = _study(asked, runner, chance, early)
         rows = study.run(name, asked.first_seed)
-    return _judged(asked, study, rows, name, run_s, (one_loss, early), notes)
+    return _judged(asked, study, rows, name, run_s, (one_loss, early), seen)
 
 
-def _timed(asked: Asked, runner: Runner) -> tuple[float, tuple[str, ...]]:
-    """Seconds of a run, and a note if its seed does nothing.
+def _timed(asked: Asked, runner: Runner) -> float:
+    """Seconds of a run, by runs of the study at the lowest of its first rates.
 
-    By runs of the study at the lowest of its first rates; the first is for what is loaded once.
+    The first one is for what is loaded once.
     """
     draws = asked.space.draws(FIRST, asked.first_seed)
     lowest = min(range(FIRST), key=lambda i: draws[i]["lr"])
-    seed = asked.first_seed + 64 * lowest
+    seed = asked.first_seed + BLOCK * lowest
     none = {"way": NONE, "lr": draws[lowest]["lr"], "threshold": None}
     norm = {"way": NORM, **draws[lowest]}
-    (first,) = runner.rows([none], [seed])
+    runner.rows([none], [seed])
     many = [seed + j for j in range(1, asked.at_once + 1)]
-    second, *_ = runner.rows([none] * len(many), many)
+    runner.rows([none] * len(many), many)
     runner.rows([norm], [seed])
     calls = [key_of(none, many[0]), *([key_of(norm, seed)] if asked.at_once == 1 else [])]
-    same = not first["diverged"] and all(first[name] == second[name] for name in LOSSES)
-    note = "two seeds gave the same loss to the last digit: does the function use its seeds?"
-    return max(runner.saved.seconds[one] for one in calls), (note,) if same else ()
+    return max(runner.saved.seconds[one] for one in calls)
 
 
 def _chance(asked: Asked, runner: Runner, say: Say) -> float:
@@ -184,11 +188,12 @@ def _judged(
     name: str,
     run_s: float,
     told: tuple[bool, bool],
-    notes: tuple[str, ...],
+    seen: int,
 ) -> Raced:
     one_loss, early = told
     ways = {way: way_runs(rows, NAME, way, SIZES[name]) for way in study.ways}
     spread = measure(ways[NORM], ways[NONE], (NORM, NONE), 1.0).levels["sd"]
+    spread = spread if spread and spread > ROUNDING * abs(study.chance) else None
     margin = asked.margin or spread or 1.0  # without any spread there is nothing to scale by
     claim = Claim(
         id=NAME,
@@ -204,19 +209,44 @@ def _judged(
     verdict = judge(claim, rows, study)
     if not early:  # the rival itself cannot be told apart: "no matter" is never said
         verdict = replace(verdict, control=None)
-    notes += _no_effect(rows)
+    notes = tuple(_without_effect(rows))
     return Raced(
-        asked, name, run_s, study.chance, rows, ways, verdict, margin, one_loss, early, notes
+        asked,
+        name,
+        run_s,
+        study.chance,
+        rows,
+        ways,
+        verdict,
+        margin,
+        spread,
+        one_loss,
+        early,
+        notes,
     )
 
 
-def _no_effect(rows: list[Row]) -> tuple[str, ...]:
-    """A note where no threshold ever changed a run: the ways share rates and seeds."""
-    pairs: dict[Any, list[float]] = {}
-    for row in rows:
-        if row["stage"] == "screening" and not row["diverged"]:
-            pairs.setdefault((row["configuration"], row["seed"]), []).append(row["test_loss"])
-    both = [own for own in pairs.values() if len(own) == 2]
-    if both and all(a == b for a, b in both):
-        return ("no threshold changed any run: does the function clip at configuration's?",)
-    return ()
+def _late(asked: Asked, seen: int) -> Iterator[str]:
+    if seen:
+        yield (
+            f"a margin of {asked.margin:g} was first given when {seen} runs had been made: chosen "
+            "after a look at them, it describes and does not decide"
+        )
+
+
+def _without_effect(rows: list[Row]) -> Iterator[str]:
+    """Notes where all runs ended the same to the last digit whatever their seed, or threshold.
+
+    The ways share rates and seeds.
+    """
+    good = [row for row in rows if not row["failed"]]
+    for same, note in (
+        (("way", "configuration"), "no seed changed any run: does the function use its seeds?"),
+        (("configuration", "seed"), "no threshold changed any run: does the function clip?"),
+    ):
+        groups: dict[Any, list[float]] = {}
+        for row in good:
+            groups.setdefault(tuple(row[name] for name in same), []).append(row["test_loss"])
+        several = [own for own in groups.values() if len(own) > 1]
+        if several and all(len(set(own)) == 1 for own in several):
+            yield note

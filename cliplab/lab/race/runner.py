@@ -33,7 +33,8 @@ class Meter:
     """How far it is, on stderr: a bar on a terminal, plain lines elsewhere."""
 
     def __init__(self, say: Say) -> None:
-        self._say, self._bar, self._most = say, None, 0
+        self.say, self._most = say, 0
+        self._bar: Any = None
         self._done, self._began, self._told = 0, 0.0, 0.0
 
     def begin(self, done: int, most: int) -> None:
@@ -55,7 +56,7 @@ class Meter:
             self._told = now
             each = (now - self._began) / (self._done - self._from)
             left = duration(each * max(self._most - self._done, 0))
-            self._say(f"{self._done} of at most {self._most} runs, {left} left at most")
+            self.say(f"{self._done} of at most {self._most} runs, {left} left at most")
 
     def end(self) -> None:
         """Leave the terminal as it was."""
@@ -75,6 +76,7 @@ class Runner:
     ) -> None:
         self.target, self.saved, self.meter = target, saved, meter
         self.at_once, self.pool = at_once, pool
+        self._left_out: set[str] = set()
 
     def scored(self, chance: float) -> Callable[[list[Row], list[int]], list[Row]]:
         """The ``train`` of a study whose runs score chance where they diverged."""
@@ -99,10 +101,21 @@ class Runner:
                 rows = checked(called.returned, own, own_seeds)
             except ValueError as error:
                 raise ValueError(f"{self.target} {error}") from None
+            self._tell_left_out(called.returned, rows)
             for row, configuration, seed in zip(rows, own, own_seeds, strict=True):
                 self.saved.add(configuration, seed, row, called.seconds / len(part))
             self.meter.ran(len(part))
         return [self.saved.rows[key_of(*run)] for run in runs]
+
+    def _tell_left_out(self, returned: Sequence[Mapping[str, Any]], rows: Sequence[Row]) -> None:
+        """Say once which columns no table can hold."""
+        names = {
+            str(n) for given, row in zip(returned, rows, strict=True) for n in given if n not in row
+        }
+        if new := sorted(names - self._left_out):
+            self._left_out |= names
+            what = "a table holds numbers, text, True and False"
+            self.meter.say(f"not kept of the rows: {', '.join(new)} ({what})")
 
     def _called(
         self, parts: Sequence[list[tuple[Any, int]]]

@@ -10,7 +10,7 @@ from typing import Any
 
 from cliplab.lab.race.rows import Row
 
-__all__ = ["Saved"]
+__all__ = ["Saved", "key_of", "runs_before"]
 
 Run = tuple[str, float, float | None, int]  # way, lr, threshold, seed
 
@@ -56,6 +56,17 @@ class Saved:
         line = json.dumps({"code": self.code, **about, "seconds": round(seconds, 4), "row": row})
         with self.path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
+
+
+def runs_before(path: Path, margin: float, runs: int) -> int:
+    """How many runs there were when this margin was first given; noted in the file."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    for line in lines:
+        if (one := json.loads(line))["margin"] == margin:
+            return int(one["runs"])
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"margin": margin, "runs": runs}) + "\n")
+    return runs
 
 
 def key_of(configuration: Mapping[str, Any], seed: int) -> Run:

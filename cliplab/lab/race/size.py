@@ -12,27 +12,30 @@ __all__ = ["choose", "larger", "runs_of"]
 WAYS = 2
 
 
-def runs_of(size: Size) -> tuple[int, int]:
-    """How many runs a race of a size has, at least and at most: failures ask for more.
+def runs_of(size: Size, control: bool) -> tuple[int, int]:
+    """How many runs a race of a size has, at least and at most.
 
-    >>> runs_of(SIZES["small"]), runs_of(SIZES["full"])
-    ((48, 48), (402, 594))
+    Failures ask for more, and so does a ``control`` that has other finalists than its way.
+
+    >>> runs_of(SIZES["small"], False), runs_of(SIZES["full"], True)
+    ((48, 48), (402, 666))
     """
-    sure = size.configurations * size.screening + size.finalists * size.fresh
-    return WAYS * (sure + size.runs[0]), WAYS * (sure + size.runs[1])
+    fresh = size.finalists * size.fresh
+    sure = WAYS * (size.configurations * size.screening + fresh)
+    return sure + WAYS * size.runs[0], sure + WAYS * size.runs[1] + control * fresh
 
 
-def choose(run_s: float, minutes: float) -> str:
+def choose(run_s: float, minutes: float, control: bool) -> str:
     """The largest size that surely fits, by what a run takes; ``ValueError``: not even the least.
 
-    >>> choose(1.0, 30), choose(0.1, 1)
-    ('full', 'full')
+    >>> choose(1.0, 10, False), choose(1.0, 0.8, False), choose(1.0, 0.8, True)
+    ('full', 'small', 'tiny')
     """
     for name, size in SIZES.items():
-        if run_s * runs_of(size)[1] <= 60 * minutes:
+        if run_s * runs_of(size, control)[1] <= 60 * minutes:
             return name
     name, size = list(SIZES.items())[-1]
-    runs = runs_of(size)[1]
+    runs = runs_of(size, control)[1]
     raise ValueError(
         f"a run takes {duration(run_s) if run_s >= 10 else f'{run_s:.2g} s'}, and the smallest "
         f"race ({name}) has {runs} of them: --minutes {run_s * runs / 60:.2g}, or shorten a run "

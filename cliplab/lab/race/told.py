@@ -85,7 +85,7 @@ class Told:
             yield Line("Loss", "cannot be compared, as a way hardly ever succeeds")
         else:
             matter = f"{number(self.raced.margin)} would matter; " if given else ""
-            sd = f"run-to-run sd {number(levels['sd'])}" if levels["sd"] else "no spread"
+            sd = f"run-to-run sd {number(self.raced.spread)}" if self.raced.spread else "no spread"
             text = f"{losses}; clipping is better by {effect(verdict.loss)} ({matter}{sd})"
             yield Line("Loss", text)
         assert verdict.failures is not None

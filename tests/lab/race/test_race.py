@@ -1,0 +1,264 @@
+"""A race in this process: its budget, what it says, what it refuses of a function's rows."""
+
+import itertools
+import math
+import sys
+
+import numpy as np
+import pytest
+import torch
+from racing import TOY, calls, write_toy
+
+from cliplab.lab.race import race as racing
+from cliplab.lab.race.figure import BOTTOM, LEFT, RIGHT, TOP, cloud, plane
+from cliplab.lab.race.function import code_of, target_of
+from cliplab.lab.race.page import write_page
+from cliplab.lab.race.race import Asked, race
+from cliplab.lab.race.rows import checked
+from cliplab.lab.race.runner import RaisedError
+from cliplab.lab.race.size import choose, runs_of
+from cliplab.lab.race.told import Told
+from cliplab.lab.study.size import SIZES
+
+LOSSES = '"val_loss": loss, "test_loss": loss'
+names = (f"toy_{number}.py" for number in itertools.count())
+
+
+@pytest.fixture
+def raced(tmp_path, monkeypatch):
+    """Race a function's code at a size: the race, what it was told to say, and its folder."""
+
+    def run(code=TOY, size="small", said=None, name=None, **changes):
+        monkeypatch.setattr(racing, "choose", lambda *_: size)
+        monkeypatch.syspath_prepend(tmp_path)
+        sys.modules.pop("beside", None)
+        path = write_toy(tmp_path, code, name or next(names))
+        changes = {"lr": (1e-4, 10.0)} | changes
+        asked = Asked(target_of(f"{path}:train"), tmp_path / "race", **changes)
+        return race(asked, (said if said is not None else []).append)
+
+    return run
+
+
+def test_the_largest_size_that_fits_is_taken_and_what_fits_is_said():
+    assert [choose(s, 1, False) for s in (0.1, 0.11, 0.12, 0.13, 1.3)] == [
+        *("full", "full32", "half", "small", "tiny")
+    ]
+    with pytest.raises(ValueError, match=r"a run takes 30 s, .*--minutes 8, or .* to 3.8 s"):
+        choose(30, 1, False)
+    for size, control in itertools.product(SIZES.values(), (False, True)):
+        least, most = runs_of(size, control)
+        assert 0 < least <= most
+
+
+@pytest.mark.parametrize("size", ["tiny", "small", "half"])
+def test_a_race_has_as_many_runs_as_it_said(raced, size, tmp_path):
+    found = raced(size=size)
+    least, most = runs_of(SIZES[size], False)
+    assert least <= len(found.rows) <= most
+    assert len(calls(tmp_path)) <= len(found.rows) + 4  # untrained, and timed
+
+
+def test_a_small_race_decides_nothing_and_says_what_more_would_take(raced):
+    told = Told(raced(margin=0.1))
+    text = told.text()
+    assert told.headline.endswith("(small)")
+    assert "a race of this size decides nothing" in told.why
+    assert [one.name for one in told.sizes] == ["half", "full32", "full"]
+    halves = [one.half for one in told.sizes]
+    loss = told.verdict.loss
+    assert halves == sorted(halves, reverse=True)
+    assert halves[-1] == pytest.approx((loss.high - loss.low) / 4)
+    assert all(0 <= one.two <= 1 for one in told.sizes)
+    assert text.count("\nSurer: ") == 3
+    assert max(map(len, text.splitlines())) <= 96
+
+
+def test_a_larger_race_uses_the_runs_of_a_smaller_one(raced, tmp_path):
+    raced(name="toy_grows.py")
+    before = calls(tmp_path)
+    raced(size="half", name="toy_grows.py")
+    after = calls(tmp_path)
+    assert after[: len(before)] == before
+    assert len(after) == len(set(after))
+
+
+def test_chance_is_measured_unless_it_is_given(raced):
+    said = []
+    found = raced(said=said)
+    assert found.chance == 4.9
+    assert said[0] == "chance, by a run that learned nothing (rate 1e-12): 4.90"
+    given = raced(chance=2.5)
+    assert given.chance == 2.5
+    assert sum(row["failed"] for row in given.rows) > sum(row["failed"] for row in found.rows)
+    assert all(row["failed"] == (row["diverged"] or row["test_loss"] >= 2.5) for row in given.rows)
+    untrained = TOY.replace('c["lr"] > 0.1', 'c["lr"] < 1e-9 or c["lr"] > 0.1')
+    with pytest.raises(ValueError, match="should show what an untrained model scores"):
+        raced(untrained)
+
+
+def test_one_loss_is_both_and_is_told(raced):
+    two, one = raced(), raced(TOY.replace(LOSSES, '"loss": loss'))
+    assert [row["test_loss"] for row in one.rows] == [row["test_loss"] for row in two.rows]
+    assert any("rows have one loss" in note for note in Told(one).notes)
+    assert not any("rows have one loss" in note for note in Told(two).notes)
+
+
+def test_the_control_is_the_earlier_checkpoint_where_rows_have_one(raced):
+    without = raced(margin=0.3)
+    assert without.verdict.control is None
+    assert any("“no matter” cannot be said" in note for note in Told(without).notes)
+    early = '"early_val_loss": loss + 0.5, "early_test_loss": loss + 0.5, "val_loss"'
+    equal = TOY.replace("limit > 3", "False").replace('"val_loss"', early)
+    found = raced(equal, size="full", margin=0.3)
+    assert found.verdict.control.effect == pytest.approx(0.5, abs=0.1)
+    assert found.verdict.verdict == "no matter"
+    blind = raced(equal.replace("early_", "other_"), size="full", margin=0.3)
+    assert blind.verdict.verdict == "unclear (control)"
+    assert "it has no control" in Told(blind).why
+
+
+def test_what_has_no_effect_and_what_lies_at_an_edge_is_noted(raced):
+    def notes(*code, **changes):
+        return " ".join(Told(raced(*code, **changes)).notes)
+
+    seedless = TOY.replace("{seed} ", "")
+    unclipped = TOY.replace('c["threshold"] is None', "True").replace(" {c['way']}", "")
+    assert "no seed changed any run" in notes(seedless)
+    assert "no threshold changed any run" in notes(unclipped)
+    assert "the best rate of norm lies at the low end of --lr" in notes(
+        lr=(1.0, 10.0), threshold=(0.01, 2.9)
+    )
+    fine = notes()
+    assert "changed any run" not in fine
+    assert "lies at the" not in fine
+
+
+def test_the_recommended_threshold_is_that_of_the_best_configuration(raced):
+    found = raced(size="full", margin=0.1)
+    told = Told(found)
+    assert told.clipped.lr > 0.1  # where only clipped runs live
+    assert told.clipped.threshold <= 3
+    assert told.unclipped.lr <= 0.1
+    assert told.unclipped.threshold is None
+    near = next(line.text for line in told.recommended if line.name == "How flat")
+    assert near.startswith(f"{len(near_the_best(found))} of 48 thresholds drawn ended within a m")
+
+
+def near_the_best(found):
+    level = found.verdict.levels["loss"][0]
+    means = {}
+    for row in found.rows:
+        if row["way"] == "norm" and row["stage"] == "screening":
+            loss = math.inf if row["failed"] else row["test_loss"]
+            means.setdefault(row["configuration"], []).append(loss)
+    return [i for i, own in means.items() if np.mean(own) <= level + found.margin]
+
+
+def test_the_figures_show_every_run_within_their_axes(raced, tmp_path):
+    found = raced()
+    every, drawn = cloud(found), plane(found)
+    assert len(every["dots"]) == len(found.rows)
+    assert len(drawn["dots"]) == 12
+    assert len(drawn["picks"]) == 1
+    for dot in every["dots"] + drawn["dots"]:
+        assert LEFT <= dot["x"] <= RIGHT
+        assert TOP <= dot["y"] <= BOTTOM
+    failed = sum(row["failed"] for row in found.rows)
+    assert failed
+    assert sum(dot["kind"] == "failed" for dot in every["dots"]) == failed
+    page = write_page(found, Told(found)).read_text()
+    assert f"{len(found.rows)} runs · size small" in page
+    assert "What it would cost to be surer" in page
+
+
+def test_a_race_in_which_nothing_succeeds_is_told_and_drawn(raced):
+    lost = raced(TOY.replace('c["lr"] > 0.1 and limit > 3', 'c["lr"] > 1e-9'), margin=0.1)
+    told = Told(lost)
+    assert "cannot be compared, as a way hardly ever succeeds" in told.text()
+    assert write_page(lost, told).exists()
+
+
+def test_a_function_without_any_noise_is_told_and_drawn(raced):
+    still = raced(TOY.replace("gauss(0, 0.02)", "gauss(0, 0)"))
+    assert "no spread" in " ".join(Told(still).text().split())
+    assert write_page(still, Told(still)).exists()
+
+
+def test_runs_of_other_code_are_not_used(raced, tmp_path):
+    raced()
+    before, said = len(calls(tmp_path)), []
+    raced(TOY.replace("0.02", "0.03"), said=said)
+    assert f"{before} saved runs are of other code than today's, and not used" in said
+
+
+def test_code_is_the_file_and_what_it_imports_beside_it(tmp_path):
+    path = write_toy(tmp_path)
+    target = target_of(f"{path}:train")
+    code = code_of(target)
+    path.write_text("# a comment\n" + TOY)
+    assert code_of(target) == code
+    (tmp_path / "beside.py").write_text("def bowl(lr):\n    return 2.0\n")
+    assert code_of(target) != code
+
+
+CONFIGURATION = {"way": "norm", "lr": 0.1, "threshold": 2.0}
+GOOD = {"val_loss": 1.0, "test_loss": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("returned", "complaint"),
+    [
+        (None, "returned None, expected a list of dictionaries"),
+        (GOOD, "expected a list of dictionaries"),
+        ([1.0], r"returned \[1.0\], expected a list of dictionaries"),
+        ([], "returned 0 rows, expected 1"),
+        ([GOOD, GOOD], "returned 2 rows, expected 1"),
+        ([{"acc": 1, "test_loss": 1.0}], r"threshold 2, seed 7\): no val_loss .*has acc, test_l"),
+        ([GOOD | {"val_loss": math.nan}], r"\(norm, lr 0.1, .* val_loss = nan, .* diverged = True"),
+        ([GOOD | {"test_loss": "low"}], "test_loss = 'low', expected a finite number"),
+        ([GOOD | {"test_loss": [1.0, 2.0]}], r"test_loss = \[1.0, 2.0\], expected a finite"),
+        ([GOOD | {"diverged": "no"}], "diverged = 'no', expected True or False"),
+        ([GOOD | {"early_val_loss": 1.0}], "early_test_loss = None, expected a finite number"),
+    ],
+)
+def test_rows_that_are_none_are_refused_by_name(returned, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        checked(returned, [CONFIGURATION], [7])
+
+
+def test_rows_may_hold_tensors_and_arrays_and_diverged_ones_anything():
+    row = {"val_loss": torch.tensor([1.5]), "test_loss": np.float32(2), "diverged": np.bool_(False)}
+    gone = {"val_loss": math.nan, "test_loss": None, "diverged": True, "curve": [1, 2]}
+    one, two = checked([row, gone], [CONFIGURATION] * 2, [7, 8])
+    assert (one["val_loss"], one["test_loss"], one["diverged"]) == (1.5, 2.0, False)
+    assert two.keys() == {"val_loss", "test_loss", "diverged", "one_loss"}
+
+
+def test_a_column_that_no_table_holds_is_named(raced):
+    said = []
+    raced(TOY.replace('"extra": 1', '"curve": [1, 2]'), said=said)
+    assert [line for line in said if "curve" in line] == [
+        "not kept of the rows: curve (a table holds numbers, text, True and False)"
+    ]
+
+
+def test_a_margin_that_comes_after_the_runs_is_noted(raced):
+    late = "a margin of 0.1 was first given when"
+    before = raced(margin=0.1, name="toy_margins.py")
+    again = raced(margin=0.1, name="toy_margins.py")
+    after = raced(margin=0.2, name="toy_margins.py")
+    assert not any("first given" in note for note in (*before.notes, *again.notes))
+    assert any(late.replace("0.1", "0.2") in note for note in after.notes)
+
+
+def test_what_the_function_raises_names_the_run(raced):
+    with pytest.raises(RaisedError, match=r"raised SystemExit: 3 .* at \(none, lr .*, seed \d+\)"):
+        raced(TOY.replace("    rows = []\n", "    raise SystemExit(3)\n"))
+
+
+def test_only_one_race_runs_in_a_folder(raced, tmp_path):
+    from cliplab.lab.batch.lock import locked
+
+    with locked(tmp_path / "race"), pytest.raises(ValueError, match="another race is running"):
+        raced()
