@@ -20,8 +20,8 @@ RECORDS: dict[str, Any] = {"type": Path, "default": Path("records"), "metavar": 
 
 
 def notebooks_here() -> Path:
-    """The folder of notebooks where none is named: ``notebooks``, or this one if it has claims."""
-    own = Path("claims.toml").is_file() and not Path("notebooks", "claims.toml").is_file()
+    """Where notebooks are unless it is said: here, if there are claims and no ``notebooks``."""
+    own = Path("claims.toml").is_file() and not Path("notebooks").is_dir()
     return Path() if own else Path("notebooks")
 
 

@@ -82,8 +82,10 @@ def test_a_folder_with_claims_is_that_of_its_notebooks(here, capsys):
     assert status_of("list") == 0
     assert "first: does clipping the norm help here?" in capsys.readouterr().out
     Path("notebooks").mkdir()
-    Path("notebooks/claims.toml").touch()
     assert status_of("list") == 2
+    capsys.readouterr()
+    assert status_of("new second") == 0
+    assert "--preset quick --notebooks .\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

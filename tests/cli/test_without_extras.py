@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 COMMANDS = (
     *("run 01", "run 01 --dry-run", "list", "report", "report --preset quick", "export"),
     *("inspect notebooks/01_light.ipynb", "diff results results", "attest", "notebooks copy"),
-    *("new own", "race train.py:train"),
+    *("new own/study", "race train.py:train"),
 )
 # What the `lab` extra brings, directly or by way of something, and a command may import,
 USED = "papermill yaml nbconvert latex2mathml scipy tqdm psutil numpy jinja2 nbformat nbclient"

@@ -130,7 +130,7 @@ def race(asked: Asked, say: Say) -> Raced:
         one_loss = any(row["one_loss"] for row in saved.rows.values())
         study = _study(asked, runner, chance, early)
         rows = study.run(name, asked.first_seed)
-    return _judged(asked, study, rows, name, run_s, (one_loss, early), seen)
+    return _judged(asked, study, rows, name, run_s, one_loss=one_loss, seen=seen)
 
 
 def _timed(asked: Asked, runner: Runner) -> float:
@@ -185,13 +185,15 @@ def _judged(
     asked: Asked,
     study: Study,
     rows: list[Row],
-    name: str,
+    size_name: str,
     run_s: float,
-    told: tuple[bool, bool],
+    *,
+    one_loss: bool,
     seen: int,
 ) -> Raced:
-    one_loss, early = told
-    ways = {way: way_runs(rows, NAME, way, SIZES[name]) for way in study.ways}
+    """What the rule says; ``seen``: runs that there were before the margin was given."""
+    early = bool(study.handicaps)
+    ways = {way: way_runs(rows, NAME, way, SIZES[size_name]) for way in study.ways}
     spread = measure(ways[NORM], ways[NONE], (NORM, NONE), 1.0).levels["sd"]
     spread = spread if spread and spread > ROUNDING * abs(study.chance) else None
     margin = asked.margin or spread or 1.0  # without any spread there is nothing to scale by
@@ -209,20 +211,19 @@ def _judged(
     verdict = judge(claim, rows, study)
     if not early:  # the rival itself cannot be told apart: "no matter" is never said
         verdict = replace(verdict, control=None)
-    notes = tuple(_without_effect(rows))
     return Raced(
-        asked,
-        name,
-        run_s,
-        study.chance,
-        rows,
-        ways,
-        verdict,
-        margin,
-        spread,
-        one_loss,
-        early,
-        notes,
+        asked=asked,
+        size_name=size_name,
+        run_s=run_s,
+        chance=study.chance,
+        rows=rows,
+        ways=ways,
+        verdict=verdict,
+        margin=margin,
+        spread=spread,
+        one_loss=one_loss,
+        early=early,
+        notes=(*_late(asked, seen), *_without_effect(rows)),
     )
 
 
