@@ -116,16 +116,16 @@ def race(asked: Asked, say: Say) -> Raced:
         stack.callback(meter.end)
         runner = Runner(asked.target, saved, meter, asked.at_once, pool)
         run_s = _timed(asked, runner)
-        early = all("early_val_loss" in row for row in saved.rows.values())
+        alive = [row for row in saved.rows.values() if not row["diverged"]]
+        early = bool(alive) and all("early_val_loss" in row for row in alive)
         name = choose(run_s / asked.jobs, asked.minutes, early)
         chance = _chance(asked, runner, say)
         least, most = runs_of(SIZES[name], early)
         runs = f"{least} to {most}" if least < most else f"{most}"
         done = min(len(saved.rows), most)
-        took = (
-            f"at most {duration((most - done) * run_s / asked.jobs)} to go, {done} runs are saved"
-        )
-        say(f"{asked.target}: {run_s:.2g} s a run; size {name}, {runs} runs; {took}")
+        left = duration((most - done) * run_s / asked.jobs)
+        told = f"at most {left} to go, {done} runs are saved"
+        say(f"{asked.target}: {run_s:.2g} s a run; size {name}, {runs} runs; {told}")
         meter.begin(done, most)
         one_loss = any(row["one_loss"] for row in saved.rows.values())
         study = _study(asked, runner, chance, early)
@@ -170,7 +170,7 @@ def _study(asked: Asked, runner: Runner, chance: float, early: bool) -> Study:
     more: dict[str, Any] = {} if asked.lost is None else {"lost": asked.lost}
     return Study(
         NAME,
-        runner.scored(chance),
+        runner.scored(chance, early),
         space=asked.space,
         ways={NONE: ["lr"], NORM: ["lr", "threshold"]},
         versus=[(NORM, NONE)],

@@ -12,6 +12,7 @@ __all__ = ["LOSSES", "Row", "checked", "named", "scored"]
 
 Row = dict[str, Any]
 LOSSES = ("val_loss", "test_loss")
+EARLY = ("early_val_loss", "early_test_loss")
 
 
 def named(configuration: Mapping[str, Any], seed: int) -> str:
@@ -55,7 +56,7 @@ def _checked(given: Mapping[str, Any], run: str) -> Row:
     row.setdefault("test_loss", row["val_loss"])
     if "early_val_loss" in row:
         row.setdefault("early_test_loss", row["early_val_loss"] if row["one_loss"] else None)
-    for name in [*LOSSES, *(f"early_{n}" for n in LOSSES if f"early_{n}" in row)]:
+    for name in (*LOSSES, *(name for name in EARLY if name in row)):
         value = row[name]
         if diverged and (value is None or isinstance(value, float)):
             continue  # scored as chance, whatever it is
@@ -78,14 +79,16 @@ def is_scalar(value: Any) -> bool:
     return isinstance(value, str | bool | int | float | None)
 
 
-def scored(row: Mapping[str, Any], chance: float) -> Row:
-    """The row as a study takes it: chance where it diverged, nothing that is not finite."""
+def scored(row: Mapping[str, Any], chance: float, early: bool) -> Row:
+    """The row as a study takes it: chance where it diverged, nothing that is not finite.
+
+    ``early``: whether rows have the losses of an earlier checkpoint.
+    """
     found = {
         name: None if isinstance(value, float) and not math.isfinite(value) else value
         for name, value in row.items()
         if name != "one_loss"
     }
     if found["diverged"]:
-        early = [f"early_{name}" for name in LOSSES if f"early_{name}" in found]
-        found |= dict.fromkeys([*LOSSES, *early], chance)
+        found |= dict.fromkeys([*LOSSES, *(EARLY if early else ())], chance)
     return found

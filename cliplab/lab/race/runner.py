@@ -78,10 +78,10 @@ class Runner:
         self.at_once, self.pool = at_once, pool
         self._left_out: set[str] = set()
 
-    def scored(self, chance: float) -> Callable[[list[Row], list[int]], list[Row]]:
+    def scored(self, chance: float, early: bool) -> Callable[[list[Row], list[int]], list[Row]]:
         """The ``train`` of a study whose runs score chance where they diverged."""
         return lambda configurations, seeds: [
-            scored(row, chance) for row in self.rows(configurations, seeds)
+            scored(row, chance, early) for row in self.rows(configurations, seeds)
         ]
 
     def rows(self, configurations: Configurations, seeds: Sequence[int]) -> list[Row]:

@@ -108,11 +108,15 @@ def test_the_control_is_the_earlier_checkpoint_where_rows_have_one(raced):
     without = raced(margin=0.3)
     assert without.verdict.control is None
     assert any("“no matter” cannot be said" in note for note in Told(without).notes)
-    early = '"early_val_loss": loss + 0.5, "early_test_loss": loss + 0.5, "val_loss"'
+    early = '**({} if gone else {"early_val_loss": loss + 0.5, "early_test_loss": loss + 0.5}), '
+    early += '"val_loss"'
     equal = TOY.replace("limit > 3", "False").replace('"val_loss"', early)
     found = raced(equal, size="full", margin=0.3)
     assert found.verdict.control.effect == pytest.approx(0.5, abs=0.1)
     assert found.verdict.verdict == "no matter"
+    some = raced(TOY.replace('"val_loss"', early), margin=0.3)
+    assert any(row["diverged"] for row in some.rows)
+    assert some.verdict.control is not None
     blind = raced(equal.replace("early_", "other_"), size="full", margin=0.3)
     assert blind.verdict.verdict == "unclear (control)"
     assert "it has no control" in Told(blind).why
