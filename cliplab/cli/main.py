@@ -179,7 +179,7 @@ def _say(outcome: Outcome, bad: Sequence[str] = ()) -> int:
 
     if outcome.verdicts:
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-        print(verdict_table(outcome.verdicts, width))
+        print(verdict_table(outcome.verdicts, width, outcome.published))
     if outcome.index:
         print(f"report: {outcome.index}")
     if outcome.refusal:

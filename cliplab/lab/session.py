@@ -18,7 +18,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,10 @@ from cliplab.lab.batch.outlets import appended
 from cliplab.lab.batch.progress import Silent
 from cliplab.lab.batch.spec import KERNEL_ENV, Failure, How, RunSpec, find_done
 from cliplab.lab.claims import Verdict
+from cliplab.lab.claims.ledger import registered
 from cliplab.lab.executors.opening import open_executor
 from cliplab.lab.notebook.presets import named_notebooks
+from cliplab.lab.report.beside import Beside, read_beside
 from cliplab.lab.report.folder import claim_folder
 from cliplab.lab.report.index import write_index
 from cliplab.lab.report.outcome import check_reportable, judge_and_report, remember
@@ -52,11 +54,13 @@ class Outcome:
     ``index`` is the report, None where there is none: nothing was done, a part was run, or the
     records cannot be judged together, which ``refusal`` then says. ``left``: how many runs did not
     start. ``bad``: what is wrong with files that the rest went on without.
+    ``published``: verdicts by claim, where these runs decide nothing.
     """
 
     records: Sequence[RunRecord]
     failures: Sequence[Failure] = ()
     verdicts: Sequence[Verdict] = ()
+    published: Mapping[str, Verdict] = field(default_factory=dict)
     index: Path | None = None
     refusal: str = ""
     left: int = 0
@@ -234,8 +238,16 @@ def tell(
     reports: Path = Path("reports"),
 ) -> Outcome:
     """Judge the records and write the report."""
+    bad = []
     try:
-        verdicts, index, bad = judge_and_report(records, notebooks, reports, failures)
+        published = read_beside(notebooks, registered(notebooks), records[0].preset)
+    except ValueError as error:
+        published, bad = Beside(), [str(error)]
+    try:
+        verdicts, index, damaged = judge_and_report(
+            records, notebooks, reports, failures, published
+        )
     except ValueError as error:
         return Outcome(records, failures, refusal=str(error))
-    return Outcome(records, failures, verdicts, index, bad=bad)
+    bad += damaged
+    return Outcome(records, failures, verdicts, published.verdicts, index, bad=bad)

@@ -23,6 +23,7 @@ from cliplab.lab.notebook.presets import (
     read_presets,
 )
 from cliplab.lab.notebook.registrations import read_registration
+from cliplab.lab.report.beside import Beside
 from cliplab.lab.report.folder import CLAIMS, check_folder
 from cliplab.lab.report.registered import as_registered
 from cliplab.lab.report.results import load_all, run_folders
@@ -64,10 +65,12 @@ def judge_and_report(
     notebooks: Path,
     reports: Path,
     failures: Sequence[Failure] = (),
+    published: Beside | None = None,
 ) -> tuple[list[Verdict], Path, list[str]]:
     """The verdicts of record, also as claims.json; where the HTML report is; files that are bad.
 
-    The claims are those registered beside the notebooks, if any. ``ValueError``: the records
+    The claims are those registered beside the notebooks, if any; what is ``published`` is told
+    first. ``ValueError``: the records
     cannot be judged together, or there is no writing where the report goes.
     """
     from cliplab.lab.report.site import write_report
@@ -77,7 +80,7 @@ def judge_and_report(
         verdicts, bad = judge_records(records, notebooks, ledger)
     except ValueError as error:
         raise ValueError(f"cannot judge: {error}") from None
-    index, damaged = write_report(records, verdicts, ledger, reports, failures)
+    index, damaged = write_report(records, verdicts, ledger, reports, failures, published)
     text = json.dumps([verdict.to_dict() for verdict in verdicts], indent=1)
     write_atomic(reports / CLAIMS, text + "\n")
     return verdicts, index, [*bad, *damaged]

@@ -8,6 +8,8 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from cliplab.lab.kernels.quick_imports import nbformat
+from cliplab.lab.report.alt import Figures
+from cliplab.lab.report.fragment import finished
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -77,8 +79,8 @@ def notebook_body(executed: Mapping[str, Any]) -> str:
     notebook = nbformat().from_dict(executed)  # a copy
     kernel = notebook.metadata.get("kernelspec", {})
     notebook.metadata.setdefault("language_info", {"name": kernel.get("language", "python")})
-    figures = 0
-    for cell in notebook.cells:
+    figures = Figures(executed["cells"])
+    for place, cell in enumerate(notebook.cells):
         if cell.metadata.get("jupyter", {}).get("source_hidden"):
             cell.metadata.setdefault("transient", {})["remove_source"] = True
         if cell.cell_type == "markdown":
@@ -87,12 +89,21 @@ def notebook_body(executed: Mapping[str, Any]) -> str:
             if "text/markdown" in data:
                 data["text/markdown"] = mathml(data["text/markdown"])
             for kind in {"image/png", "image/jpeg", "image/svg+xml"} & set(data):
-                figures += 1
-                metadata.setdefault(kind, {}).setdefault("alt", f"Figure {figures}")
+                told = figures.alt(place, str(data.get("text/plain", "")))
+                metadata.setdefault(kind, {}).setdefault("alt", told)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a language that pygments does not know is plain text
         body, _ = _exporter().from_notebook_node(notebook)
-    return _without_network(body)
+    return finished(body)
+
+
+def markdown_html(text: str) -> str:
+    """A sentence of Markdown, with maths, as HTML that loads nothing."""
+    from nbconvert.filters.markdown import markdown2html
+
+    body = finished(markdown2html(mathml(text))).strip()
+    one = re.fullmatch(r"<p>((?:(?!<p>).)*)</p>", body, re.DOTALL)
+    return one[1] if one else body
 
 
 @cache
@@ -112,21 +123,3 @@ def _bundles(cell: Any) -> Iterator[tuple[Any, Any]]:
     for output in cell.get("outputs", []):
         if "data" in output:
             yield output.data, output.setdefault("metadata", {})
-
-
-def _without_network(body: str) -> str:
-    """Remote pictures become links; scripts, frames and style imports go."""
-    from bs4 import BeautifulSoup
-
-    soup = BeautifulSoup(body, "html.parser")
-    for tag in soup(["script", "iframe", "object", "embed", "link", "meta", "base"]):
-        tag.decompose()
-    for style in soup("style"):
-        style.string = re.sub(r"@import[^;]*;?|url\([^)]*\)", "", style.get_text())
-    for tag in soup.select("[src], [srcset], [poster]"):
-        source = str(tag.get("src", ""))
-        if not source.startswith("data:"):
-            link = soup.new_tag("a", href=source)
-            link.string = str(tag.get("alt") or source)
-            tag.replace_with(link)
-    return str(soup)

@@ -17,16 +17,20 @@ from cliplab.lab.runs.canonical import digest
 from cliplab.lab.runs.files import write_atomic
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     import jinja2
 
     from cliplab.lab.batch.spec import Failure
+    from cliplab.lab.report.beside import Told
     from cliplab.lab.runs.record import RunRecord
 
 LONGEST = 60  # characters of a page's file name, before what tells it from all others
+HEAD, BEGIN, END = "<!-- title -->", "<!-- cells -->", "<!-- end of cells -->"
 
 
 class RunPages:
-    """Writes the pages of runs into one folder; each method returns the page's address.
+    """Writes the pages of runs into one folder.
 
     ``bad`` collects what is wrong with their notebooks.
     """
@@ -37,25 +41,39 @@ class RunPages:
         self._names: set[str] = set()
         folder.mkdir(parents=True, exist_ok=True)
 
-    def finished(self, record: RunRecord) -> str:
-        """The executed notebook; a page that is there already is kept while it is current."""
+    def address(self, record: RunRecord) -> str:
+        """Where the page of a finished run is, or will be."""
+        return _address(self._claim("", record.notebook, record.preset, record.key))
+
+    def finished(
+        self,
+        record: RunRecord,
+        title: str,
+        told: Sequence[Told] = (),
+        before: Mapping[str, str] | None = None,
+        after: Mapping[str, str] | None = None,
+    ) -> None:
+        """The executed notebook below what was found; its cells are kept while they are current."""
         notebook = record.directory / "notebook.ipynb"
         path = self._claim("", record.notebook, record.preset, record.key)
-        if not _is_current(path, notebook):
-            known = len(self.bad)
-            self._write(
-                path,
-                title=record.notebook,
-                subtitle=f"{record.notebook}, preset {record.preset}, run {record.key[:8]}",
-                params=record.params,
-                body=self._body(notebook),
-            )
-            if len(self.bad) > known:
-                os.utime(path, (0, 0))  # never current: what is wrong is said each time
-        return _address(path)
+        known = len(self.bad)
+        body = _kept(path) if _is_current(path, notebook) else ""
+        self._write(
+            path,
+            title=title,
+            subtitle=f"{record.notebook}, preset {record.preset}, run {record.key[:8]}",
+            params=record.params,
+            body=body or self._body(notebook),
+            told=told,
+            preset=record.preset,
+            before=before,
+            after=after,
+        )
+        if len(self.bad) > known:
+            os.utime(path, (0, 0))  # never current: what is wrong is said each time
 
     def failed(self, failure: Failure) -> str:
-        """The notebook as far as it got, if any, and the error in full."""
+        """The notebook as far as it got, if any, and the error in full; the page's address."""
         spec, log = failure.spec, failure.spec.directory / "error.txt"
         name = spec.name
         path = self._claim("failed-", name, spec.preset, spec.key)
@@ -84,9 +102,14 @@ class RunPages:
         self._names.add(name)
         return self.folder / name
 
-    def _write(self, path: Path, **content: Any) -> None:
+    def _write(self, path: Path, body: str, **content: Any) -> None:
+        from cliplab.lab.report.fragment import contents, titled
+
         check_ours(path)
-        write_atomic(path, self.template.render(content, file=path.name))
+        head, rest = titled(body)
+        parts = {"head": head, "body": rest, "contents": contents(rest)}
+        marks = {"file": path.name, "HEAD": HEAD, "BEGIN": BEGIN, "END": END}
+        write_atomic(path, self.template.render(content | parts | marks))
 
     def _body(self, path: Path) -> str:
         """The notebook as HTML, or a sentence where it cannot be shown."""
@@ -107,6 +130,16 @@ class RunPages:
         return f"<p>{escape(why)}</p>"
 
 
+def _kept(page: Path) -> str:
+    """The title and the cells that a page shows; nothing where it does not say which they are."""
+    text = page.read_text(encoding="utf-8", errors="replace")
+    _, titled, rest = text.partition(HEAD)
+    head, _, rest = rest.partition(HEAD)
+    _, begun, rest = rest.partition(BEGIN)
+    cells, ended, _ = rest.rpartition(END)
+    return head + cells if titled and begun and ended else ""
+
+
 def _address(page: Path) -> str:
     return f"{PAGES}/{quote(page.name)}"
 
@@ -124,6 +157,7 @@ def _is_current(page: Path, notebook: Path) -> bool:
 def _code_changed_ns() -> int:
     """When the code that makes pages was last changed; looked up once for all pages."""
     folder = Path(__file__).parent
-    made_by = [folder / "pages.py", folder / "fit.py", Path(__file__)]
+    names = ("alt.py", "fit.py", "fragment.py", "pages.py")
+    made_by = [*(folder / name for name in names), Path(__file__)]
     sources = [*made_by, *(folder / "templates").iterdir()]
     return max(source.stat().st_mtime_ns for source in sources)

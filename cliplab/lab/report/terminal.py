@@ -2,49 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from cliplab.lab.batch.oneline import one_line
 from cliplab.lab.batch.spec import Failure
 from cliplab.lab.claims.ledger import STUDIED
-from cliplab.lab.claims.verdict import Outcome, Verdict
-from cliplab.lab.report import tables
+from cliplab.lab.claims.verdict import Verdict
+from cliplab.lab.report import beside, tables
+from cliplab.lab.report.beside import Told
 
 __all__ = ["failure_table", "verdict_table"]
 
 
-def verdict_table(verdicts: Sequence[Verdict], width: int | None = None) -> str:
-    """One line a claim, cut to a width in what was asked; those that are withdrawn are counted."""
-    head = (
-        "claim",
-        "answer",
-        "loss [90 % interval]",
-        "failures",
-        "Holm p",
-        "what was asked",
-    )
-    shown = [v for v in verdicts if v.outcome is not Outcome.WITHDRAWN]
-    rows = [
-        (
-            v.id,
-            v.verdict,
-            tables.effect(v.loss, v.unit),
-            tables.points(v.failures),
-            tables.p_value(v.p_holm),
-            f"{v.statement} ({v.note})" if v.note else v.statement,
-        )
-        for v in shown
-    ]
-    withdrawn = len(verdicts) - len(shown)
-    lines = tables.aligned([head, *rows]).splitlines() if rows else []
-    if width and lines:
-        most = max(width, lines[0].index(head[-1]) + 24)
-        lines = [line if len(line) <= most else f"{line[: most - 1]}…" for line in lines]
-    if any(v.kind in STUDIED for v in shown):
+def verdict_table(
+    verdicts: Sequence[Verdict],
+    width: int | None = None,
+    published: Mapping[str, Verdict] | None = None,
+) -> str:
+    """One line a claim, the published verdict where there is one; the withdrawn are counted.
+
+    Within a width, numbers go until a third of it is left for what was asked, which is then cut.
+    """
+    told = list(beside.told(verdicts, published or {}))
+    columns = {
+        "claim": [one.verdict.id for one in told],
+        "answer": [one.verdict.verdict for one in told],
+        "loss [90 % interval]": [tables.effect(one.verdict.loss, one.verdict.unit) for one in told],
+        "failures": [tables.points(one.verdict.failures) for one in told],
+        "Holm p": [tables.p_value(one.verdict.p_holm) for one in told],
+        "what was asked": [_asked(one.verdict) for one in told],
+    }
+    if any(one.here for one in told):
+        columns = _beside(columns, told)
+    for name in ("Holm p", "failures", "this run", "loss [90 % interval]"):
+        if width and _before_last(columns) > 2 * width // 3:
+            columns.pop(name, None)
+    lines = tables.aligned([[*columns], *zip(*columns.values(), strict=True)]).splitlines()
+    lines = [_cut(line, width) for line in lines] if told else []
+    if any(one.verdict.kind in STUDIED for one in told):
         lines.append("Differences above 0 speak for the first-named way.")
-    if withdrawn:
+    if any(one.here for one in told):
+        lines.append("This run decides nothing: the answers are the published ones.")
+    if withdrawn := len(verdicts) - len(told):
         lines.append(f"Withdrawn, being redone: {withdrawn}.")
     return "\n".join(lines)
+
+
+def _asked(verdict: Verdict) -> str:
+    return f"{verdict.statement} ({verdict.note})" if verdict.note else verdict.statement
+
+
+def _beside(columns: Mapping[str, list[str]], told: Sequence[Told]) -> dict[str, list[str]]:
+    """The columns with what this run measured, and what it would have answered, before the last."""
+    here = [one.here or one.verdict for one in told]
+    own = [f"{v.verdict}: {tables.effect(v.loss, v.unit)}" for v in here]
+    *first, last = columns.items()
+    return dict([*first, ("this run", own), last])
+
+
+def _before_last(columns: Mapping[str, list[str]]) -> int:
+    """The width of all columns but the last one."""
+    *others, _ = columns.items()
+    return sum(max(map(len, [name, *cells])) + 2 for name, cells in others)
+
+
+def _cut(line: str, width: int | None) -> str:
+    return line if width is None or len(line) <= width else f"{line[: width - 1]}…"
 
 
 def failure_table(failures: Sequence[Failure]) -> str:

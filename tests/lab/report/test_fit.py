@@ -171,8 +171,8 @@ def test_any_name_has_a_page_of_its_own_that_the_index_links_to(tmp_path):
     index, bad = write_report(records, [], Ledger(), tmp_path / "reports")
     assert bad == []
     soup = BeautifulSoup(index.read_text(), "html.parser")
-    cell = soup.find(id="notebooks").find_next("table")
-    linked = {index.parent / unquote(a["href"]) for a in cell.find_all("a")}
+    cards = soup.find(id="notebooks").find_next("ul")
+    linked = {index.parent / unquote(a["href"]) for a in cards.find_all("a")}
     assert linked == set((index.parent / "pages").iterdir())
     assert len(linked) == len(names)
 

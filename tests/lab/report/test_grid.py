@@ -74,14 +74,16 @@ def test_runs_that_differ_in_seeds_alone_are_one_table_across_models(tmp_path):
     ]
     found = tables(records, tmp_path / "r")
     assert "mine/grid" not in found
-    assert found["Across models"][-1][2:4] == ["a", "2"]
-    assert found["Across models"][-1][-1] == "0.500"
+    assert found["Across models"][0][:3] == ["Arm", "loss, mean", "n"]
+    assert found["Across models"][-1][:3] == ["a", "0.500", "2"]
 
 
 def test_a_notebook_that_recorded_nothing_is_its_executed_notebook(tmp_path):
     record = a_run(tmp_path, 1)
-    found = tables([record], tmp_path / "r")
-    assert list(found) == ["Notebooks"]
-    assert found["Notebooks"][1][:2] == ["Which rate?", "quick"]
+    assert tables([record], tmp_path / "r") == {}
     (page,) = (tmp_path / "r" / "pages").iterdir()
     assert "Which rate?" in page.read_text()
+    card = BeautifulSoup((tmp_path / "r" / "index.html").read_text(), "html.parser").find("li")
+    assert card.find("h3").text == "Which rate?"
+    assert card.find("a")["href"] == f"pages/{page.name}"
+    assert "quick" in card.text

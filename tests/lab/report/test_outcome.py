@@ -73,9 +73,26 @@ def test_the_verdict_table_is_cut_in_what_was_asked_and_counts_what_is_withdrawn
     assert sign == "Differences above 0 speak for the first-named way."
     assert withdrawn == "Withdrawn, being redone: 3."
     assert asked.strip() in verdict_table(verdicts)
-    narrow = verdict_table(verdicts, 40).splitlines()
-    assert "< 0.001  Does it help" in narrow[1]  # the numbers are never cut
     assert verdict_table([]) == ""
+
+
+@pytest.mark.parametrize("width", [40, 80, 100, 200])
+def test_the_verdict_table_fits_its_width_and_keeps_what_was_answered(width):
+    norm = Estimate(0.3, 0.2, 0.4, 1e-6, 48)
+    study = {"kind": "comparison", "statement": "Does it help? " * 20, "notebook": NAME}
+    verdicts = [
+        Verdict(name, outcome=outcome, loss=norm, failures=norm, p_holm=0.5, **study)
+        for name, outcome in [("a_first_one", Outcome.HELPS), ("a_second", Outcome.NO_VERDICT)]
+    ]
+    published = {"a_second": replace(verdicts[1], outcome=Outcome.HARMS)}
+    for beside in ({}, published):
+        head, first, second, *_ = lines = verdict_table(verdicts, width, beside).splitlines()
+        assert max(map(len, [head, first, second])) <= width
+        assert first.startswith("a_first_one  helps ")
+        assert second.startswith("a_second     harms " if beside else "a_second     no verdict ")
+        assert "Does" in second
+        assert ("+30.0 [+20.0, +40.0] points" in second) == (width == 200)
+        assert any("published" in line for line in lines) == bool(beside)
 
 
 def test_a_failed_run_is_one_line_whatever_its_error_and_its_parameters_say(tmp_path):

@@ -1,27 +1,32 @@
 """The HTML report: complete, escaped, self-contained, and right about the numbers."""
 
-import base64
-import io
 import re
-from dataclasses import replace
-from functools import cache
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
 import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
-from studying import comparison, demonstration, identity, share, study, surface
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from reporting import (
+    CLAIMS,
+    LEDGER,
+    NAME,
+    STUDY,
+    WITHDRAWN,
+    executed_notebook,
+    published,
+    run_record,
+    studied_record,
+)
+from studying import comparison, share, study, surface
 
 from cliplab.lab.batch.spec import Failure, RunSpec
-from cliplab.lab.claims import Claim, Ledger, judge, judge_all
+from cliplab.lab.claims import Ledger, judge, judge_all
 from cliplab.lab.report.answers import found_cell
 from cliplab.lab.report.site import write_report
-from cliplab.lab.runs.record import RunRecord
 
-NAME = "01_exploding_gradients"
-VOID = {"meta", "img", "br", "hr", "input", "link", "wbr", "rect", "line", "path", "circle"}
+VOID = {"meta", "img", "br", "hr", "input", "link", "wbr"}
 
 
 class Page(HTMLParser):
@@ -59,148 +64,6 @@ class Page(HTMLParser):
             )
             found += [str(attributes[n]) for n in names if n in attributes]
         return [address for address in found if not address.startswith("data:")]
-
-
-def png() -> str:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6, 2.5))
-    axes = figure.subplots()
-    axes.plot([1, 3, 2, 5], label="norm before clipping")
-    axes.legend()
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=80)
-    return base64.b64encode(buffer.getvalue()).decode()
-
-
-def executed_notebook() -> nbformat.NotebookNode:
-    frame = "<table border='1' class='dataframe'><tr><th>arm</th></tr><tr><td>a</td></tr></table>"
-    remote = "<script src='https://example.org/x.js'></script><img src='//example.org/a.png'>"
-    return new_notebook(
-        cells=[
-            new_markdown_cell(
-                "# Exploding gradients, $\\lVert g \\rVert > c$\n\n"
-                "**Question:** Does clipping at $c = 1$ *prevent* explosion?\n\n"
-                "Paper: [here](https://example.org/p). ![badge](https://example.org/b.svg)\n\n"
-                "$$\ng \\leftarrow g \\min\\left(1, \\frac{c}{\\lVert g \\rVert_2}\\right)\n$$\n\n"
-                "A run costs $5 to $10, `$x$` is code, $\\undefinedcommand{y}$ is unknown.\n\n"
-                "| a | b |\n|---|---|\n| $|x|$ | $a_i * b_i * c$ |"
-            ),
-            new_code_cell(
-                "import torch\nlr: float = 0.1\nfor step in range(3):\n    loss = f'{lr}'",
-                outputs=[
-                    new_output("stream", name="stdout", text="step 1\n" * 80 + "long line " * 60),
-                    new_output("display_data", {"image/png": png(), "text/plain": "<Figure>"}),
-                    new_output("display_data", {"text/html": frame + remote}),
-                    new_output("display_data", {"text/markdown": "norm $n^2$"}),
-                    new_output(
-                        "error",
-                        ename="ValueError",
-                        evalue="lr <= 0",
-                        traceback=["\x1b[31mValueError\x1b[0m: lr <= 0"],
-                    ),
-                ],
-            ),
-        ]
-    )
-
-
-WAYS = {"good": 0.3, "bad": -1.0, "same": 0.0, "odd": 0.09}
-STUDY = study(
-    surface(**WAYS),
-    ways={"none": ["lr"]} | {way: ["lr", "threshold"] for way in WAYS},
-    versus=[(way, "none") for way in WAYS],
-)
-
-
-def claim(way: str) -> Claim:
-    question = f"Does {way} clipping help where x < y & z?"
-    return comparison(id=f"{way}_clip", notebook=NAME, first=way, question=question)
-
-
-SHOWN = demonstration(
-    notebook=NAME,
-    statement="At ten times the best rate clipping at 1 ends lower",
-    metric="val_loss",
-    first="clip 1",
-    chosen="unclipped runs fail there",
-    source="a | paper",
-)
-IDENTITY = identity(
-    id="identity", notebook=NAME, statement="A huge threshold changes nothing", arms=("none",)
-)
-WITHDRAWN = Claim(id="C1", kind="withdrawn", notebook=NAME, statement="It was claimed once")
-CLAIMS = [*map(claim, [*WAYS, "absent"]), SHOWN, IDENTITY, WITHDRAWN]
-LEDGER = Ledger({c.id: c for c in CLAIMS}, 25)
-
-
-def rows(first_seed: int = 2000, n: int = 8) -> list[dict]:
-    shift = {"none": 0.0, "clip 1": -0.2}
-    made = []
-    for seed in range(first_seed, first_seed + n):
-        noise = ((seed * 37) % 11 - 5) / 100
-        for arm, by in shift.items():
-            own = ((seed * (3 + len(arm))) % 7 - 3) / 100
-            made.append(
-                {
-                    "arm": arm,
-                    "seed": seed,
-                    "model": "tanh RNN",
-                    "task": "temporal order, T = 20",
-                    "lr": 0.1,
-                    "threshold": None if arm == "none" else float(arm.split()[1]),
-                    "diverged": arm == "none" and seed % 2 == 0,
-                    "norm_median": 1234.5,
-                    "clip_fraction": 0.25 if arm != "none" else 0.0,
-                    "excess": 0.0123,
-                    "val_loss": 2 + by + noise + own,
-                    "same": True,
-                }
-            )
-        again = {"arm": "A/A none", "of": "none", "val_loss": 2 + noise + 0.001}
-        made.append(made[-2] | again)
-    return made
-
-
-@cache
-def study_rows() -> list[dict]:
-    return STUDY.run("full", 10**6)
-
-
-def run_record(folder: Path, preset: str = "verdict", first_seed: int = 2000, n: int = 8):
-    """A run that demonstrates: portions of its seeds may be recorded one by one."""
-    key = f"{first_seed:064x}"[::-1]
-    directory = folder / key[:8]
-    directory.mkdir(parents=True)
-    nbformat.write(executed_notebook(), directory / "notebook.ipynb")
-    provenance = {
-        "git_sha": "abc",
-        "git_dirty": False,
-        "versions": {"torch": "2.13.0", "python": "3.11.7"},
-        "hardware": {"cpu": "A processor", "cores": 2},
-        "finished": "2026-01-02T03:04:05Z",
-        "wall_s": 125.0,
-        "cpu_s": 120.5,
-    }
-    return RunRecord(
-        notebook=NAME,
-        preset=preset,
-        params={"lr": 0.1, "first_seed": first_seed, "n_seeds": n},
-        key=key,
-        code_key="c" * 64,
-        rows=rows(first_seed, n),
-        curves=[],
-        choices={"clip 1": {"lr": 0.1}},
-        provenance=provenance,
-        directory=directory,
-    )
-
-
-def studied_record(folder: Path, **changes: object):
-    """A run with a study, too."""
-    record = run_record(folder, **changes)
-    choices = record.choices | {"studies": {"toy": STUDY.about()}}
-    return replace(record, rows=[*record.rows, *study_rows()], choices=choices)
 
 
 @pytest.fixture(scope="module")
@@ -268,7 +131,7 @@ def test_the_index_states_each_question_with_its_answer(site: Path) -> None:
 def test_signs_units_and_words_of_the_table_are_right(site: Path) -> None:
     page = Page(site / "index.html")
     cells = {}
-    for row in re.findall(r'<tr id="(\w+)">(.*?)</tr>', page.source, re.DOTALL):
+    for row in re.findall(r'<tr id="(\w+)"[^>]*>(.*?)</tr>', page.source, re.DOTALL):
         found = re.findall(r"<td[^>]*>(.*?)</td>", row[1], re.DOTALL)
         texts = (unescape(re.sub("<[^>]*>", "", cell)) for cell in found)
         cells[row[0]] = [" ".join(text.split()) for text in texts]
@@ -295,7 +158,7 @@ def test_what_is_withdrawn_is_folded_away_and_counted(site: Path) -> None:
     page = Page(site / "index.html")
     assert "Withdrawn, being redone: 1" in page.text
     assert "It was claimed once" in page.text
-    tally = page.source[page.source.index('<ul class="tally">') :]
+    tally = page.source[page.source.index('<ul class="chips">') :]
     tally = re.findall(r'<li class="([\w-]+)">(\d+) ([\w ]+)</li>', tally[: tally.index("</ul>")])
     assert tally == [
         ("helps", "1", "helps"), ("no-matter", "1", "no matter"), ("harms", "1", "harms"),
@@ -306,27 +169,24 @@ def test_what_is_withdrawn_is_folded_away_and_counted(site: Path) -> None:
 
 def test_the_forest_plot_marks_each_answer_by_shape_and_by_word(site: Path) -> None:
     page = Page(site / "index.html")
-    svg = page.source[page.source.index("<svg") : page.source.index("</svg>")]
+    plot = page.source[page.source.index('<table class="forest">') :]
+    plot = plot[: plot.index("</table>")]
     rows = {
-        kind: re.search(rf'<g class="row {kind}">.*?</g>', svg, re.DOTALL)[0]
+        kind: re.search(rf'<tr class="row {kind}">.*?</tr>', plot, re.DOTALL)[0]
         for kind in ("helps", "harms", "no-matter", "unclear")
     }
-    assert "<circle cx" in rows["helps"]
-    assert ">helps</text>" in rows["helps"]
-    assert ">good_clip</text>" in rows["helps"]
-    assert "<rect" in rows["harms"]
+    assert '<circle r="4.5">' in rows["helps"]
+    assert "<td>helps</td>" in rows["helps"]
+    assert '<a href="#good_clip">good_clip</a>' in rows["helps"]
+    assert '<rect x="-4"' in rows["harms"]
     assert "<path" in rows["harms"]  # an arrow: 10 margins are off the scale
     assert "l6 6l-6 6" in rows["no-matter"]
     assert 'class="hollow"' in rows["unclear"]
-    zero = float(re.search(r'class="axis zero" x1="([\d.]+)"', svg)[1])
-    x = {kind: float(re.search(r'<circle[^>]* cx="([\d.]+)"', rows[kind])[1])
-         for kind in ("helps", "unclear")}  # fmt: skip
-    assert zero < x["unclear"] < x["helps"]
-    width = float(re.search(r'viewBox="0 0 ([\d.]+)', svg)[1])
-    every = [float(n) for n in re.findall(r' (?:x|cx|x1|x2)="([\d.]+)"', svg)]
-    assert 0 <= min(every) <= max(every) < width
-    ids = [float(n) for n in re.findall(r'<line x1="([\d.]+)" x2', svg)]
-    assert min(ids) > 4 + 6 * len("absent_clip")  # names end before the plot begins
+    zero = float(re.search(r'class="axis" x1="([\d.]+)%"', plot)[1])
+    x = {kind: float(re.findall(r'<svg x="([\d.]+)%"', rows[kind])[-1]) for kind in rows}
+    assert x["harms"] < zero < x["unclear"] < x["helps"]
+    every = [float(n) for n in re.findall(r' (?:x|x1|x2)="([\d.]+)%"', plot)]
+    assert 0 <= min(every) <= max(every) <= 100
     assert "Without a difference in loss: absent_clip." in page.text
 
 
@@ -341,7 +201,8 @@ def test_a_notebook_page_shows_its_cells_outputs_and_mathematics(site: Path) -> 
     pictures = [a for tag, a in page.tags if tag == "img"]
     assert len(pictures) == 1
     assert pictures[0]["src"].startswith("data:image/png;base64,")
-    assert pictures[0]["alt"] == "Figure 1"
+    assert pictures[0]["alt"] == "Figure 1, Exploding gradients, g > c"
+    assert pictures[0]["class"] == "plot"
     assert "dataframe" in page.source
     assert "lr <= 0" in page.text
     assert "ansi-red-fg" in page.source
@@ -402,6 +263,76 @@ def test_too_few_seeds_for_an_interval(tmp_path: Path) -> None:
     assert ("li", {"class": "no-verdict"}) in page.tags
     assert "2 no verdict" in page.text
     assert "<svg" not in page.source  # no comparison has a difference
+
+
+def published_beside(folder: Path) -> tuple[Page, Page]:
+    """Index and page of a smoke run, beside published verdicts and an answer."""
+    record = run_record(folder / "results", preset="smoke", n=3)
+    verdicts = judge_all({NAME: record.rows}, "smoke", LEDGER)
+    index, bad = write_report([record], verdicts, LEDGER, folder / "reports", (), published())
+    assert bad == []
+    (page,) = (folder / "reports" / "pages").iterdir()
+    return Page(index), Page(page)
+
+
+def test_a_run_that_decides_nothing_stands_beside_what_is_published(tmp_path: Path) -> None:
+    index, page = published_beside(tmp_path)
+    row = re.search(r'<tr id="shown".*?</tr>', index.source, re.DOTALL)[0]
+    assert 'data-outcome="shown"' in row
+    assert "published; here: no verdict (smoke)" in row
+    assert "here: +0.1" in row
+    assert ("li", {"class": "helps"}) in index.tags  # published, as no study was run
+    assert "Preset smoke decides nothing" in index.text
+    said = " ".join(page.text.split())
+    assert "What was found" in said
+    assert "This run (smoke): no verdict (smoke) · difference +0.1" in said
+    assert said.index("What was found") < said.index("Does clipping at")
+
+
+def test_answers_come_first_and_link_to_their_notebooks(tmp_path: Path) -> None:
+    index, _ = published_beside(tmp_path)
+    assert '<li id="answer-3" value="3">' in index.source
+    assert "<code>c</code> at <math" in index.source
+    headings = re.findall(r'<h2 id="(\w+)"', index.source)
+    assert headings[:3] == ["answers", "notebooks", "claims"]
+    answer = index.source[index.source.index('<li id="answer-3"') : index.source.index("</ol>")]
+    assert f'<a href="pages/{NAME}' in answer
+
+
+def test_pages_lead_to_their_neighbours_and_keep_their_cells(tmp_path: Path) -> None:
+    records = [run_record(tmp_path / f"{i}", first_seed=i * 100) for i in range(1, 4)]
+    write_report(records[:2], [], Ledger(), tmp_path / "reports")
+    first, second = (next((tmp_path / "reports" / "pages").glob(f"*-{r.key[:8]}.html"))
+                     for r in records[:2])  # fmt: skip
+    assert ("a", {"href": second.name, "rel": "next"}) in Page(first).tags
+    assert "prev" not in {a.get("rel") for _, a in Page(first).tags}
+    first.write_text(first.read_text().replace("undefinedcommand", "kept"))
+    second.write_text(second.read_text().replace("undefinedcommand", "gone"))
+    (records[1].directory / "notebook.ipynb").touch()  # newer than its page
+    write_report(records, [], Ledger(), tmp_path / "reports")
+    assert "kept" in first.read_text()
+    assert "undefinedcommand" in second.read_text()
+    assert {a.get("rel") for _, a in Page(second).tags} > {"prev", "next"}
+
+
+def test_code_is_folded_behind_its_first_line_and_headings_are_contents(tmp_path: Path) -> None:
+    record = run_record(tmp_path / "run")
+    notebook = executed_notebook()
+    notebook.cells.insert(1, new_markdown_cell("## What the *norm* does\n\n### In detail"))
+    tags = {"tags": ["injected-parameters"]}
+    notebook.cells.insert(2, new_code_cell("# Parameters\nlr = 0.125", metadata=tags))
+    nbformat.write(notebook, record.directory / "notebook.ipynb")
+    write_report([record], [], Ledger(), tmp_path / "reports")
+    (path,) = (tmp_path / "reports" / "pages").iterdir()
+    page = Page(path)
+    assert "Code, 4 lines: <code>import torch</code></summary>" in page.source
+    assert '<a href="#part-1">What the <em>norm</em> does</a>' in page.source
+    assert '<h2 id="part-1">' in page.source
+    assert '<h3 id="part-2">' in page.source
+    assert "0.125" not in page.text  # the parameters of the run are told once, above
+    assert page.source.count("<h1") == 1
+    assert page.source.index("<h1>Exploding gradients") < page.source.index('id="contents"')
+    assert "<title>Exploding gradients" in page.source
 
 
 def test_a_share_opens_a_notebook_in_percent():
