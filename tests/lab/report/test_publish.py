@@ -1,6 +1,5 @@
 """Published records: exact CSV, and README and RESULTS.md in step with it."""
 
-import importlib.util
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 import nbformat
 import pytest
+import reporting as fakes
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,10 +16,6 @@ from cliplab.lab.report.markdown import markdown
 from cliplab.lab.report.publish import publish, regenerate, stale
 from cliplab.lab.runs.csvrows import read_rows, write_rows
 from cliplab.lab.runs.keys import code_key
-
-_spec = importlib.util.spec_from_file_location("fakes", Path(__file__).with_name("test_report.py"))
-fakes = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(fakes)
 
 REST = "<!-- computing:begin --><!-- computing:end -->\n"
 README = (
