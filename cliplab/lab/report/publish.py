@@ -1,7 +1,7 @@
 """The published results: tidy rows under ``records/``, and what is said of them elsewhere.
 
 ``python -m cliplab.lab.publish`` regenerates RESULTS.md, the sections of README.md, tables in
-``docs/`` and the first cells of the notebooks from ``records/`` alone.
+``docs/`` and the first cells of the notebooks, and of their pages, from ``records/`` alone.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from cliplab.lab.notebook.registrations import REPLICA
 from cliplab.lab.report.answered import answers_list, answers_table, decisions_table
 from cliplab.lab.report.answers import found_cell, results_page
 from cliplab.lab.report.cost import computing, with_time
+from cliplab.lab.report.notebook_pages import notebook_page, orphans, page_of, with_generated
 from cliplab.lab.report.outcome import overrides, seeds_of
 from cliplab.lab.report.published import Published, load_published
 from cliplab.lab.report.recommended import recommendations
@@ -35,6 +36,8 @@ _PROVENANCE = ("git_sha", "git_dirty", "versions", "hardware", "threads", "kerne
 
 def publish(records: Sequence[RunRecord], root: Path, ledger: Ledger | None = None) -> list[Path]:
     """Write verdict and replica records to ``root/records/``, regenerate; the files that changed.
+
+    A verdict's notebook, as it ran, becomes a page in ``root/docs/notebooks``.
 
     A notebook run in several parts (split seeds) becomes one file. ``ValueError``: nothing of these
     presets, other parameters than the preset has, parts that froze different choices, or a
@@ -65,7 +68,12 @@ def publish(records: Sequence[RunRecord], root: Path, ledger: Ledger | None = No
         if preset == "verdict":
             for figure in _figures(parts[0].directory):
                 wanted[file.with_name(f"{name}.png")] = figure
-    return _write(wanted) + regenerate(root, ledger)
+            wanted |= notebook_page(parts[0], root)
+    changed = _write(wanted)
+    for page in [path for path in wanted if path.suffix == ".md"]:
+        for picture in orphans(page):
+            picture.unlink()
+    return [*dict.fromkeys(changed + regenerate(root, ledger))]
 
 
 def regenerate(root: Path, ledger: Ledger | None = None) -> list[Path]:
@@ -146,7 +154,7 @@ def _pages(
 
 
 def _opened(root: Path, published: Published, ledger: Ledger) -> dict[Path, str | bytes]:
-    """The notebooks with cells tagged ``found`` and ``recommended``, and in these what is known.
+    """The notebooks with cells tagged ``found`` and ``recommended``, their pages, and what is known.
 
     What the notebook's own run found; what follows from all of them, by model and optimizer.
     """
@@ -158,6 +166,9 @@ def _opened(root: Path, published: Published, ledger: Ledger) -> dict[Path, str 
             "recommended": recommended,
         }
         cells = load_cells(path)
+        page = page_of(path.stem, root)
+        if page.exists():
+            texts[page] = with_generated(page, said)
         places = {tag: place for tag in said if (place := tagged(cells, tag)) is not None}
         title = cells[0]["source"] if cells else ""
         said["title"] = with_time(title, published.about.get(path.stem, {}))

@@ -1,0 +1,88 @@
+"""The site that `make docs` builds of the Markdown files of the repository, without a network."""
+
+import re
+from pathlib import Path
+
+from docutils import nodes
+from sphinx.application import Sphinx
+
+from cliplab import __version__
+from cliplab.lab.report.pages import mathml
+
+ROOT = Path(__file__).parents[1]
+
+project = "cliplab"
+author = "The cliplab authors"
+copyright = author
+version = release = __version__
+
+# The repository is the source: a link from page to page is the same here and on a forge.
+root_doc = "docs/index"
+include_patterns = [
+    "docs/**",
+    "benchmarks/*.md",
+    "records/DEVIATIONS.md",
+    "RESULTS.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+]
+exclude_patterns = [".*", "results", "reports", "docs/_build", "docs/static"]
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx_copybutton",
+]
+nb_execution_mode = "off"
+myst_enable_extensions = ["dollarmath"]
+myst_dmath_allow_space = False  # "from $5 to $10" is money, as on the report's pages
+myst_dmath_allow_digits = False
+myst_heading_anchors = 4
+suppress_warnings = ["myst.header"]  # a notebook's headings may leave out a level
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"
+napoleon_numpy_docstring = False
+
+html_theme = "furo"
+html_title = f"cliplab {version}"
+html_math_renderer = "mathml"
+html_static_path = ["static"]
+html_css_files = ["site.css"]
+html_extra_path = ["static/index.html"]
+html_show_search_summary = False  # asks for pages, which a browser refuses of files
+html_copy_source = False
+copybutton_prompt_text = ">>> |... |$ "
+copybutton_prompt_is_regexp = True
+
+_NOTEBOOK = re.compile(r"\]\(((?:[\w./-]*/)?(\w+)\.ipynb)\)")
+
+
+def lead_to_pages(app: Sphinx, docname: str, content: list[str]) -> None:
+    """A link to a notebook leads to its page if it has one, from elsewhere, else to the file."""
+
+    def link(found: re.Match[str]) -> str:
+        page = f"docs/notebooks/{found[2]}"
+        if docname == page or not (ROOT / f"{page}.md").exists():
+            return f"](path:{found[1]})"
+        return f"](/{page}.md)"
+
+    content[0] = _NOTEBOOK.sub(link, content[0])
+
+
+def visit_inline(translator: object, node: nodes.math) -> None:
+    """Write a formula within a line."""
+    translator.body.append(mathml(f"${node.astext().strip()}$"))
+    raise nodes.SkipNode
+
+
+def visit_display(translator: object, node: nodes.math_block) -> None:
+    """Write a formula of its own."""
+    translator.body.append(f"<div class='formula'>{mathml(f'$${node.astext().strip()}$$')}</div>")
+    raise nodes.SkipNode
+
+
+def setup(app: Sphinx) -> None:
+    """Write formulas as MathML, which browsers show without a script, and follow notebooks."""
+    app.add_html_math_renderer("mathml", (visit_inline, None), (visit_display, None))
+    app.connect("source-read", lead_to_pages)
