@@ -18,7 +18,7 @@ READY := $(VENV)/.ready
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help env peers lab reproduce report results check test nightly lint format clean
+.PHONY: help env peers lab reproduce report results docs check test nightly lint format clean
 
 TESTS = $(BIN)python -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder \
 	--max-worker-restart 0
@@ -45,6 +45,11 @@ results: $(READY) ## run the registered studies, publish their rows, regenerate 
 	$(BIN)cliplab run --preset verdict --jobs $(JOBS) --executor $(EXECUTOR) $(ARGS)
 	$(BIN)cliplab report --preset verdict --publish
 
+docs: $(READY) ## build the documentation, docs/_build/index.html
+	@$(BIN)python -c "import furo, myst_nb, sphinx_copybutton" 2>/dev/null \
+		|| $(BIN)python -m pip install --quiet $(PIP_ARGS) -c requirements.lock -e ".[docs]"
+	$(BIN)python -m sphinx -W --keep-going -q -c docs . docs/_build
+
 check: lint ## lint, types, and the tests of the core, in a minute, for the loop of editing
 	$(TESTS) -m "not slow and not nightly" tests cliplab \
 		--ignore tests/lab --ignore tests/cli --ignore cliplab/lab --ignore cliplab/cli
@@ -65,7 +70,7 @@ format: $(READY) ## format the code
 	$(BIN)ruff format .
 
 clean: ## remove results, reports and caches (keeps .venv and fetched data)
-	rm -rf results reports .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf results reports docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(VENV)/.ready: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

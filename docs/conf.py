@@ -26,7 +26,7 @@ include_patterns = [
     "CHANGELOG.md",
     "CONTRIBUTING.md",
 ]
-exclude_patterns = [".*", "results", "reports", "docs/_build", "docs/static"]
+exclude_patterns = [".*", "results", "reports", "docs/_build", "docs/static", "docs/top"]
 extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
@@ -41,6 +41,15 @@ myst_heading_anchors = 4
 suppress_warnings = ["myst.header"]  # a notebook's headings may leave out a level
 
 autodoc_member_order = "bysource"
+autodoc_mock_imports = [  # of cliplab.integrations, which need not be installed
+    "accelerate",
+    "ignite",
+    "keras",
+    "lightning",
+    "skorch",
+    "stable_baselines3",
+    "transformers",
+]
 autodoc_typehints = "none"
 napoleon_numpy_docstring = False
 
@@ -49,25 +58,31 @@ html_title = f"cliplab {version}"
 html_math_renderer = "mathml"
 html_static_path = ["static"]
 html_css_files = ["site.css"]
-html_extra_path = ["static/index.html"]
+html_extra_path = ["top"]
 html_show_search_summary = False  # asks for pages, which a browser refuses of files
 html_copy_source = False
 copybutton_prompt_text = ">>> |... |$ "
 copybutton_prompt_is_regexp = True
 
-_NOTEBOOK = re.compile(r"\]\(((?:[\w./-]*/)?(\w+)\.ipynb)\)")
+_LINK = re.compile(r"\[((?:[^\[\]]|\\.)+)\]\((?!\w+:|#)([^)\s#]+)\)")
 
 
 def lead_to_pages(app: Sphinx, docname: str, content: list[str]) -> None:
-    """A link to a notebook leads to its page if it has one, from elsewhere, else to the file."""
+    """A link to a notebook leads to its page, where there is one; one to a folder nowhere."""
+    folder = (ROOT / docname).parent
 
     def link(found: re.Match[str]) -> str:
-        page = f"docs/notebooks/{found[2]}"
-        if docname == page or not (ROOT / f"{page}.md").exists():
-            return f"](path:{found[1]})"
-        return f"](/{page}.md)"
+        text, target = found.groups()
+        path = folder / target
+        if path.is_dir():
+            return text
+        if path.suffix != ".ipynb":
+            return found[0]
+        page = f"docs/notebooks/{path.stem}"
+        has_page = page != docname and (ROOT / f"{page}.md").exists()
+        return f"[{text}](/{page}.md)" if has_page else f"[{text}](path:{target})"
 
-    content[0] = _NOTEBOOK.sub(link, content[0])
+    content[0] = _LINK.sub(link, content[0])
 
 
 def visit_inline(translator: object, node: nodes.math) -> None:

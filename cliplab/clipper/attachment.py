@@ -27,6 +27,11 @@ class Attachment(Handle):
     """A clipper at work on every step of optimizers; a context manager, or ``remove()`` it.
 
     Several optimizers step one after the other: a round. The first step of a round clips for all.
+
+    Args:
+        engine: the clipper; ``clipper.attach(...)`` makes its attachment.
+        optimizers: on whose steps it is at work.
+        measure_update: whether the norm of the update is recorded, too.
     """
 
     def __init__(

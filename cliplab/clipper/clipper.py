@@ -32,57 +32,52 @@ if TYPE_CHECKING:
 class Clipper(Engine):
     """Clip gradients: ``g <- g * min(1, c / size)`` for every part of the gradient.
 
-    ``scope`` partitions: the whole gradient, each param "group", each "tensor", each "unit" (an
-    output row or filter), each "element" (value clipping, ``clamp(g, -c, c)``), or each "member"
-    (leading axis of stacked models). ``threshold`` is ``c``: a number or a policy, which is copied.
-    ``mode``: "rescale"; "soft" (``g * c / (c + size)``); "normalise" (``g * c / size``, also where
-    that is more than ``g``: every part then has size c, but one of size 0 stays; Hazan, Levy,
-    Shalev-Shwartz 2015); or "skip", which leaves the gradient and reports the step as skipped;
-    through ``attach`` the optimizer then takes no step at all. No part meets a factor above 2^126.
-
-    ``params``: a module, tensors, ``(name, tensor)`` pairs, or optimizer-style groups. A group with
-    ``clip=False`` is neither measured nor clipped; one with its own ``threshold`` is measured and
-    clipped on its own. ``exclude``: name patterns (``fnmatch``), each of which must match; names
-    are those without wrappers (compile, DDP, FSDP, checkpointing), a tied weight has several. The
-    units of bare tensors lie on their first axis; a module knows better (transposed convolutions).
-
-    ``threshold`` by name, ``{"*.attn.*": 0.5, "*": 1.0}``: the first pattern that matches rules a
-    parameter, each pattern must rule some and all together every one, and what a pattern rules is a
-    group with its own threshold, labelled by the pattern; no other group has one then.
-
     Frozen parameters (``requires_grad=False``) are no part of it, plain tensors always are. What is
-    unfrozen later is not clipped.
+    unfrozen later is not clipped. Raises ``ValueError`` on a bad argument,
+    ``NonFiniteGradientError`` at a non-finite gradient. Source: Pascanu, Mikolov, Bengio 2013.
 
-    ``target``: the "gradient", or the "update", through ``attach``: what the optimizer's step does
-    to the weights, over its learning rate, ``u = (w (1 - lr wd) - w') / lr``, without weight decay
-    where it is decoupled from the gradient (as in AdamW, and wherever a param group says so). A
-    step that is too large is held back after it was taken; the optimizer's state stays as it is.
-    A learning rate of 0 makes a part inactive; no mode or ``nonfinite`` "skip".
-
-    ``eps`` is added to every size where it is divided by: ``min(1, c / (n + eps))``, or
-    ``c / (n + eps)`` with mode "normalise"; a part counts as clipped where ``n + eps > c``. With
-    1e-6 and scope "global" it is ``torch.nn.utils.clip_grad_norm_`` bit for bit, wherever
-    ``cliplab.clip_grad_norm_`` is. 0, the default, is exact: what is at the limit is not touched.
-
-    ``nonfinite``: "raise" (the error names the tensors), "skip" the step, "zero" the parts, or
-    "propagate". On an accelerator "raise" does not wait: the error comes at a later ``clip`` or
-    ``flush`` and names the step only.
-
-    ``reduce``: where ranks hold different plain tensors (pipeline stages, experts), the process
-    group over which the powers ``|g|^p`` are summed, several in turn, or a function that sums a
-    tensor ``[n_parts]`` over ranks (of powers in fp64, and of 0 or 1 for what has a gradient; of
-    numbers of entries when the clipper is made). A group's key "reduce" sums those of its tensors
-    first: ``[{"params": dense}, {"params": experts, "reduce": ep}]``. All ranks then build the
-    clipper and clip together, in the same groups, if need be without parameters; a tensor counts
-    once for each rank that holds it. Scopes global and group. What a GradScaler finds must be
-    known to all ranks.
-
-    ``check_ranks``: at the first step a ``RuntimeError`` on all ranks if their sizes differ, as
-    where local gradients are clipped before they are synchronised. Not by default: it waits for
-    all ranks, and some programs clip on one alone.
-
-    Raises ``ValueError`` on a bad argument, ``NonFiniteGradientError`` at a non-finite gradient.
-    Source: Pascanu, Mikolov, Bengio 2013.
+    Args:
+        params: a module, tensors, ``(name, tensor)`` pairs, or optimizer-style groups. One with
+            ``clip=False`` is neither measured nor clipped; one with its own ``threshold`` is
+            measured and clipped on its own.
+        threshold: c, a number or a policy, which is copied; or by name, ``{"*.attn.*": 0.5, "*":
+            1.0}``: the first pattern that matches rules a parameter, each must rule some and all
+            together every one. What a pattern rules is a group with its own threshold, labelled by
+            it; no other group has one then.
+        scope: "global" (the whole gradient is one part), each param "group", each "tensor", each
+            "unit" (an output row or filter; of bare tensors on the first axis, a module knows
+            better), each "element" (value clipping, ``clamp(g, -c, c)``), or each "member" (leading
+            axis of stacked models).
+        norm_type: order p of the norm that is a part's size, > 0; ``inf`` takes the largest entry.
+        mode: "rescale"; "soft" (``g * c / (c + size)``); "normalise" (``g * c / size``, also where
+            that is more than ``g``: every part then has size c, but one of size 0 stays; Hazan,
+            Levy, Shalev-Shwartz 2015); or "skip", which leaves the gradient and reports the step as
+            skipped; through ``attach`` the optimizer takes no step then. No factor is above 2^126.
+        nonfinite: "raise" (the error names the tensors), "skip" the step, "zero" the parts, or
+            "propagate". On an accelerator "raise" does not wait: the error comes at a later
+            ``clip`` or ``flush`` and names the step only.
+        exclude: name patterns (``fnmatch``), each of which must match; names are those without
+            wrappers (compile, DDP, FSDP, checkpointing), a tied weight has several.
+        target: the "gradient", or the "update", through ``attach``: what the optimizer's step does
+            to the weights, over its learning rate, ``u = (w (1 - lr wd) - w') / lr``, without
+            weight decay where it is decoupled from the gradient (AdamW; wherever a param group says
+            so). A step too large is held back after it was taken; the optimizer's state stays as it
+            is. A learning rate of 0 makes a part inactive; no mode or ``nonfinite`` "skip".
+        eps: added to every size where it is divided by: ``min(1, c / (n + eps))``, or ``c / (n +
+            eps)`` with mode "normalise"; a part counts as clipped where ``n + eps > c``. With 1e-6
+            and scope "global" it is ``torch.nn.utils.clip_grad_norm_`` bit for bit, wherever
+            ``cliplab.clip_grad_norm_`` is. 0 is exact: what is at the limit is not touched.
+        reduce: where ranks hold different plain tensors (pipeline stages, experts), the process
+            group over which the powers ``|g|^p`` are summed, several in turn, or a function that
+            sums a tensor ``[n_parts]`` over ranks (of powers in fp64, of 0 or 1 for what has a
+            gradient; of numbers of entries when the clipper is made). A group's key "reduce" sums
+            those of its tensors first: ``[{"params": dense}, {"params": experts, "reduce": ep}]``.
+            All ranks then build the clipper and clip together, in the same groups, if need be
+            without parameters; a tensor counts once for each rank that holds it. Scopes global and
+            group. What a GradScaler finds must be known to all ranks.
+        check_ranks: at the first step a ``RuntimeError`` on all ranks if their sizes differ, as
+            where local gradients are clipped before they are synchronised. Not by default: it waits
+            for all ranks, and some programs clip on one alone.
 
     >>> weight = torch.nn.Parameter(torch.zeros(2))
     >>> weight.grad = torch.tensor([3.0, 4.0])
@@ -193,7 +188,7 @@ class Clipper(Engine):
         ``with clipper.guard(): optimizer.step()``; in a callback ``guard = clipper.guard(opt)``,
         and ``guard.close()`` after the step gives the gradients back. One that is never closed
         hides them for good: the next backward pass writes new ones. ``guard.report`` is the
-        ``ClipReport``. Hidden are all gradients of the optimizer, else those of the clipper: a
+        ``ClipReport``. Hidden are all gradients of ``optimizer``, else those of the clipper: a
         torch optimizer then moves nothing it hides. Optimizers from outside torch may count a step
         without gradients: only ``attach`` can leave theirs out.
 
@@ -286,7 +281,7 @@ class Clipper(Engine):
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
         """Continue where the saved clipper stopped, plain or not; whole, or not at all.
 
-        ``ValueError`` for a state of another kind: the method (the types of the policies, whatever
+        ``ValueError`` for a ``state`` of another kind: the method (the policies' types, whatever
         their parameters), scope, number of parts, target and norm type must be this clipper's,
         where the state names them; one of an older version does not name all, and is of gradients.
         Without ``strict`` it is enough that the policy's own state fits.

@@ -41,6 +41,12 @@ def diagnose(
 
     ``ValueError`` for what has no history, ranks whose steps are not the same, a learning rate that
     is not positive, and losses or numbers of steps that are none, or not one for each step.
+
+    Args:
+        history: of a run, a clipper, or a list: of the ranks of a run.
+        lr: learning rate, > 0, where the history has none.
+        loss: losses ``[steps]``.
+        steps: numbers of the steps, ``[steps]``.
     """
     records = [read(one, lr, loss, steps) for one in _each(history)]
     found = [finding for check in CHECKS for finding in check(records[0])]

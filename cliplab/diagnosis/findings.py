@@ -14,7 +14,15 @@ SEVERITIES: tuple[Severity, ...] = ("critical", "warning", "info")
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong (or notable): ``evidence`` holds the numbers of ``message``."""
+    """One thing that is wrong (or notable): ``evidence`` holds the numbers of ``message``.
+
+    Args:
+        name: what was found, a few words.
+        severity: "critical", "warning" or "info".
+        message: what shows it.
+        advice: what to do.
+        evidence: numbers by name.
+    """
 
     name: str
     severity: Severity
@@ -36,7 +44,11 @@ class Finding:
 
 
 class Findings(list[Finding]):
-    """A list of findings, the worst first, that prints and shows itself as a table."""
+    """A list of findings, the worst first, that prints and shows itself as a table.
+
+    Args:
+        iterable: findings.
+    """
 
     @property
     def headline(self) -> str:

@@ -36,6 +36,15 @@ class Probe:
     ``norms`` are all raw norms ``[steps]`` (fp64 if any was, else fp32), ``stable`` marks those
     that were used, ``quantiles`` maps orders to norms, ``band`` is 0.5 and 10 x their median,
     ``diverged`` says that norms left for good; ``threshold`` is NaN if too few steps were stable.
+
+    Args:
+        threshold: recommended limit (norm), NaN if there is none.
+        norms: raw norms, ``[steps]``.
+        stable: bools ``[steps]``.
+        quantiles: norms by order.
+        band: two norms.
+        diverged: whether norms left for good.
+        advice: what to do with it, in words.
     """
 
     threshold: float
@@ -52,7 +61,7 @@ class Probe:
         return not math.isnan(self.threshold)
 
     def plot(self, ax: Axes | None = None) -> Axes:
-        """Draw norms, band and threshold; needs ``cliplab[lab]``."""
+        """Draw norms, band and threshold into ``ax``, or a new figure; needs ``cliplab[lab]``."""
         from cliplab import plots
 
         return plots.probe(self, ax=ax)
@@ -86,6 +95,13 @@ def find_threshold(
     that was read stays read. ``ValueError`` for a bad argument, a lazy model that has not seen
     data, what is no norm, or no gradient at all.
     Source: after Pascanu, Mikolov, Bengio 2013, section 3.2.
+
+    Args:
+        step_fn: a step of training, called with its number or without.
+        steps: length of the probe (steps).
+        params: whose gradients are measured; what ``step_fn`` returns is not looked at.
+        model: the same, and it is given back as it was.
+        optimizer: given back as it was.
 
     >>> find_threshold(lambda step: 1.0 + step % 10).threshold
     9.0

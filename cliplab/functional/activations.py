@@ -29,6 +29,11 @@ def clip_activation_grad_(
     ``p <= 1 / tau``, which is robust to label noise where clipping the batch's gradient in general
     is not. Source: Menon et al. 2020.
 
+    Args:
+        activation: a tensor ``[..., units]`` within the forward pass.
+        limit: c, >= 0: of an entry, or of the norm of a vector.
+        norm_type: order p of that norm, > 0; None: entry by entry.
+
     >>> logits = torch.tensor([[0.0, 6.0], [0.0, 0.0]], requires_grad=True)
     >>> held = clip_activation_grad_(logits * 1.0, 0.75 / 2, norm_type=2)
     >>> torch.nn.functional.cross_entropy(held, torch.tensor([0, 0])).backward()

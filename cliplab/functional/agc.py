@@ -36,6 +36,11 @@ def adaptive_clip_(
     ``ValueError``.
     Source: Brock, De, Smith, Simonyan 2021.
 
+    Args:
+        parameters: a module, a tensor or tensors, whose ``.grad`` is scaled.
+        clip_factor: limit over the weights' norm, >= 0.
+        eps: smallest norm of weights that counts.
+
     >>> weight = torch.nn.Parameter(torch.eye(2))
     >>> weight.grad = torch.tensor([[3.0, 4.0], [0.0, 0.001]])
     >>> adaptive_clip_([weight])

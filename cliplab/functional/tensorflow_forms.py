@@ -25,6 +25,11 @@ Tensors = Tensor | Iterable[Tensor | None]
 def clip_by_value_(tensors: Tensors, min: float, max: float) -> None:
     """Clamp every entry to ``[min, max]``, ``tf.clip_by_value``; ``ValueError`` unless min <= max.
 
+    Args:
+        tensors: a tensor or tensors, changed in place.
+        min: lower bound of the entries.
+        max: upper bound of the entries.
+
     >>> gradient = torch.tensor([-3.0, 0.5, 4.0])
     >>> clip_by_value_(gradient, -1.0, 2.0)
     >>> gradient
@@ -51,6 +56,11 @@ def clip_by_norm_(
     With ``dim`` (TensorFlow's ``axes``) every slice has its own norm. An inf makes its own entry
     NaN and the others 0, a NaN makes all NaN, as in TensorFlow. Raises ``ValueError``.
 
+    Args:
+        tensors: a tensor or tensors, changed in place, each by its own norm.
+        clip_norm: largest norm c, >= 0.
+        dim: axis or axes over which norms are taken; None: all.
+
     >>> gradient = torch.tensor([[3.0, 4.0], [0.3, 0.4]])
     >>> clip_by_norm_(gradient, 1.0, dim=1)
     >>> gradient
@@ -76,6 +86,11 @@ def clip_by_global_norm_(
     ``use_norm`` is a norm measured before. A norm that is not finite makes every entry NaN, as in
     TensorFlow; unlike there, tensors within the limit stay as they are to the last bit
     (``c * (1 / c)`` is not 1 for every ``c``). Raises ``ValueError``.
+
+    Args:
+        tensors: a tensor or tensors, changed in place, as one vector.
+        clip_norm: largest norm c, >= 0.
+        use_norm: their norm, if it is known.
 
     >>> gradients = [torch.tensor([3.0]), None, torch.tensor([4.0])]
     >>> clip_by_global_norm_(gradients, 1.0)

@@ -46,6 +46,13 @@ def clip_grad_norm_(
     that a clipper has just clipped are warned of. Raises ``ValueError``, and with
     ``error_if_nonfinite`` a ``RuntimeError`` that leaves the gradients.
 
+    Args:
+        parameters: a module, a tensor or tensors, whose ``.grad`` is scaled.
+        max_norm: largest norm, >= 0.
+        norm_type: order p of the norm, > 0; ``inf`` takes the largest entry.
+        error_if_nonfinite: raise where the norm is NaN or infinite.
+        foreach: ignored.
+
     >>> import torch
     >>> weight = torch.nn.Parameter(torch.zeros(2))
     >>> weight.grad = torch.tensor([3.0, 4.0])
@@ -74,6 +81,12 @@ def get_total_norm(
 
     Bit for bit torch's where ``clip_grad_norm_`` is, and different only as listed there.
 
+    Args:
+        tensors: a tensor or tensors, as gradients; not a module.
+        norm_type: order p of the norm, > 0; ``inf`` takes the largest entry.
+        error_if_nonfinite: raise where the norm is NaN or infinite.
+        foreach: ignored.
+
     >>> import torch
     >>> get_total_norm([torch.tensor([3.0]), torch.tensor([4.0])])
     tensor(5.)
@@ -93,6 +106,12 @@ def clip_grads_with_norm_(
     foreach: bool | None = None,
 ) -> None:
     """Scale all gradients by ``min(1, max_norm / (total_norm + 1e-6))``, as torch's does.
+
+    Args:
+        parameters: a module, a tensor or tensors, whose ``.grad`` is scaled.
+        max_norm: largest norm, >= 0.
+        total_norm: what ``get_total_norm`` measured, a scalar tensor.
+        foreach: ignored.
 
     >>> import torch
     >>> weight = torch.nn.Parameter(torch.zeros(2))
@@ -121,6 +140,11 @@ def clip_grad_value_(
     Equal to ``torch.nn.utils.clip_grad_value_``, except that ``clip_value`` must be a number >= 0
     (``ValueError``), sparse gradients work, and complex entries are clipped to that magnitude;
     ``foreach`` is accepted and ignored.
+
+    Args:
+        parameters: a module, a tensor or tensors, whose ``.grad`` is clamped.
+        clip_value: largest magnitude of an entry, >= 0.
+        foreach: ignored.
     """
     limit = check_positive("clip_value", clip_value, zero=True)
     held, grads = _gradients(parameters)

@@ -15,6 +15,10 @@ class ClipReport:
     largest entry (``inf``-norms), comparable with the threshold, and the factor is L2 after / L2
     before. ``skipped`` says that the step should not be taken at all. Reading a value waits for the
     device.
+
+    Args:
+        step: what was done, in columns of all parts.
+        scalar: whether there is one part, whose numbers are scalars.
     """
 
     fields = ("norm_before", "norm_after", "threshold", "factor", "clipped", "skipped")

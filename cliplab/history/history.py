@@ -31,6 +31,11 @@ class History(Ring):
     A ring on the device of the gradients: it holds at most ``max_bytes`` and then forgets the
     oldest steps (``first_step`` says which are gone). ``labels`` name the parts.
 
+    Args:
+        labels: names of the parts.
+        scalar: whether there is one part: properties are ``[steps]``.
+        max_bytes: of memory that the steps may take (bytes).
+
     >>> history = History()
     >>> history.norm_before.shape
     torch.Size([0])
@@ -97,7 +102,7 @@ class History(Ring):
         tracker logs with (``run.log`` of W&B, ``mlflow.log_metrics``, ``run.track`` of Aim,
         ``trackio.log``, ``log_metrics`` of a Lightning logger), or a ``SummaryWriter``. If it
         raises, its step is handed over again. Steps that the ring forgot before are left out, with
-        a ``UserWarning`` the first time. The same ``fn`` and tag again are the same log.
+        a ``UserWarning`` the first time. The same ``fn`` and ``tag`` again are the same log.
 
         ``parts`` also hands over ``norm_before/label``, and so on, of each part.
 
@@ -119,7 +124,7 @@ class History(Ring):
         return log
 
     def rewind(self, step: int) -> None:
-        """Go back to before the step of this number, as after loading an earlier state.
+        """Go back to before the step of number ``step``, as after loading an earlier state.
 
         What was recorded from there on is dropped; all is, where neither a recorded step nor the
         next one has the number. ``counts`` stay, and logs go on with what is recorded next.
@@ -209,20 +214,20 @@ class History(Ring):
         )
 
     def to_csv(self, path: str | Path) -> None:
-        """Write one tidy row per step (and part); ``History.load`` reads back the same numbers."""
+        """Write a tidy row per step (and part) to ``path``; ``History.load`` reads them back."""
         tables.write_csv(self, path)
 
     def to_tensorboard(self, writer: logs.Writer, tag: str = "clip") -> None:
-        """Hand a ``SummaryWriter`` what it has not had: ``log_to(writer, tag, parts=True)()``."""
+        """Hand ``writer``, a ``SummaryWriter``, what it has not had, parts too, under ``tag``."""
         self.log_to(writer, tag, parts=True)()
 
     def save(self, path: str | Path) -> None:
-        """Write everything to a file that ``torch.load(weights_only=True)`` reads."""
+        """Write everything to a file ``path`` that ``torch.load(weights_only=True)`` reads."""
         files.save(self, path)
 
     @staticmethod
     def load(path: str | Path) -> History:
-        """Read a file of ``save``, or a ``.csv`` with at least a column ``norm_before``.
+        """Read ``path``: a file of ``save``, or a ``.csv`` with at least a column ``norm_before``.
 
         In a ``.csv`` other columns are those of ``to_frame``; what is missing was not clipped, and
         steps follow one another. Nothing in a file is ever run. ``OSError`` if it cannot be read,

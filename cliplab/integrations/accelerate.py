@@ -26,11 +26,15 @@ def attach(
 ) -> Attachment:
     """Clip at every step that prepared optimizers really take, and save the clipper's state.
 
-    ``measure_update`` is that of ``Clipper.attach``; without ``checkpoint`` the clipper is not
-    registered for ``save_state`` and ``load_state``.
-
     ``ValueError`` for what is no ``Accelerator``, under DeepSpeed and Megatron-LM, which clip and
     step in engines of their own, and under FSDP 1, whose shards do not say that they are some.
+
+    Args:
+        clipper: made after ``prepare``.
+        accelerator: that prepared the optimizers.
+        optimizers: prepared; several have one norm.
+        measure_update: that of ``Clipper.attach``.
+        checkpoint: whether ``save_state`` and ``load_state`` are to know the clipper.
     """
     if not isinstance(accelerator, Accelerator):
         raise ValueError(f"accelerator must be an Accelerator, got {described(accelerator)}")

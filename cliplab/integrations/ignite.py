@@ -21,11 +21,17 @@ def attach(
 ) -> None:
     """Clip at every step of the optimizer, and tell the trainer's loggers of it.
 
-    Every ``every`` iterations the last step is in ``trainer.state.metrics``, as ``tag/norm_before``
-    and so on, for handlers that are attached afterwards; reading it waits for the device.
-    ``optimizer`` and ``others`` as of ``clipper.attach``; ``clipper.detach()`` ends it.
-
+    The last step is in ``trainer.state.metrics``, as ``tag/norm_before`` and so on, for handlers
+    that are attached afterwards; reading it waits for the device. ``clipper.detach()`` ends it.
     ``ValueError`` for a trainer that is no ``Engine``, and as of ``clipper.attach``.
+
+    Args:
+        clipper: as it was made.
+        trainer: an ignite ``Engine``.
+        optimizer: what is stepped.
+        others: further optimizers, with one norm over all.
+        tag: of the metrics.
+        every: how often they are read (iterations).
     """
     if not isinstance(trainer, Engine):
         raise ValueError(f"trainer must be an ignite Engine, got {described(trainer)}")

@@ -14,10 +14,11 @@ class State(AmongWeights, KerasSaveable):  # type: ignore[misc]
 
 
 class Clip(keras.callbacks.Callback):  # type: ignore[misc]
-    """Make ``clipper`` when a model is fitted, of a method's name and ``arguments``, or a function.
-
-    The optimizer applies what it clipped, nothing at a skipped step. Its last step is in an epoch's
-    logs, its state in the weights that are saved and loaded. ``ValueError`` for another backend.
+    """Make ``clipper`` when a model is fitted; what the optimizer applies is clipped, or skipped.
+    Its last step is in an epoch's logs, its state in the weights. ``ValueError`` off torch.
+    Args:
+        clipping: a method's name, or a function of the model that returns a ``Clipper``.
+        arguments: the method's own parameters.
     """
 
     def __init__(self, clipping: Clipping, **arguments: Any) -> None:

@@ -9,11 +9,11 @@ from cliplab.integrations.making import Clipping, make_clipper, warn_of_own_clip
 
 
 class Clip(Callback):
-    """Make ``clipper`` when a fit begins, of a method's name and ``arguments``, or by a function.
-
-    It is attached to the optimizer, saved in checkpoints, and logged under ``tag`` when the trainer
-    logs. A fit without ``ckpt_path`` begins anew, as its optimizers do. Of several optimizers each
-    takes its own ``Clip(lambda module: Clipper(module.part), tag="part")``, else a ``ValueError``.
+    """Attach ``clipper`` when a fit begins, save and log it; without ``ckpt_path`` it begins anew.
+    Args:
+        clipping: a method's name, or a function of the module that returns a ``Clipper``.
+        tag: of its log. Several optimizers take a ``Clip`` of a function each, by other tags.
+        arguments: the method's own parameters.
     """
 
     def __init__(self, clipping: Clipping, *, tag: str = "clip", **arguments: Any) -> None:

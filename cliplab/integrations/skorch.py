@@ -9,12 +9,16 @@ from cliplab.integrations.making import Clipping, make_clipper, warn_of_own_clip
 
 
 class Clip(Callback):  # type: ignore[misc]
-    """Make ``net.clipper_`` of a method's name and ``arguments``, or by a function of the module.
+    """Make ``net.clipper_`` and attach it.
 
     It is made when training begins, anew for another module or other arguments (they can be set, as
     ``callbacks__Clip__percentile``), is attached to ``net.optimizer_``, and recorded in the batches
     of ``net.history``. It is pickled with the net; ``Checkpoint(f_clipper="clipper.pt")`` saves its
     state. ``ValueError`` for two of a net.
+
+    Args:
+        clipping: a method's name, or a function of the module that returns a ``Clipper``.
+        arguments: the method's own parameters.
     """
 
     def __init__(self, clipping: Clipping, **arguments: Any) -> None:

@@ -10,12 +10,13 @@ from cliplab.integrations.making import Clipping, make_clipper, warn_of_own_clip
 
 
 class Clip(BaseCallback):
-    """Make ``clipper`` when a model learns, of a method's name and ``arguments``, or by a function.
-
-    It is attached to ``policy.optimizer``, or to that ``of`` the "actor" or "critic", and the means
-    of its steps are logged. ``model.save`` saves its state: the next one, of the model that learns
-    again or is loaded, goes on from there. ``ValueError`` where there is no such optimizer, or two
-    of an optimizer, or another method's state; ``del model.clip_of_policy`` begins anew.
+    """Attach ``clipper`` when a model learns, log the means of its steps; ``model.save`` saves it.
+    The next one, of the model that learns again or is loaded, goes on from there, but for ``del
+    model.clip_of_policy``. ``ValueError`` for two of an optimizer, and for another method's state.
+    Args:
+        clipping: a method's name, or a function of the policy that returns a ``Clipper``.
+        of: whose optimizer: "policy", "actor" or "critic"; else a ``ValueError``.
+        arguments: the method's own parameters.
     """
 
     def __init__(self, clipping: Clipping, *, of: str = "policy", **arguments: Any) -> None:

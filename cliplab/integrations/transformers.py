@@ -2,8 +2,7 @@
 
 ``max_grad_norm`` is 1.0 if nothing is said, and then the Trainer clips, too::
 
-    args = TrainingArguments("out", max_grad_norm=0.0)
-    trainer = ClippingTrainer(model, args, train_dataset=data, clipping="autoclip")
+    ClippingTrainer(model, TrainingArguments("out", max_grad_norm=0.0), clipping="autoclip")
     class ClippingSeq2Seq(ClippingTrainer, Seq2SeqTrainer): ...  # so with any other Trainer
 """
 
@@ -18,9 +17,10 @@ from cliplab.integrations.making import Clipping, make_clipper, warn_of_own_clip
 
 class ClippingTrainer(Trainer):
     """A ``Trainer`` that clips by ``clipper``, which every ``train()`` makes.
-
-    ``clipping``: a method's name, with its parameters in ``clipping_kwargs``, or a function of the
-    model that returns a ``Clipper``. ``UserWarning`` if ``args.max_grad_norm`` is above 0.
+    Args:
+        args, other: of ``Trainer``; ``UserWarning`` where ``max_grad_norm`` is above 0.
+        clipping: a method's name, or a function of the model that returns a ``Clipper``.
+        clipping_kwargs: the method's own parameters.
     """
 
     def __init__(self, *args: Any, clipping: Clipping, clipping_kwargs: Any = None, **other: Any):

@@ -15,7 +15,14 @@ COLUMNS = 80  # of the table of all methods
 
 @dataclass(frozen=True)
 class Method:
-    """A named method: what it does, where it comes from, and its own parameters with defaults."""
+    """A named method: what it does, where it comes from, and its own parameters with defaults.
+
+    Args:
+        name: what ``create`` calls it.
+        summary: what it does, in a line.
+        source: where it is published.
+        build: makes the arguments of ``Clipper`` from the method's own.
+    """
 
     name: str
     summary: str

@@ -36,22 +36,25 @@ def list_methods() -> Methods:
 def create(name: str, params: Parameters, **parameters: Any) -> Clipper:
     """Make the clipper of a published method by its name.
 
-    ``name``: adagc, adamw_clip, adanorm, agc, agc_tensor, aggc, autoclip, block_rms, decay,
-    edm_queue, gradient_stabilizer, katago, lamb_trust, loss_ratio, moving_average, none, norm,
-    normalise, olmo_ratio, percentile_window, robust, skip_threshold, spike_skip, stable_adamw,
-    target_rate, tensor_norm, update_history, update_rms, value, warmup_tight or zclip;
-    ``list_methods()`` says what each does, its own parameters and their defaults.
+    Args:
+        name: adagc, adamw_clip, adanorm, agc, agc_tensor, aggc, autoclip, block_rms, decay,
+            edm_queue, gradient_stabilizer, katago, lamb_trust, loss_ratio, moving_average, none,
+            norm, normalise, olmo_ratio, percentile_window, robust, skip_threshold, spike_skip,
+            stable_adamw, target_rate, tensor_norm, update_history, update_rms, value,
+            warmup_tight or zclip; ``list_methods()`` says what each does, its own parameters and
+            their defaults.
+        params: what is clipped: a module, tensors, ``(name, tensor)`` pairs, or optimizer-style
+            groups, as for ``Clipper``.
+        parameters: the method's own, and ``scope``, ``norm_type``, ``mode``, ``nonfinite``,
+            ``exclude``, ``target``, ``eps``, ``reduce`` and ``check_ranks`` of ``Clipper``, which
+            win over what the method would set:
+            ``create("agc", model, scope="tensor", exclude="head.*")``. ``threshold`` is there
+            where the method has that parameter, as norm has; the others make their threshold
+            themselves.
 
-    ``params``: what is clipped: a module, tensors, ``(name, tensor)`` pairs, or optimizer-style
-    groups, as for ``Clipper``.
-
-    ``parameters``: the method's own, and ``scope``, ``norm_type``, ``mode``, ``nonfinite``,
-    ``exclude``, ``target``, ``eps``, ``reduce`` and ``check_ranks`` of ``Clipper``, which win over
-    what the method would set: ``create("agc", model, scope="tensor", exclude="head.*")``.
-    ``threshold`` is there where the method has that parameter, as norm has; the others make their
-    threshold themselves. What needs more than gradients says so at its first step: katago the
-    learning rate (``attach``), loss_ratio the loss (``clip(loss)``, ``observe(loss)``), and
-    ``target="update"`` an attached optimizer.
+    What needs more than gradients says so at its first step: katago the learning rate (``attach``),
+    loss_ratio the loss (``clip(loss)``, ``observe(loss)``), and ``target="update"`` an attached
+    optimizer.
 
     Raises ``ValueError`` for an unknown name or parameter, and for what does not go together.
 

@@ -36,6 +36,10 @@ def member_norms(tensors: Sequence[Tensor], norm_type: float = 2.0) -> Tensor:
 
     Member ``m``'s size is the norm over ``tensor[m]`` of all tensors.
 
+    Args:
+        tensors: each ``[members, ...]``.
+        norm_type: order p of the norm, > 0; ``inf`` takes the largest entry.
+
     >>> member_norms([torch.tensor([[3.0], [0.0]]), torch.tensor([[4.0], [2.0]])])
     tensor([5., 2.])
     """

@@ -27,6 +27,10 @@ def tensor_norms(tensors: Sequence[Tensor], norm_type: float = 2.0) -> Tensor:
     ``n_i = (sum_j |g_ij|^p)^(1/p)``, in fp32 for half-precision tensors, right for entries of any
     magnitude.
 
+    Args:
+        tensors: of any shape and type.
+        norm_type: order p of the norm, > 0; ``inf`` takes the largest entry.
+
     >>> tensor_norms([torch.tensor([3.0, 4.0]), torch.tensor([1e25, 0.0])])
     tensor([5.0000e+00, 1.0000e+25])
     """
@@ -45,6 +49,10 @@ def tensor_norms(tensors: Sequence[Tensor], norm_type: float = 2.0) -> Tensor:
 
 def total_norm(tensors: Sequence[Tensor], norm_type: float = 2.0) -> Tensor:
     """Norm of all tensors taken as one vector: a scalar; 0 for an empty list.
+
+    Args:
+        tensors: of any shape and type.
+        norm_type: order p of the norm, > 0; ``inf`` takes the largest entry.
 
     >>> total_norm([torch.tensor([3.0, 4.0]), torch.tensor([[12.0]])])
     tensor(13.)

@@ -23,7 +23,17 @@ def shares(
     order: Sequence[str],
     colours: Mapping[str, str] | None = None,
 ) -> Axes:
-    """Draw the share of runs with ``value`` true, one bar per ``x`` and ``hue``, labelled k/n."""
+    """Draw the share of runs with ``value`` true, one bar per ``x`` and ``hue``, labelled k/n.
+
+    Args:
+        rows: recorded rows, one a run.
+        x: column of the groups of bars.
+        hue: column of the bars within a group.
+        value: column of bools.
+        ax: where to draw.
+        order: bars of a group from left to right.
+        colours: of the bars; None: by place.
+    """
     frame = _frame(rows, x, hue, value)
     keys = sorted(frame[x].unique())
     width = 0.8 / len(order)
@@ -52,7 +62,17 @@ def runs(
     colours: Mapping[str, str] | None = None,
     chance: float | None = None,
 ) -> Axes:
-    """Draw every run as a dot beside its arm's mean; diverged runs are crosses at chance."""
+    """Draw every run as a dot beside its arm's mean; diverged runs are crosses at chance.
+
+    Args:
+        rows: recorded rows, one a run.
+        x: column of the arms.
+        y: column that is drawn.
+        ax: where to draw.
+        order: arms from left to right.
+        colours: of the arms; None: by place.
+        chance: where diverged runs are drawn.
+    """
     frame = _frame(rows, x, y, "diverged")
     for i, label in enumerate(order):
         own = frame[frame[x] == label]
@@ -86,6 +106,17 @@ def heatmap(
     """Draw a table as a map; ``marked`` columns are framed, the lowest cell gets a star.
 
     Cells that are no better than ``chance`` say so instead of giving a number.
+
+    Args:
+        table: numbers; the index runs down, the columns across.
+        label: what the colours mean.
+        ax: where to draw.
+        marked: columns that are framed.
+        best: whether the lowest cell gets a star.
+        chance: a number from which on a cell says so; None: none does.
+        fmt: format of the numbers.
+        cmap: name of a colour map.
+        limits: ``vmin`` and ``vmax`` of the colours.
     """
     words = table.map(lambda v: "chance" if chance and v >= chance - 1e-3 else format(v, fmt))
     sns.heatmap(

@@ -72,6 +72,11 @@ def history(history: _Recorded | _Clipper, *, title: str = "", ax: Axes | None =
     """Draw raw norms, the threshold in force, and clipped steps of a scalar history.
 
     A clipper stands for its history. ``ValueError`` for one with several parts: ``overview``.
+
+    Args:
+        history: of one part, or a clipper.
+        title: of the figure.
+        ax: where to draw; None: a new figure.
     """
     record = _record(history)
     norms = record.norm_before.cpu()
@@ -103,6 +108,11 @@ def overview(
     for each of the (at most 20) parts that were clipped most, or, without parts, the share of
     clipped steps over time. Where no learning rate is known the factor is drawn instead. A clipper
     stands for its history.
+
+    Args:
+        history: of any number of parts, or a clipper.
+        title: of the figure.
+        figure: where to draw; None: a new one.
     """
     history = _record(history)
     figure = figure or plt.figure(figsize=WIDE, layout="constrained")
@@ -172,7 +182,12 @@ def _clip_shares(ax: Axes, steps: Tensor, history: _Recorded, most: int = 20) ->
 
 
 def probe(probe: _Probed, *, ax: Axes | None = None) -> Axes:
-    """Draw the norms of a probe, the band of its rule and the threshold recommended."""
+    """Draw the norms of a probe, the band of its rule and the threshold recommended.
+
+    Args:
+        probe: what ``find_threshold`` returned.
+        ax: where to draw; None: a new figure.
+    """
     ax = ax or plt.gca()
     norms, stable = probe.norms, probe.stable
     steps = torch.arange(len(norms), device="cpu")

@@ -34,6 +34,11 @@ class MovingAverage(Windowed):
 
     The current size is not part of its own limit; no limit (``inf``) before ``warmup`` sizes.
     Like every purely relative rule it follows an explosion: measured sizes are learnt unclipped.
+
+    Args:
+        multiplier: limit over the mean, > 0.
+        window: sizes in the mean (steps).
+        warmup: sizes before there is a limit (steps), at most ``window``.
     """
 
     def __init__(self, multiplier: float = 2.0, window: int = 100, warmup: int = 10) -> None:
@@ -56,6 +61,11 @@ class Deviations(Windowed):
     limit (``inf``) before ``warmup`` sizes. A spike is learnt as it is and lifts the next limits:
     that follows levels and lets a second spike pass. Source: levanter's
     ``clip_update_by_historical_norm``, there of the update.
+
+    Args:
+        k: standard deviations above the mean, >= 0.
+        window: sizes in the mean (steps).
+        warmup: sizes before there is a limit (steps), at most ``window``.
     """
 
     def __init__(self, k: float = 3.0, window: int = 128, warmup: int = 64) -> None:
@@ -79,6 +89,12 @@ class EMA(Threshold):
     total is below it) and gamma is the smallest clipped size. A part whose gamma is 0 takes its
     next size as gamma; published, it would stay at 0 for ever. ``warmup=0`` begins at the first
     size, which is OLMo's ``max_grad_norm_ratio``. Source: Wang et al. 2025 (AdaGC).
+
+    Args:
+        ratio: limit over the running mean, > 0.
+        beta: share of the mean that is kept at a step, in [0, 1).
+        warmup: first steps of a part, with another rule (steps).
+        initial: norm of the whole gradient in these steps at most.
     """
 
     def __init__(
@@ -125,6 +141,15 @@ class ZScore(Threshold):
     first ``warmup`` steps, whose mean and (biased) variance they start from. ``eps`` is added to
     the standard deviation of "mean" and "reciprocal". Source: Kumar et al. 2025 (ZClip), and
     bluorion-com/ZClip at 584ce4f.
+
+    Args:
+        alpha: share of mean and variance that is kept at a step, in [0, 1).
+        z: standard deviations above the mean, > 0.
+        warmup: first steps, without a limit (steps).
+        response: "reciprocal", "mean" or "level".
+        clip_factor: multiplier of what "reciprocal" answers, > 0.
+        learn_spikes: whether a clipped spike is learnt.
+        eps: added to the standard deviation (norm), >= 0.
     """
 
     def __init__(
@@ -195,6 +220,12 @@ class Queue(Threshold):
 
     The queue holds ``length`` entries, first only ``initial`` (large), and takes in
     ``min(n, limit)``; ``std`` is the biased one. Source: Hoogeboom et al. 2022, code.
+
+    Args:
+        length: entries of the queue (steps).
+        multiplier: of the mean, > 0.
+        z: standard deviations on top, >= 0.
+        initial: the first entry (norm), > 0.
     """
 
     def __init__(

@@ -44,7 +44,14 @@ class Measured(Protocol):
 
 
 class Known(NamedTuple):
-    """Measurements that were made already."""
+    """Measurements that were made already.
+
+    Args:
+        total_norm: norm of the whole gradient, a scalar.
+        weight_norms: norms of the weights, ``[n_parts]``.
+        numels: numbers of entries, ``[n_parts]``.
+        surprise: root mean squares of ``g / sqrt(v)``, ``[n_parts]``.
+    """
 
     total_norm: Tensor | None = None
     weight_norms: Tensor | None = None
@@ -65,6 +72,14 @@ class Context:
     ``[n_parts]`` each, ``weight_norms``, ``numels`` (the number of entries of every part) and, of
     an update, ``surprise`` (root mean square of ``g / sqrt(v)``), when they are asked for.
     ``clean``: all parts are known, without a look at a device, to be active and finite.
+
+    Args:
+        active: bools ``[n_parts]``.
+        step: number of the step, from 0.
+        lr: learning rate, or None where it is not known.
+        loss: a scalar, or None where none was given.
+        measured: what else can be asked for.
+        clean: whether all parts are known to be active and finite.
     """
 
     active: Tensor
@@ -100,7 +115,11 @@ class Context:
         return self.measured.surprise
 
     def scalar_loss(self, sizes: Tensor) -> Tensor:
-        """The loss as the sizes are, for every part: ``[n_parts]``; ``ValueError`` without one."""
+        """The loss as the sizes are, for every part: ``[n_parts]``; ``ValueError`` without one.
+
+        Args:
+            sizes: ``[n_parts]``, whose type and device the answer has.
+        """
         if self.loss is None:
             raise ValueError(
                 "this policy needs the loss of every step: clip(loss) or observe(loss)"
@@ -137,7 +156,12 @@ def check_decay(name: str, value: object) -> float:
 
 
 def learnt_share(decay: float, count: Tensor) -> Tensor:
-    """``1 - decay^count``, accurate for a decay near 1; a count of 0 as one of 1."""
+    """``1 - decay^count``, accurate for a decay near 1; a count of 0 as one of 1.
+
+    Args:
+        decay: share that is kept at a step, in [0, 1).
+        count: steps so far, ``[n_parts]``.
+    """
     log = math.log(decay) if decay else -math.inf
     return -torch.expm1(count.clamp(min=1).float() * log)
 
@@ -160,7 +184,12 @@ class Threshold:
         self.state: State = {}
 
     def init(self, n_parts: int, device: torch.device | str = "cpu") -> None:
-        """Start afresh for ``n_parts`` parts."""
+        """Start afresh for ``n_parts`` parts.
+
+        Args:
+            n_parts: number of parts.
+            device: where the sizes will be.
+        """
         with torch.inference_mode(False):  # what is counted up in place must be so anywhere
             state = self.start(n_parts, torch.device(device))
         self.state = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
@@ -181,11 +210,22 @@ class Threshold:
         return limits
 
     def start(self, n_parts: int, device: torch.device) -> State:
-        """Return the first state."""
+        """Return the first state.
+
+        Args:
+            n_parts: number of parts.
+            device: where the state is kept.
+        """
         return {}
 
     def step(self, sizes: Tensor, state: State, context: Context) -> tuple[Limits, State]:
-        """Return the limits for these sizes, and the next state."""
+        """Return the limits for these sizes, and the next state.
+
+        Args:
+            sizes: of the parts, ``[n_parts]``, in fp32 or fp64.
+            state: as the last step left it.
+            context: what else is known of the step.
+        """
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:
@@ -197,6 +237,9 @@ class Threshold:
 
         ``ValueError`` if names, shapes, or kinds of numbers are not this policy's, or if there is
         a NaN or a count below 0 in it.
+
+        Args:
+            state: as ``state_dict`` gave it.
         """
         self.check_state_dict(state)
         with torch.inference_mode(False):
@@ -204,7 +247,11 @@ class Threshold:
                 self.state[name] = as_tensor(state[name]).to(own)
 
     def check_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Raise ``ValueError`` if a saved state is not of this policy and number of parts."""
+        """Raise ``ValueError`` if a saved state is not of this policy and number of parts.
+
+        Args:
+            state: as ``state_dict`` gave it.
+        """
         kind = type(self).__name__
         if not isinstance(state, Mapping):
             raise ValueError(f"{kind}: expected a state, got {described(state)}")

@@ -31,6 +31,12 @@ class EntryDeviations(Threshold):
     stream of ones the default lets step 794 be the first to pass. What is not finite is not learnt.
     Memory: one fp32 copy of the gradients. ``ValueError`` for sparse, complex and sharded ones.
     Source: PyPI ``adamwclip`` 0.1.4.
+
+    Args:
+        k: limit over an entry's root mean square, > 0.
+        beta: share of v that is kept at a step, in [0, 1).
+        floor: smallest limit of an entry (its magnitude).
+        warmup: gradients of a tensor that are learnt unclamped (steps).
     """
 
     def __init__(

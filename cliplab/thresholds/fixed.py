@@ -18,6 +18,9 @@ from cliplab.thresholds.base import Context, State, Threshold, check_single
 class Fixed(Threshold):
     """The same limit at every step: ``limit = c``. ``inf`` means never.
 
+    Args:
+        value: c (norm), >= 0.
+
     >>> Fixed(1.0)
     Fixed(value=1.0)
     """
@@ -49,6 +52,9 @@ class Scheduled(Threshold):
     >>> policy.init(1)
     >>> policy(torch.tensor([5.0]), Context(active=torch.tensor([True]), step=0, lr=0.02))
     tensor([2.])
+
+    Args:
+        fn: called as ``fn(step, lr)``; answers a limit (norm).
     """
 
     stateless = True
@@ -72,6 +78,10 @@ class RateScaled(Threshold):
     ``rate`` is the learning rate at which the limit is c; None stands for the first above 0 that is
     seen. The ratio counts as 1e-7 at least. ``ValueError`` where no learning rate is known: only an
     attached clipper knows it. Source: lightvector/KataGo, ``python/train.py``.
+
+    Args:
+        value: the limit c at the learning rate ``rate`` (norm), >= 0.
+        rate: a learning rate, > 0, or None.
     """
 
     def __init__(self, value: float = 1.0, rate: float | None = None) -> None:
@@ -103,6 +113,9 @@ def as_policy(threshold: float | Threshold) -> Threshold:
     """Return a number as ``Fixed``, and a policy as a copy, so that no state is shared.
 
     ``ValueError`` for anything else.
+
+    Args:
+        threshold: a number or a policy.
 
     >>> as_policy(2.0)
     Fixed(value=2.0)

@@ -24,6 +24,10 @@ class Percentile(Threshold):
     1e-20 counts as 1e-20). With ``window`` the last ``window`` sizes only, always exact. The cost
     of a step does not grow. NaN for a part that is not active. A percentile between 0 and 1, which
     may be meant as a share, is warned of. Source: Seetharaman et al. 2020.
+
+    Args:
+        percentile: p, in [0, 100].
+        window: sizes that count, the last ones (steps); None: all.
     """
 
     exact_sizes = 4096  # up to as many fp32 holds a rank and three digits of what is beyond it

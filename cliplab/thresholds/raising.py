@@ -27,6 +27,9 @@ class AdaNorm(Threshold):
     The current size is part of the mean, which starts at 0 and is not corrected for it: a constant
     stream is never raised. A size of 0 stays. Published, what is raised enters Adam's first moment
     alone; here it is the gradient, of both moments. Source: Dubey, Singh, Chaudhuri 2023.
+
+    Args:
+        r: share of the running mean that is kept at a step, in [0, 1).
     """
 
     band = True
@@ -54,6 +57,16 @@ class AGGC(Threshold):
     all the share ``turn[0]`` is early, and they move linearly during the share ``turn[1]``. Where
     ``high`` is below 1, as published, a constant stream of sizes meets the factor ``caps[0]`` at
     every step but the first. Source: Li, Wu, Chang 2026, its code and the values of its scripts.
+
+    Args:
+        beta: share of S that is kept at a step, in [0, 1).
+        low: early and late multiple of S below which a size is raised.
+        high: early and late multiple of S above which it is lowered.
+        steps: steps of the whole training; None: early values all the time.
+        turn: shares of ``steps``: that are early, and over which the values move.
+        floor: size up to which small sizes are raised at least (norm).
+        caps: smallest and largest factor.
+        raise_small: raise sizes, too; without it they are lowered only.
     """
 
     band = True
@@ -103,6 +116,11 @@ class GradientStabilizer(Threshold):
     current size, each over ``1 - gamma^t``. Of a constant stream the target is 1, whatever its
     size; a spike of 10 after a long stream of 1 has the target 4.4. Sizes of 0 are not learnt.
     Source: Huang et al. 2026 (GradientStabilizer, the AdaGN of Stable-SPAM), and its code.
+
+    Args:
+        gamma1: share of the mean m that is kept at a step, in [0, 1).
+        gamma2: share of the mean square v^2 that is kept, in [0, 1).
+        eps: added to the root mean square (norm), > 0.
     """
 
     def __init__(self, gamma1: float = 0.6, gamma2: float = 0.999, eps: float = 1e-12) -> None:

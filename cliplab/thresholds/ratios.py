@@ -21,6 +21,11 @@ class LossRatio(Threshold):
     0 at a loss that is not finite, which is not learnt. A scalar loss has to be given at every
     step, by ``clip(loss)`` or ``observe(loss)``: else a ``ValueError``. Source: metaseq's
     ``skip_spike``, which so scales the learning rate: that is ``target="update"``.
+
+    Args:
+        power: exponent of the ratio, > 0.
+        span: length of the running mean of the losses (steps).
+        spike: ratio above which a loss is not learnt.
     """
 
     def __init__(self, power: float = 4.0, span: int = 9, spike: float = math.inf) -> None:

@@ -27,6 +27,14 @@ class Step(NamedTuple, Generic[Column]):
     ``size`` before and ``after`` clipping (the very same object where nothing acts), the ``limit``
     in force, the ``factor`` that the part is multiplied by; and, as 0 or 1, ``clipped`` (the size
     was above the limit) and ``skipped`` (the step should not be taken).
+
+    Args:
+        size: sizes before clipping.
+        after: sizes after it.
+        limit: the limits in force.
+        factor: what every part is multiplied by.
+        clipped: 0 or 1, whether the size was above the limit.
+        skipped: 0 or 1, whether the step should not be taken.
     """
 
     size: Column
@@ -45,6 +53,10 @@ class Band(NamedTuple):
 
     A size of 0 stays, and one above ``high`` is lowered to it wherever ``low`` may be. A policy
     that answers with a band says ``band = True``; it goes with mode "rescale" alone.
+
+    Args:
+        low: what smaller sizes are raised to, ``[n_parts]``.
+        high: what larger sizes are lowered to, ``[n_parts]``.
     """
 
     low: Tensor
@@ -82,7 +94,11 @@ def on_both_sides(function: Callable[..., Any], *limits: Limits) -> Limits:
 
 
 def as_column(column: Tensor | float) -> Tensor:
-    """A column as a tensor ``[n_parts]``; a number, of a step in fp32 on a CPU, as one part's."""
+    """A column as a tensor ``[n_parts]``; a number, of a step in fp32 on a CPU, as one part's.
+
+    Args:
+        column: a tensor ``[n_parts]``, or the number of one part.
+    """
     if isinstance(column, Tensor):
         return column
     return torch.tensor([column], dtype=torch.float32, device="cpu")
@@ -90,6 +106,11 @@ def as_column(column: Tensor | float) -> Tensor:
 
 def clip_factor(sizes: Tensor, limits: Tensor | float, within: Tensor) -> Tensor:
     """``limits / sizes``, but 1 within: ``min(1, c / n)`` for ``within = n <= c``.
+
+    Args:
+        sizes: ``n``, of any shape.
+        limits: ``c``, of that shape, or a number.
+        within: bools of that shape, where the factor is 1.
 
     >>> sizes, limits = torch.tensor([5.0, 0.5]), torch.tensor([1.0, 1.0])
     >>> clip_factor(sizes, limits, sizes <= limits)
@@ -115,6 +136,13 @@ def respond(
     (recorded is that end, inside of it ``high``). A size of 0 and an infinite limit have factor 1.
     What is not finite is left as it is ("leave"), makes all of the step be "skip"ped, becomes
     "zero", or meets the factor as any other ("propagate", "raise").
+
+    Args:
+        sizes: of the parts, ``[n_parts]``.
+        limits: ``[n_parts]``, or a ``Band`` of two.
+        finite: bools ``[n_parts]``, or None.
+        mode: what is done about a size above its limit.
+        nonfinite: what is done about one that is not finite.
 
     >>> step = respond(torch.tensor([5.0, 0.5]), torch.tensor([1.0, 1.0]))
     >>> step.factor, step.after
@@ -168,7 +196,12 @@ _FACTORS = {"rescale": clip_factor, "soft": _soft_factor, "normalise": _normalis
 
 
 def left_out(step: Step[Tensor], flag: Tensor) -> Step[Tensor]:
-    """The same step, not to be taken if ``flag`` (a scalar) says so."""
+    """The same step, not to be taken if ``flag`` (a scalar) says so.
+
+    Args:
+        step: what was to be done.
+        flag: a bool tensor ``[]``.
+    """
     return step._replace(skipped=step.skipped.logical_or(flag).to(step.size.dtype))
 
 

@@ -34,6 +34,12 @@ class RobustSpike(Threshold):
     default, else after ``window // 2 + 1``. Under a learning rate that is too high norms creep up
     and this limit goes with them, as every relative one does: ``Bounded`` sets an end to that.
 
+    Args:
+        deviations: scales above the median, > 0.
+        window: sizes that count, the last ones (steps).
+        spread: scale of the log size where nothing is known yet.
+        prior: sizes for which that counts.
+
     >>> policy = RobustSpike()
     >>> policy.init(1)
     >>> sizes = torch.tensor([1.0, 1.0, 100.0, 1.0])
@@ -80,6 +86,12 @@ class SpikeSkip(Threshold):
 
     ``loss`` is a scalar; any other shape is a ``ValueError``. Source: the rule of OLMo-core's
     ``SkipStepOptimizer`` (mean and standard deviation), in order statistics.
+
+    Args:
+        sigmas: deviations above the median, > 0.
+        window: sizes that count, the last ones (steps).
+        warmup: sizes before there is a limit (steps).
+        floor: smallest deviation, as a share of the median.
     """
 
     def __init__(

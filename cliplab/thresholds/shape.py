@@ -16,6 +16,10 @@ class WeightRatio(Threshold):
     """A share of the weights' own norm: ``limit = ratio * max(|W|, eps)`` (AGC). No state.
 
     ``eps`` lets weights that begin at zero move. Source: Brock et al. 2021 (NFNets).
+
+    Args:
+        ratio: limit over the weights' norm, > 0.
+        eps: smallest norm of weights that counts, >= 0.
     """
 
     def __init__(self, ratio: float = 0.01, eps: float = 1e-3) -> None:
@@ -33,6 +37,9 @@ class TrustRatio(Threshold):
 
     On an update it is the clipped trust ratio ``min(1, |W| / |u|)``. No state. Source: You et al.
     2020 (LAMB), clipped as in timm's ``trust_clip``.
+
+    Args:
+        ratio: limit over the weights' norm, > 0.
     """
 
     def __init__(self, ratio: float = 1.0) -> None:
@@ -49,6 +56,9 @@ class RMS(Threshold):
     """A limit on the root mean square of a part: ``limit = c * sqrt(entries)``, at least c.
 
     Source: the update clipping of Shazeer & Stern 2018 (Adafactor), on gradients.
+
+    Args:
+        value: root mean square c that is allowed, >= 0.
     """
 
     def __init__(self, value: float = 1.0) -> None:

@@ -19,6 +19,12 @@ class Decay(Threshold):
     After ``patience`` hits (``n > c``) in a row ``c <- max(alpha * c, floor)`` and the count starts
     again; any other step sets it to zero. The limit never rises: with a ``floor`` above ``initial``
     it stays there.
+
+    Args:
+        initial: first limit c (norm), > 0.
+        alpha: what c is multiplied by, in (0, 1).
+        patience: hits in a row before that (steps).
+        floor: smallest limit (norm).
     """
 
     def __init__(
@@ -59,6 +65,13 @@ class TargetRate(Threshold):
     ``exp(speed)`` a step at most and falls by ``exp(speed * rate)``. ``ValueError`` for a speed
     whose steps up or down fp32 cannot hold. Source: Andrew et al. 2019, for one gradient instead of
     many.
+
+    Args:
+        rate: wanted share of steps that are clipped, in (0, 1).
+        initial: first limit c (norm), > 0.
+        speed: change of log c at a step.
+        low: smallest limit (norm).
+        high: largest limit (norm).
     """
 
     def __init__(

@@ -71,6 +71,11 @@ class Bounded(Wrapper):
     it sees raw sizes, and what it learns is clipped, if at all, at its own limit, not at the bound
     (as ZClip does with its ``max_grad_norm``). Of a ``Band`` both sides are kept in bounds.
 
+    Args:
+        policy: whose limits are kept in bounds; a number is a fixed one.
+        low: smallest limit (norm), >= 0.
+        high: largest limit (norm).
+
     >>> policy = Bounded(5.0, high=1.0)
     >>> policy.init(1)
     >>> policy(torch.tensor([3.0]), Context(active=torch.tensor([True])))
@@ -101,6 +106,11 @@ class AfterWarmup(Wrapper):
     """``until`` rules a part's first ``steps`` active finite steps; ``policy`` already learns.
 
     Both are numbers or policies.
+
+    Args:
+        policy: what rules afterwards.
+        steps: length of the warm-up, of each part (steps).
+        until: what rules during the warm-up; ``inf``: nothing is clipped.
     """
 
     def __init__(
@@ -134,6 +144,9 @@ class Switch(Wrapper):
     """Different policies for different parts: ``Switch([(mask, policy), ...])``.
 
     Every part must be in exactly one mask (a sequence of bools, ``[n_parts]``).
+
+    Args:
+        cases: pairs of a mask ``[n_parts]`` and the policy, or number, of the parts in it.
 
     >>> policy = Switch([([True, False], 1.0), ([False, True], 9.0)])
     >>> policy.init(2)
@@ -186,7 +199,11 @@ class Switch(Wrapper):
 
 
 def all_of(policy: Threshold) -> Iterator[Threshold]:
-    """A policy, and those that it is made of."""
+    """A policy, and those that it is made of.
+
+    Args:
+        policy: any policy.
+    """
     yield policy
     for inner in getattr(policy, "inner", {}).values():
         yield from all_of(inner)

@@ -37,6 +37,11 @@ def judge(
     studies of its folds), edges of its space are looked at, and the usable range is in decades.
     Rows of other studies and arms are ignored; none of its own (other parameters were asked for) is
     "not run". ``ValueError``: a run is missing or there twice, or a metric is not a finite number.
+
+    Args:
+        claim: its id, or the claim itself.
+        rows: recorded rows, one a run.
+        study: of the comparison or estimate, or those of its folds; None for other kinds.
     """
     ledger = load_ledger() if isinstance(claim, str) else Ledger({claim.id: claim}, 1)
     if isinstance(claim, str):

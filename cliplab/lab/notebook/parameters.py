@@ -159,6 +159,9 @@ def check_parameters(namespace: Mapping[str, Any]) -> None:
 
     ``ValueError`` names a value of the wrong type or out of bounds, an empty list, or a name
     injected by papermill (which only warns) that the notebook does not declare.
+
+    Args:
+        namespace: the values by name.
     """
     annotations = dict(namespace.get("__annotations__", {}))
     cells = namespace.get("In", [])  # IPython's list of the cells run so far

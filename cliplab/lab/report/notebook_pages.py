@@ -21,7 +21,7 @@ FOLDER = Path("docs", "notebooks")
 GENERATED = ("found", "recommended")  # tags of cells whose text follows from the records
 LARGEST = 500_000  # bytes of a file of a page
 _COLOURS = 256
-_LINK = re.compile(r"\]\((?!\w+:|#)([^)\s]+)\)")
+_LINK = re.compile(r"\]\((?!\w+:)([^)\s]+)\)")
 
 
 def notebook_page(record: RunRecord, root: Path) -> dict[Path, str | bytes]:
@@ -74,7 +74,7 @@ def with_generated(page: Path, said: Mapping[str, str]) -> str:
     """The text of a page, with what is said of its notebook in the places that are marked."""
     text = page.read_text(encoding="utf-8")
     for tag, words in said.items():
-        text = _place(tag).sub(lambda _, new=_marked(tag, _moved(words)): new, text)
+        text = _place(tag).sub(_marked(tag, _moved(words)).replace("\\", r"\\"), text)
     return text
 
 
@@ -102,9 +102,11 @@ def _origin(record: RunRecord) -> str:
 
 
 def _moved(text: str) -> str:
-    """Markdown of ``notebooks/`` with its links to files as they are seen from the page."""
+    """Markdown of ``notebooks/`` with its links as they are seen from the page."""
 
     def link(found: re.Match[str]) -> str:
+        if found[1].startswith("#"):  # Jupyter's headings keep their case, Markdown's do not
+            return f"]({found[1].lower()})"
         return f"]({os.path.relpath(Path('notebooks', found[1]), FOLDER)})"
 
     return _LINK.sub(link, text)
@@ -121,9 +123,8 @@ def _folded(cell: Mapping[str, Any]) -> str:
     elif "injected-parameters" in tags:
         told = "parameters of this run"
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", source)), default=0))
-    return (
-        f"<details><summary>Code: {told}</summary>\n\n{fence}python\n{source}\n{fence}\n\n</details>"
-    )
+    code = f"{fence}python\n{source}\n{fence}"
+    return f"<details><summary>Code: {told}</summary>\n\n{code}\n\n</details>"
 
 
 def _told(output: Mapping[str, Any]) -> str:

@@ -154,7 +154,7 @@ def _pages(
 
 
 def _opened(root: Path, published: Published, ledger: Ledger) -> dict[Path, str | bytes]:
-    """The notebooks with cells tagged ``found`` and ``recommended``, their pages, and what is known.
+    """The notebooks with cells tagged ``found`` and ``recommended``, and their pages, filled.
 
     What the notebook's own run found; what follows from all of them, by model and optimizer.
     """

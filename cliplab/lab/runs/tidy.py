@@ -19,11 +19,14 @@ def record(
 ) -> None:
     """Publish a notebook's measurements as an output of its cell: a table once, values at any time.
 
-    ``rows``: dicts (or a DataFrame), one a trained model, with ``arm: str``, ``seed: int`` and
-    columns of finite numbers, text, booleans or None. ``curves``: dicts with ``arm, seed, name, x,
-    y``, where ``y`` may hold None. ``choices``: configurations frozen on the tuning seeds.
-    ``values``: whatever JSON can hold, as ``record(val_loss=0.3)``; the last of a name counts.
-    Anything else is a ``ValueError`` naming arm, seed, column and value.
+    Anything else than what is listed is a ``ValueError`` naming arm, seed, column and value.
+
+    Args:
+        rows: dicts (or a DataFrame), one a trained model, with ``arm: str``, ``seed: int`` and
+            columns of finite numbers, text, booleans or None.
+        curves: dicts with ``arm, seed, name, x, y``, where ``y`` may hold None.
+        choices: configurations frozen on the tuning seeds.
+        values: whatever JSON can hold, as ``record(val_loss=0.3)``; the last of a name counts.
     """
     from IPython.display import display
 

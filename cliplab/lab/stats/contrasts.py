@@ -27,6 +27,12 @@ def contrasts(
     Raises ``ValueError`` for an arm that is not there, a seed that only one of them has or that is
     there twice, or a metric that is not finite.
 
+    Args:
+        rows: recorded rows, one for each arm and seed.
+        metric: column that is compared.
+        pairs: two arms by label.
+        better: "lower" or "higher".
+
     >>> rows = [{"arm": a, "seed": s, "loss": s + k} for s in range(6) for k, a in enumerate("xy")]
     >>> print(contrasts(rows, "loss", {"x against y": ("x", "y")}).to_string())
                  effect  low  high  n

@@ -36,6 +36,15 @@ class Ensemble(nn.Module):
 
     ``mode``: what every member's gradient of size n meets, with its own limit c, as in ``Clipper``:
     "rescale" (``min(1, c / n)``), "soft" (``c / (c + n)``) or "normalise" (``c / n``).
+
+    Args:
+        build: makes the model of a seed.
+        arms: thresholds by label.
+        seeds: of the models of every arm.
+        data: "seed" or "member": what a batch is given for.
+        vectorize: whether one program runs all members.
+        device: where they live.
+        mode: what a gradient above its limit meets.
     """
 
     def __init__(
@@ -82,7 +91,11 @@ class Ensemble(nn.Module):
         return dict(zip(self._names, self.parameters(), strict=True))
 
     def network(self, member: int) -> nn.Module:
-        """One member as a model of its own, a copy as ``build`` makes it (on the CPU)."""
+        """One member as a model of its own, a copy as ``build`` makes it (on the CPU).
+
+        Args:
+            member: its place.
+        """
         model = self.build(self.seeds[member % len(self.seeds)])
         with torch.no_grad():
             for name, stacked in self.weights.items():
@@ -90,7 +103,11 @@ class Ensemble(nn.Module):
         return model
 
     def forward(self, x: Tensor) -> Tensor:
-        """Give every member its data: ``[seeds, ...]`` or ``[members, ...] -> [members, ...]``."""
+        """Give every member its data: ``[seeds, ...]`` or ``[members, ...] -> [members, ...]``.
+
+        Args:
+            x: data.
+        """
         model, index = self._template[0], self._data_index
         if self.vectorize:
             run = torch.vmap(lambda weights, one: functional_call(model, weights, (one,)))
@@ -110,7 +127,11 @@ class Ensemble(nn.Module):
         return torch.arange(len(self.seeds)).repeat(len(self.arms))
 
     def for_members(self, given: Tensor) -> Tensor:
-        """Give every member its own of the data ``[seeds or members, ...]``: ``[members, ...]``."""
+        """Give every member its own of the data ``[seeds or members, ...]``: ``[members, ...]``.
+
+        Args:
+            given: data.
+        """
         return given[self._data_index]
 
     def clip(self) -> ClipReport:
@@ -125,6 +146,11 @@ class Ensemble(nn.Module):
 
         ``rates [members]``: the share of the step that each member takes, which is its learning
         rate if the optimizer's is 1, whatever the optimizer. RuntimeError before a ``clip``.
+
+        Args:
+            optimizer: of ``weights``.
+            losses: ``[members]``.
+            rates: ``[members]``, or None: whole steps.
         """
         if self._report is None:
             raise RuntimeError("step() before clip(): no gradient has been clipped since the last")
