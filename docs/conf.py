@@ -36,7 +36,6 @@ extensions = [
 nb_execution_mode = "off"
 myst_enable_extensions = ["dollarmath"]
 myst_dmath_allow_space = False  # "from $5 to $10" is money, as on the report's pages
-myst_dmath_allow_digits = False
 myst_heading_anchors = 4
 suppress_warnings = ["myst.header"]  # a notebook's headings may leave out a level
 

@@ -155,7 +155,7 @@ def _table(html: str) -> str:
 
 def _plain(heading: str) -> str:
     """A heading as the text of a picture."""
-    return re.sub(r"[\[\]`*]", "", heading)
+    return re.sub(r"[\[\]`*]", "", re.sub(r"\]\([^)]*\)", "", heading))
 
 
 def _small(png: bytes, name: str) -> bytes:

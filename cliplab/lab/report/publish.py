@@ -69,11 +69,11 @@ def publish(records: Sequence[RunRecord], root: Path, ledger: Ledger | None = No
             for figure in _figures(parts[0].directory):
                 wanted[file.with_name(f"{name}.png")] = figure
             wanted |= notebook_page(parts[0], root)
-    changed = _write(wanted)
+    written = _write(wanted)
     for page in [path for path in wanted if path.suffix == ".md"]:
         for picture in orphans(page):
             picture.unlink()
-    return [*dict.fromkeys(changed + regenerate(root, ledger))]
+    return [*dict.fromkeys(written + regenerate(root, ledger))]
 
 
 def regenerate(root: Path, ledger: Ledger | None = None) -> list[Path]:

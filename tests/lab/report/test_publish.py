@@ -92,6 +92,8 @@ def test_publishing_writes_records_results_and_only_the_table_of_the_readme(root
     changed = publish(parts, root, DEMONSTRATED)
     notebook = f"notebooks/{fakes.NAME}.ipynb"
     names = [f"records/{fakes.NAME}.csv", f"records/{fakes.NAME}.json", "RESULTS.md", "README.md"]
+    page = [f"docs/notebooks/{fakes.NAME}.md", f"docs/notebooks/{fakes.NAME}_1.png"]
+    names[2:2] = page
     assert [path.relative_to(root).as_posix() for path in changed] == [*names, notebook]
 
     rows = read_rows((root / names[0]).read_text())
