@@ -35,6 +35,7 @@ extensions = [
 ]
 nb_execution_mode = "off"
 myst_enable_extensions = ["dollarmath"]
+myst_dmath_double_inline = True  # within a paragraph, as Jupyter takes it
 myst_dmath_allow_space = False  # "from $5 to $10" is money, as on the report's pages
 myst_heading_anchors = 4
 suppress_warnings = ["myst.header"]  # a notebook's headings may leave out a level

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -109,9 +110,7 @@ PAGES += ("docs/notebooks/04_dynamic_thresholds", "docs/api/clipper", "RESULTS",
 def test_pages_fit_a_phone_and_the_search_works_from_files(site):
     playwright = need("playwright.sync_api", "browser")
     with playwright.sync_playwright() as player:
-        browser = player.chromium.launch(
-            executable_path=os.environ.get("CHROMIUM", "/usr/bin/chromium")
-        )
+        browser = player.chromium.launch(executable_path=shutil.which("chromium"))
         page = browser.new_page()
         asked, wrong = [], []
         page.on("request", lambda request: asked.append(request.url))

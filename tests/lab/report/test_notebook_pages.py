@@ -24,7 +24,7 @@ _spec.loader.exec_module(fakes)
 
 ROOT = Path(__file__).parents[3]
 NAME = fakes.NAME
-README_SECTIONS = ("results", "methods", "data")
+README_SECTIONS = ("answers", "computing")
 DEMONSTRATED = Ledger({c.id: c for c in (fakes.SHOWN, fakes.IDENTITY, fakes.WITHDRAWN)}, 25)
 TABLE = (
     "<div><style>td {color: red}</style><script>run()</script><table border='1' class='t'>\n\n"
