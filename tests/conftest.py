@@ -1,6 +1,7 @@
 import os
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import hypothesis
 import pytest
+from needs import REQUIRED, need
 
 began = time.perf_counter()
 import torch  # noqa: E402
@@ -64,6 +66,19 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def patience() -> float:
     """How many times slower this machine is, now, than one that imports torch in 3 s; >= 1."""
     return PATIENCE
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """One browser for all tests of a process: Debian's chromium, driven by playwright."""
+    playwright = need("playwright.sync_api", "browser")
+    chromium = shutil.which("chromium")
+    if chromium is None and "browser" not in REQUIRED:
+        pytest.skip("needs chromium")
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -103,28 +102,30 @@ def test_an_unpublished_notebook_is_linked_as_a_file_and_a_published_one_as_its_
             assert not (ROOT / "docs" / "notebooks" / f"{Path(href).stem}.md").exists()
 
 
-PAGES = ("docs/index", "docs/quick_start", "docs/recipes/index", "docs/recipes/other_libraries")
+PAGES = (
+    "docs/index",
+    "docs/quick_start",
+    "docs/recipes/index",
+    "docs/recipes/other_libraries",
+    "docs/which_method",
+)
 PAGES += ("docs/notebooks/04_dynamic_thresholds", "docs/api/clipper", "RESULTS", "docs/study")
 
 
-def test_pages_fit_a_phone_and_the_search_works_from_files(site):
-    playwright = need("playwright.sync_api", "browser")
-    with playwright.sync_playwright() as player:
-        browser = player.chromium.launch(executable_path=shutil.which("chromium"))
-        page = browser.new_page()
-        asked, wrong = [], []
-        page.on("request", lambda request: asked.append(request.url))
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        for width in (390, 1280):
-            page.set_viewport_size({"width": width, "height": 900})
-            for name in PAGES:
-                page.goto((site / f"{name}.html").as_uri())
-                wide = page.evaluate("document.documentElement.scrollWidth")
-                assert wide <= width, name
-        page.goto((site / "search.html").as_uri() + "?q=microbatch")
-        page.wait_for_selector("#search-results li a", timeout=LONG * 1000)
-        found = page.locator("#search-results li a").all_inner_texts()
-        browser.close()
+def test_pages_fit_a_phone_and_the_search_works_from_files(site, browser):
+    page = browser.new_page()
+    asked, wrong = [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    for width in (390, 1280):
+        page.set_viewport_size({"width": width, "height": 900})
+        for name in PAGES:
+            page.goto((site / f"{name}.html").as_uri())
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, name
+    page.goto((site / "search.html").as_uri() + "?q=microbatch")
+    page.wait_for_selector("#search-results li a", timeout=LONG * 1000)
+    found = page.locator("#search-results li a").all_inner_texts()
+    page.close()
     assert any("microbatch" in text for text in found)
     assert {urlsplit(url).scheme for url in asked} <= {"file", "data"}
     assert not wrong

@@ -1,7 +1,6 @@
 """A notebook as it ran, as a page: what is on it, how large it is, what stays when it is redone."""
 
 import base64
-import importlib.util
 import io
 import json
 import re
@@ -11,16 +10,13 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
+import reporting as fakes
 from PIL import Image
 
 from cliplab.lab.claims import Ledger
 from cliplab.lab.report.notebook_pages import LARGEST, notebook_page, with_generated
 from cliplab.lab.report.publish import publish, regenerate, stale
 from cliplab.lab.runs.record import MIME
-
-_spec = importlib.util.spec_from_file_location("fakes", Path(__file__).with_name("test_report.py"))
-fakes = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(fakes)
 
 ROOT = Path(__file__).parents[3]
 NAME = fakes.NAME
