@@ -8,13 +8,20 @@ from cliplab.lab.contrasts import contrasts
 
 if TYPE_CHECKING:
     from cliplab.lab.claims.judge import judge
+    from cliplab.lab.notebook.loading import load_preset
     from cliplab.lab.notebook.parameters import check_parameters
     from cliplab.lab.runs.tidy import record
     from cliplab.lab.training.ensemble import Ensemble
 
-__all__ = ["Ensemble", "check_parameters", "contrasts", "judge", "record"]
+__all__ = ["Ensemble", "check_parameters", "contrasts", "judge", "load_preset", "record"]
 
-_FILES = ("notebook.parameters", "runs.tidy", "claims.judge", "training.ensemble")
+_FILES = (
+    "notebook.parameters",
+    "notebook.loading",
+    "runs.tidy",
+    "claims.judge",
+    "training.ensemble",
+)
 
 
 def __getattr__(name: str) -> object:

@@ -167,20 +167,21 @@ def check_parameters(namespace: Mapping[str, Any]) -> None:
     cells = namespace.get("In", [])  # IPython's list of the cells run so far
     known = {name: Parameter(name, _type_name(kind)) for name, kind in annotations.items()}
     for source in cells:  # the one that reads as parameters has bounds
-        known |= {n: replace(p, axis=True) for n, p in _declared(source).items() if p.type}
+        known |= {n: replace(p, axis=True) for n, p in declared_in(source).items() if p.type}
     for name, parameter in known.items():
         if name in namespace and parameter.type.removesuffix(" | None") in TYPES:
             coerce(parameter, namespace[name])
     for before, source in pairwise(cells):
         if source.startswith("# Parameters\n"):
-            declared = dict.fromkeys([*annotations, *_declared(before)])
-            for name in _declared(source):
+            declared = dict.fromkeys([*annotations, *declared_in(before)])
+            for name in declared_in(source):
                 if name not in declared:
                     listed = ", ".join(declared)
                     raise ValueError(f"unknown parameter {name}; declared: {listed}")
 
 
-def _declared(source: str) -> dict[str, Parameter]:
+def declared_in(source: str) -> dict[str, Parameter]:
+    """What a cell declares if it is read as a parameters cell; nothing where it is none."""
     with suppress(SyntaxError, ValueError):
         return parse_parameters(source)
     return {}

@@ -24,6 +24,7 @@ __all__ = [
     "preset_params",
     "preset_values",
     "read_presets",
+    "stems_with_presets",
 ]
 
 MARK = ".cliplab"  # a file that says that cliplab made its folder, and in its first line what for
@@ -131,13 +132,7 @@ def read_presets(notebook: Path) -> dict[str, dict[str, Any]]:
     seed of ``verdict``, and with it of its ``replica``, is the one that a registration fixed.
     """
     path = notebook.parent / "presets.toml"
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    except OSError as error:
-        raise ValueError(f"{path}: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: {error}") from None
-    found = tables.get(notebook.stem, {})
+    found = _tables(path).get(notebook.stem, {})
     presets = {"quick": {}} | _table(found, f"{path}: {notebook.stem}", "[NOTEBOOK.PRESET]")
     for name, values in presets.items():
         _table(values, f"{path}: {notebook.stem}.{name}", f"[{notebook.stem}.{name}]")
@@ -148,6 +143,20 @@ def read_presets(notebook: Path) -> dict[str, dict[str, Any]]:
     if "fingerprint" in presets:
         presets["fingerprint"] = presets.get("verdict", {}) | presets["fingerprint"]
     return presets
+
+
+def stems_with_presets(folder: Path) -> list[str]:
+    """The notebooks, by their stems, that the folder's presets.toml has presets of."""
+    return list(_tables(folder / "presets.toml"))
+
+
+def _tables(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def _table(found: object, where: str, expected: str) -> dict[str, Any]:

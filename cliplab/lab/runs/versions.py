@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import distributions
 
+from cliplab.lab.notebook.inside import ASKED
+
 # Imported by code that makes numbers, and yet no number depends on their versions. They draw,
 # display or show progress; psutil measures memory; what pooch and requests fetch has a pinned
 # sha256; nbformat reads titles.
@@ -16,7 +18,6 @@ ONLY_TELL = frozenset(
     ("IPython", "matplotlib", "nbformat", "pooch", "psutil", "requests", "seaborn", "tqdm")
 )
 
-_ASKED = "CLIPLAB_VERSIONS"
 _MODULE = r"(?!__pycache__)[A-Za-z_]\w*(\.py,|\.([\w.-]+\.)?(so|pyd),|$)"
 
 
@@ -33,12 +34,12 @@ def versions(modules: Iterable[str], folder: str | None = None) -> dict[str, str
 
 def ask_for(names: Iterable[str]) -> None:
     """Have the kernels that this process starts record the versions of some distributions."""
-    os.environ[_ASKED] = ",".join(names)
+    os.environ[ASKED] = ",".join(names)
 
 
 def asked_for() -> dict[str, str | None]:
     """Versions of the distributions that whoever started this kernel asked for, else of torch."""
-    return {name: installed(name) for name in os.environ.get(_ASKED, "torch").split(",") if name}
+    return {name: installed(name) for name in os.environ.get(ASKED, "torch").split(",") if name}
 
 
 @cache
