@@ -32,8 +32,9 @@ peers: $(READY) ## install also what only tests, exports as parquet and trainers
 	$(BIN)python -m pip install --quiet $(PIP_ARGS) -c requirements.lock -e ".[parity,parquet,integrations,docs,browser]"
 	$(BIN)python -m pip install --quiet $(PIP_ARGS) -c requirements.lock --no-deps timm
 
-lab: $(READY) ## open the notebooks in JupyterLab
-	$(BIN)jupyter lab notebooks
+lab: $(READY) ## open the notebooks in JupyterLab; git sees what is edited, not what is run
+	@$(BIN)python -m cliplab.lab.notebook.saving
+	$(BIN)jupyter lab notebooks --FileContentsManager.post_save_hook=cliplab.lab.notebook.saving.refresh $(ARGS)
 
 reproduce: $(READY) ## run the collection, one report of answers (PRESET=quick JOBS=2 EXECUTOR=local)
 	$(BIN)cliplab run --preset $(PRESET) --jobs $(JOBS) --executor $(EXECUTOR) $(ARGS)
