@@ -14,8 +14,10 @@ from waiting import LONG, wait_until
 
 ROOT = Path(__file__).parents[1]
 COMMENT = "# from cliplab.lab import load_preset"
-# What the open notebook is: its code cells have run, or one failed; there is nothing to save.
-CONTENT = "window.jupyterapp.shell.currentWidget.context.model"
+# Whether a notebook is open; its code cells have run, or one failed.
+CONTEXT = "window.jupyterapp.shell.currentWidget?.context"
+CONTENT = f"{CONTEXT}.model"
+OPEN = f"name => {CONTEXT}?.path === name && {CONTEXT}.isReady"
 RAN = f"""() => {{
     const code = [...{CONTENT}.cells].filter(cell => cell.type === "code");
     const numbers = cell => [...Array(cell.outputs.length).keys()];
@@ -74,7 +76,7 @@ def address(own: Path) -> str:
     for path in (own / "RUNTIME").glob("jpserver-*.json"):
         if text := path.read_text():
             said = json.loads(text)
-            return f"{said['url']}lab/tree/NAME?token={said['token']}"
+            return f"{said['url']}lab/tree/NAME?reset&token={said['token']}"
     return ""
 
 
@@ -90,14 +92,15 @@ def browser() -> Iterator[object]:
 
 
 def restart_and_run_all(page, url: str, name: str) -> None:
-    """Open a notebook, choose "Restart Kernel and Run All Cells…", and save it at the end."""
+    """Open a notebook, choose "Restart Kernel and Run All Cells…", save it, end its kernel."""
     page.set_default_timeout(1000 * LONG)
     page.goto(url.replace("NAME", name))
     page.wait_for_selector(".jp-Notebook .jp-CodeCell")
-    page.wait_for_function("() => window.jupyterapp.shell.currentWidget.context.isReady")
+    page.wait_for_function(OPEN, arg=name, polling=SOON)
     page.get_by_role("menuitem", name="Kernel", exact=True).click()
     page.get_by_role("menuitem", name="Restart Kernel and Run All Cells").click()
     page.locator(".jp-Dialog .jp-mod-accept").click()
     page.wait_for_function(RAN, polling=SOON)
     page.keyboard.press("Control+s")
     page.wait_for_function(f"() => !{CONTENT}.dirty", polling=SOON)
+    page.evaluate(f"() => {CONTEXT}.sessionContext.shutdown()")
