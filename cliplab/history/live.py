@@ -94,9 +94,6 @@ class Live:
     ) -> None:
         self.close()
 
-    def _ipython_display_(self) -> None:
-        """Nothing: the figure is there already, where ``watch()`` was called."""
-
     def __repr__(self) -> str:
         state = "open until close()" if self.is_open else "closed"
         return f"Live({self._drawn} steps drawn, {state})"

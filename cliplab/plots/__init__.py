@@ -5,6 +5,7 @@ Makes numbers: no.
 """
 
 from cliplab.plots.arms import heatmap, runs, shares
+from cliplab.plots.live import hide_in_notebook
 from cliplab.plots.recorded import history, overview, probe
 from cliplab.plots.style import COLOURS, WIDE, sns, theme
 
@@ -20,3 +21,5 @@ __all__ = [
     "sns",
     "theme",
 ]
+
+hide_in_notebook()

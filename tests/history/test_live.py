@@ -155,3 +155,15 @@ def test_a_drawing_leaves_the_style_of_other_figures_alone(monkeypatch):
         history.append(torch.ones(6, 2), 0.1)
     assert pictures[0].startswith(b"\x89PNG")
     assert dict(mpl.rcParams) == before
+
+
+def test_the_object_is_not_shown_beside_its_figure(notebook):
+    formatters = need("IPython.core.formatters", "lab")
+    need("seaborn", "lab")
+    from cliplab.plots.live import hide_object
+
+    formatter = formatters.DisplayFormatter()
+    live = History(scalar=True).watch()
+    assert "text/plain" in formatter.format(live)[0]
+    hide_object(formatter)
+    assert formatter.format(live) == ({}, {})
