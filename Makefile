@@ -26,7 +26,7 @@ TESTS = $(BIN)python -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reor
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1: /p' Makefile | awk -F': ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
 
-env: $(READY) ## set up .venv, pinned by requirements.lock
+env: $(READY) ## set up .venv, pinned by requirements.lock (five to fifteen minutes, 2 GB)
 
 peers: $(READY) ## install also what only tests, exports as parquet and trainers need
 	$(BIN)python -m pip install --quiet $(PIP_ARGS) -c requirements.lock -e ".[parity,parquet,integrations,docs,browser]"
@@ -58,7 +58,7 @@ check: lint ## lint, types, and the tests of the core, in a minute, for the loop
 test: lint ## lint, types, and all tests, the notebooks included
 	$(TESTS)
 
-nightly: $(READY) ## what is long or random (a hundred kills, all fingerprints, thousands of examples)
+nightly: $(READY) ## what is long or random (a hundred kills, all notebooks in JupyterLab, all fingerprints)
 	$(TESTS) -m "nightly or hypothesis" --hypothesis-profile nightly
 
 lint: $(READY) ## lint and types
@@ -76,6 +76,10 @@ clean: ## remove results, reports and caches (keeps .venv and fetched data)
 $(VENV)/.ready: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "cliplab needs Python 3.11 or newer; set PYTHON=/path/to/python3" >&2; exit 1; }
+	@echo "making $(VENV): torch, JupyterLab and what else requirements.lock pins, 2 GB (more with CUDA)."
+	@echo "Four minutes on a fast line, a quarter of an hour on a busy machine; pip says what it does:"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)python -m pip install --quiet $(PIP_ARGS) -c requirements.lock -e ".[lab,games,speech,cluster,dev]"
+	$(BIN)python -m pip install --disable-pip-version-check --progress-bar off $(PIP_ARGS) \
+		-c requirements.lock -e ".[lab,games,speech,cluster,dev]"
+	@echo "$(VENV) is ready: make reproduce PRESET=smoke, make lab, make test"
 	@touch $@

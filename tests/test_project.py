@@ -47,9 +47,13 @@ def test_environment_yml_is_in_step_with_pyproject():
         assert found[name] == least, name
 
 
-def test_versions_agree():
+def test_package_citation_and_changelog_agree_on_the_release():
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert cliplab.__version__ == PROJECT["version"]
-    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == PROJECT["version"]
+    assert cited["version"] == cited["preferred-citation"]["version"] == PROJECT["version"]
+    headings = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert headings[0] == "Unreleased"
+    assert headings[1] == f"{PROJECT['version']} - {cited['date-released']}"
 
 
 def test_every_requirement_and_what_it_brings_is_locked():
