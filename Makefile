@@ -29,6 +29,7 @@ help: ## list the targets
 env: $(READY) ## set up .venv, pinned by requirements.lock (five to fifteen minutes, 2 GB)
 
 peers: $(READY) ## install also what only tests, exports as parquet and trainers need
+	@echo "installing TensorFlow, trainers, the site's tools and a browser's driver: 3 GB, some minutes"
 	$(BIN)python -m pip install --quiet $(PIP_ARGS) -c requirements.lock -e ".[parity,parquet,integrations,docs,browser]"
 	$(BIN)python -m pip install --quiet $(PIP_ARGS) -c requirements.lock --no-deps timm
 
