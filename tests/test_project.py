@@ -10,6 +10,7 @@ from pathlib import Path
 import nbformat
 import pytest
 import yaml
+from checkouts import committed
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -129,13 +130,6 @@ def test_papermill_reads_the_same_parameters(path):
     from papermill import inspect_notebook
 
     assert set(inspect_notebook(str(path))) == set(read_parameters(path))
-
-
-def committed(path):
-    """A file as git holds it: without the outputs of notebooks that were run here."""
-    command = ["git", "show", f":./{path.name}"]
-    shown = subprocess.run(command, cwd=path.parent, capture_output=True)
-    return (path.read_bytes() if shown.returncode else shown.stdout).decode()
 
 
 def test_no_file_is_large():

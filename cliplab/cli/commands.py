@@ -130,36 +130,6 @@ def calibrate(options: argparse.Namespace) -> int:
     return 0
 
 
-def remeasure(options: argparse.Namespace) -> int:
-    """``cliplab remeasure``: published records again in full, chosen or drawn by the commit."""
-    from cliplab.lab.attest.again import drawn, measure_again
-    from cliplab.lab.attest.checkout import git
-    from cliplab.lab.notebook.presets import find_notebooks
-    from cliplab.lab.runs.faces import PACKAGE
-
-    root, records = PACKAGE.parent, options.records
-    registered = {
-        path.name.partition(".")[0]
-        for path in records.glob("*.registration.json")
-        if path.with_name(path.name.replace(".registration", "")).exists()
-    }
-    if not (options.notebook or options.draw):
-        raise ValueError("which? Name notebooks, or say --draw N")
-    found = {path.stem: path for path in find_notebooks(options.notebook, options.notebooks)}
-    names = {name for name in found if (records / f"{name}.csv").exists()}
-    if options.draw:
-        names &= set(drawn(registered, git(root, "rev-parse", "HEAD"), options.draw))
-    if not names:
-        raise ValueError(f"none of these is {'drawn' if options.draw else f'in {records}'}")
-    for name, path in found.items():
-        if name not in names:
-            continue
-        of = len(registered) if options.draw else 0
-        told = "to be measured again" if options.list else measure_again(path, records, root, of)
-        print(f"{name}: {told}", flush=True)
-    return 0
-
-
 def _pilots(path: Path, options: argparse.Namespace) -> tuple[list[RunRecord], list[str]]:
     """The pilots of a notebook, the newest last, and what is wrong with others."""
     from cliplab.lab.claims.registering import PILOT

@@ -1,4 +1,4 @@
-"""The command line: ``cliplab run | list | attest | report``; others' files have the rest."""
+"""The command line: ``cliplab run | list | report``; others' files have the rest."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
 from cliplab.cli.arguments import REFUSED, fail, parse_arguments
-from cliplab.cli.commands import calibrate, diff, export, inspect, notebooks, register, remeasure
+from cliplab.cli.commands import calibrate, diff, export, inspect, notebooks, register
 from cliplab.cli.diagnosing import diagnose
+from cliplab.cli.published import attest, remeasure
 from cliplab.cli.racing import new, race
 from cliplab.extras import advice
 
@@ -236,32 +237,6 @@ def report(options: argparse.Namespace) -> int:
 
         publish(records, Path.cwd())
     return status
-
-
-def attest(options: argparse.Namespace) -> int:
-    """``cliplab attest``: carry published records over changes that move no number."""
-    from cliplab.lab.attest.attest import Acceptance
-    from cliplab.lab.attest.attest import attest as attest_records
-    from cliplab.lab.notebook.presets import find_notebooks
-    from cliplab.lab.runs.faces import PACKAGE
-
-    if not (PACKAGE.parent / "notebooks").is_dir():
-        raise ValueError("attest compares commits: it needs a checkout of cliplab, not a package")
-    found = find_notebooks(options.notebook, options.notebooks)
-    published = [path for path in found if (options.records / f"{path.stem}.json").exists()]
-    if options.notebook and published != found:
-        missing = [path.stem for path in found if path not in published]
-        raise ValueError(f"no published record in {options.records}: {', '.join(missing)}")
-    outcomes = attest_records(
-        published,
-        options.records,
-        PACKAGE.parent,
-        [Acceptance(name, why) for name, why in options.accept],
-        lambda line: print(line, file=sys.stderr, flush=True),
-    )
-    refused = [name for name, outcome in outcomes.items() if isinstance(outcome, ValueError)]
-    print(f"{len(outcomes) - len(refused)} current or carried, {len(refused)} refused")
-    return FAILED if refused else 0
 
 
 class _Stopped(BaseException):

@@ -1,7 +1,7 @@
 """JupyterLab as ``make lab`` opens it, in a browser: every notebook, and what git sees of it."""
 
 import pytest
-from jupyterlab import (
+from browsing import (
     COMMENT,
     ROOT,
     browser,

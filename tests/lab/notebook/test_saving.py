@@ -6,7 +6,8 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from jupyterlab import commit, git
+from browsing import commit, git
+from checkouts import committed
 
 from cliplab.lab.notebook.saving import install, refresh
 from cliplab.lab.notebook.strip import strip
@@ -41,7 +42,7 @@ def clone(tmp_path):
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 def test_a_notebook_is_committed_as_the_filter_leaves_it(path, tmp_path):
-    text = git(ROOT, "show", f":notebooks/{path.name}")
+    text = committed(path)
     assert strip(text) == text
     copied = tmp_path / "ran.ipynb"
     copied.write_text(text, encoding="utf-8")
