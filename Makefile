@@ -47,10 +47,11 @@ results: $(READY) ## run the registered studies, publish their rows, regenerate 
 	$(BIN)cliplab run --preset verdict --jobs $(JOBS) --executor $(EXECUTOR) $(ARGS)
 	$(BIN)cliplab report --preset verdict --publish
 
-docs: $(READY) ## build the documentation, docs/_build/index.html
+docs: $(READY) ## build the documentation, docs/_build/docs/index.html
 	@$(BIN)python -c "import furo, myst_nb, sphinx_copybutton" 2>/dev/null \
 		|| $(BIN)python -m pip install --quiet $(PIP_ARGS) -c requirements.lock -e ".[docs]"
-	$(BIN)python -m sphinx -W --keep-going -q -c docs . docs/_build
+	TF_CPP_MIN_LOG_LEVEL=3 $(BIN)python -m sphinx -W --keep-going -q -c docs . docs/_build
+	@echo "docs/_build/docs/index.html"
 
 check: lint ## lint, types, and the tests of the core, in a minute, for the loop of editing
 	$(TESTS) -m "not slow and not nightly" tests cliplab \

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from cliplab.checks import check_count, described
+from cliplab.checks import check_count, described, tell
 from cliplab.diagnosis.restore import restored
 from cliplab.history import quantiles
 from cliplab.norms import total_norm
@@ -26,6 +26,7 @@ WARM_UP = 0.1  # share of the probe left out: the first norms are those of the i
 CLIPPED = 0.1  # wanted share of clipped steps: a limit on what is large, not a smaller step size
 BAND = (0.5, 10.0)  # Pascanu et al. 2013, 3.2: these multiples of the typical norm converge
 ESCAPED = 10.0  # beyond the band of the typical norm, and never back: the probe has diverged
+ALIKE = 1e-4  # relative: norms that were clipped differ by rounding, and by torch's 1e-6
 FEWEST = 20  # stable steps: with fewer the 0.9 quantile rests on one or two of them
 
 
@@ -93,7 +94,7 @@ def find_threshold(
     (weights, buffers, gradients, modes; state, options and groups), and so are the gradients of
     ``params`` and the random states of torch, NumPy and Python, also if ``step_fn`` raises; data
     that was read stays read. ``ValueError`` for a bad argument, a lazy model that has not seen
-    data, what is no norm, or no gradient at all.
+    data, what is no norm, or no gradient at all. It warns of norms that look clipped already.
     Source: after Pascanu, Mikolov, Bengio 2013, section 3.2.
 
     Args:
@@ -124,7 +125,13 @@ def find_threshold(
         raise ValueError(f"step_fn must return norms >= 0, got {float(norms.min())}")
     if not bool((norms != 0).any()):
         raise ValueError("every norm was 0: does step_fn run backward() and leave the gradients?")
-    return _recommend(norms)
+    probe = _recommend(norms)
+    if _piles_up(kept := norms[probe.stable]):
+        tell(
+            f"many of the largest norms are {float(kept.max()):.4g}, as if gradients were clipped "
+            "already: take clipping out of step_fn, and detach() a clipper"
+        )
+    return probe
 
 
 def _with_step(step_fn: Callable[..., Any]) -> Callable[[int], Any]:
@@ -180,6 +187,14 @@ def _recommend(norms: Tensor) -> Probe:
     larger = float((kept > threshold).double().mean()) if len(kept) else math.nan
     advice = _advise(threshold, larger, of, band, len(kept), len(norms), diverged)
     return Probe(threshold, norms, stable, of, band, diverged, advice)
+
+
+def _piles_up(kept: Tensor) -> bool:
+    """Whether far more than a tenth of the norms are the largest one, but for rounding."""
+    if not len(kept):
+        return False
+    top = kept[kept >= (1 - ALIKE) * kept.max()]
+    return len(top) > 2 * CLIPPED * len(kept) and len(top.unique()) > 2
 
 
 def _find_stable(norms: Tensor) -> tuple[Tensor, bool]:

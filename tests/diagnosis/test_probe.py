@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from cliplab import Clipper
 from cliplab.diagnosis import find_threshold
 
 
@@ -183,6 +184,7 @@ def test_params_that_hold_none_are_not_taken_for_a_norm_returned(params):
         find_threshold(lambda step: torch.tensor(0.7), params=params)
 
 
+@pytest.mark.filterwarnings("ignore:many of the largest norms")  # as narrow as clipped ones
 @pytest.mark.parametrize(("centre", "spread"), [(1.24, 0.005), (104, 1.0), (1e-3, 1e-9), (7e5, 3)])
 def test_a_tenth_of_a_narrow_distribution_is_clipped(centre, spread):
     draw = random.Random(0)
@@ -385,3 +387,37 @@ def test_sparse_gradients_are_given_back():
     find_threshold(lambda: model(torch.tensor([0])).sum().backward(), 30, model=model)
     assert model.weight.grad is grad
     assert torch.equal(grad.to_dense(), values)
+
+
+def linear_steps(clip=None):
+    """A small network that is trained by the step; ``clip(parameters)`` before each."""
+    torch.manual_seed(0)
+    model = nn.Linear(8, 4)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+
+    def step(number):
+        optimizer.zero_grad()
+        (model(torch.randn(16, 8)).square().sum() * 10).backward()
+        if clip:
+            clip(model.parameters())
+        optimizer.step()
+
+    return step, model, optimizer
+
+
+@pytest.mark.parametrize("limit", [1e-3, 1.0, 20.0])
+@pytest.mark.parametrize("by_hand", [True, False])
+def test_a_probe_of_gradients_that_are_clipped_already_says_so(limit, by_hand):
+    hand = lambda parameters: torch.nn.utils.clip_grad_norm_(parameters, limit)  # noqa: E731
+    step, model, optimizer = linear_steps(hand if by_hand else None)
+    if not by_hand:
+        Clipper(model, threshold=limit).attach(optimizer)
+    with pytest.warns(UserWarning, match=r"as if gradients were clipped already"):
+        find_threshold(step, model=model, optimizer=optimizer)
+
+
+def test_a_probe_of_raw_gradients_or_of_rare_clips_warns_of_nothing():
+    step, model, optimizer = linear_steps()
+    largest = find_threshold(step, model=model, optimizer=optimizer).norms.max().item()
+    Clipper(model, threshold=0.9 * largest).attach(optimizer)
+    find_threshold(step, model=model, optimizer=optimizer)

@@ -13,12 +13,12 @@ __all__ = ["answers_list", "answers_table", "decisions_table", "notebooks_table"
 
 
 def answers_table(answers: Iterable[Answer]) -> str:
-    """Question, sentence, number and the first notebooks: what the README has room for."""
+    """Question, sentence, the first number and notebooks: what the README has room for."""
     return markdown(
         {
             "Question": answer.question,
             "Answer": answer.sentence,
-            "Number": answer.figure,
+            "Number": answer.figure.partition("; ")[0],
             "In": short_links(answer.notebooks[:4]),
         }
         for answer in answers
