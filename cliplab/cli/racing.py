@@ -18,7 +18,7 @@ def race(options: argparse.Namespace) -> int:
     from cliplab.lab.race.page import write_page
     from cliplab.lab.race.race import Asked, race
     from cliplab.lab.race.runner import RaisedError
-    from cliplab.lab.race.told import Told
+    from cliplab.lab.race.summary import Summary
 
     require("scipy", "jinja2", "psutil", "tqdm")
     target = target_of(options.function)
@@ -43,9 +43,9 @@ def race(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         _say("stopped: the runs that are done are saved, and the same command goes on")
         return INTERRUPTED
-    told = Told(raced)
-    page = write_page(raced, told)
-    print(f"{told.text()}\npage: {page}")
+    summary = Summary(raced)
+    print(summary.text(), flush=True)
+    print(f"page: {write_page(raced, summary)}")
     return 0
 
 

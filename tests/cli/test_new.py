@@ -96,6 +96,7 @@ def test_a_folder_with_claims_is_that_of_its_notebooks(here, capsys):
         ("none.py:train", "no file none.py"),
         ("toy_refused.py:fit", "has no function 'fit', only train"),
         ("toy_broken.py:train", "cannot be imported: ZeroDivisionError: division by zero (line 1"),
+        ("toy_ends.py:train", "toy_ends.py cannot be imported: SystemExit: 0 (line 3"),
         ("toy_refused.py:train --lr 1:0.1", "'1:0.1' is not like 0.001:1"),
         ("toy_refused.py:train --threshold 3", "'3' is not like 0.001:1"),
         ("toy_refused.py:train --margin 0", "'0' is not a positive number"),
@@ -110,7 +111,17 @@ def test_a_race_that_cannot_be_is_one_line(words, complaint, here, capsys, monke
         monkeypatch.delitem(sys.modules, module, raising=False)
     monkeypatch.setattr(sys, "path", [*sys.path])
     write_toy(here, name="toy_refused.py").with_name("toy_broken.py").write_text("1 / 0\n")
+    (here / "toy_ends.py").write_text("import sys\n\nsys.exit(0)\n")
     assert status_of(f"race {words}") == 2
     err = capsys.readouterr().err.splitlines()[-1]
     assert err.startswith("cliplab: error: ")
     assert complaint in err
+
+
+def test_what_a_race_found_is_printed_before_its_page_is_written(here, capsys, monkeypatch):
+    monkeypatch.delitem(sys.modules, "beside", raising=False)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    write_toy(here, name="toy_unwritten.py")
+    (here / "race" / "toy_unwritten-train" / "race.html").mkdir(parents=True)
+    assert status_of("race toy_unwritten.py:train --minutes 600 --lr 1e-4:10") == 1
+    assert "\nFailures: " in capsys.readouterr().out

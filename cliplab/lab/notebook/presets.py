@@ -24,6 +24,7 @@ __all__ = [
     "preset_params",
     "preset_values",
     "read_presets",
+    "read_tables",
     "stems_with_presets",
 ]
 
@@ -132,7 +133,7 @@ def read_presets(notebook: Path) -> dict[str, dict[str, Any]]:
     seed of ``verdict``, and with it of its ``replica``, is the one that a registration fixed.
     """
     path = notebook.parent / "presets.toml"
-    found = _tables(path).get(notebook.stem, {})
+    found = read_tables(path).get(notebook.stem, {})
     presets = {"quick": {}} | _table(found, f"{path}: {notebook.stem}", "[NOTEBOOK.PRESET]")
     for name, values in presets.items():
         _table(values, f"{path}: {notebook.stem}.{name}", f"[{notebook.stem}.{name}]")
@@ -147,10 +148,11 @@ def read_presets(notebook: Path) -> dict[str, dict[str, Any]]:
 
 def stems_with_presets(folder: Path) -> list[str]:
     """The notebooks, by their stems, that the folder's presets.toml has presets of."""
-    return list(_tables(folder / "presets.toml"))
+    return list(read_tables(folder / "presets.toml"))
 
 
-def _tables(path: Path) -> dict[str, Any]:
+def read_tables(path: Path) -> dict[str, Any]:
+    """What a TOML file holds, nothing where there is none; ``ValueError``: it cannot be read."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     except OSError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 from cliplab.lab.race.race import NONE, NORM, Raced
@@ -19,12 +18,7 @@ BEST = 0.7  # share of the height that the best of the losses get
 def cloud(raced: Raced) -> dict[str, Any]:
     """Every run: its rate, its test loss; hollow where it chose configurations, filled if fresh."""
     low_lr, high_lr = raced.asked.lr
-    line = min(raced.chance, raced.asked.lost or math.inf)
-    good = [row["test_loss"] for row in raced.rows if not row["failed"]]
-    low = min(good, default=0.0)
-    high = _above(good, line)
-    pad = 0.04 * (high - low) or 1.0
-    low, high = low - pad, high + pad
+    low, high = _limits(raced)
 
     def dot(row: dict[str, Any]) -> dict[str, Any]:
         above = min(row["test_loss"], high)
@@ -59,7 +53,8 @@ def plane(raced: Raced) -> dict[str, Any]:
     low_c, high_c = raced.asked.threshold
     runs = raced.ways[NORM]
     levels = [x for x in (raced.verdict.levels or {})["loss"] if x is not None]
-    line = min(levels, default=-math.inf) + 2 * raced.margin
+    reach = math.inf if raced.margin is None else 2 * raced.margin
+    line = min(levels) + reach if levels else -math.inf
     drawn = {row["configuration"]: row for row in raced.rows if row["way"] == NORM}
     losses = runs.screened_loss
     picked = runs.picks()[0]
@@ -88,13 +83,16 @@ def plane(raced: Raced) -> dict[str, Any]:
     }
 
 
-def _above(good: Sequence[float], line: float) -> float:
-    """The top of the losses: the worst, unless it dwarfs what most of them are."""
-    if not good:
-        return line
-    ordered = sorted(good)
-    most, least = ordered[int(0.85 * (len(ordered) - 1))], ordered[0]
-    return min(ordered[-1], line, least + (most - least) / BEST or ordered[-1])
+def _limits(raced: Raced) -> tuple[float, float]:
+    """Of the losses: from the best to the worst, unless that dwarfs what most of them are."""
+    ordered = sorted(row["test_loss"] for row in raced.rows if not row["failed"])
+    if not ordered:  # around what a run must beat
+        line = raced.chance if raced.asked.lost is None else min(raced.chance, raced.asked.lost)
+        return line - (abs(line) or 1.0), line + (abs(line) or 1.0)
+    low, most = ordered[0], ordered[int(0.85 * (len(ordered) - 1))]
+    high = min(ordered[-1], low + (most - low) / BEST)
+    pad = 0.04 * (high - low) or abs(low) or 1.0
+    return low - pad, high + pad
 
 
 def _x(lr: float, low: float, high: float) -> float:

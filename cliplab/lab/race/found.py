@@ -15,9 +15,10 @@ from cliplab.lab.race.race import NONE, NORM, Raced
 from cliplab.lab.race.size import larger, runs_of
 from cliplab.lab.study.size import SIZES
 
-__all__ = ["Choice", "Flat", "Surer", "at_an_edge", "choice", "flat", "surer"]
+__all__ = ["ERROR", "STUDIES", "Choice", "Flat", "Surer", "at_an_edge", "choice", "flat", "surer"]
 
 STUDIES = 50  # simulated, of each size
+ERROR = 0.5 / math.sqrt(STUDIES)  # of a chance, at most
 EDGE = 0.1  # the outer part of a range
 
 
@@ -50,7 +51,8 @@ class Flat:
 class Surer:
     """A larger race: its most runs and minutes, half the interval it should have.
 
-    ``equal``, ``two``: the chances of "no matter" for equal ways, and of seeing two margins.
+    ``equal``, ``two``: the simulated chances of "no matter" for equal ways (None without a control)
+    and of seeing two margins.
     """
 
     name: str
@@ -79,9 +81,9 @@ def choice(raced: Raced, way: str) -> Choice:
 
 
 def flat(raced: Raced) -> Flat | None:
-    """Thresholds that end within a margin of the way's tuned loss; None: it has none."""
+    """Thresholds that end within a margin of the way's tuned loss; None: it or that has none."""
     level = (raced.verdict.levels or {})["loss"][0]
-    if level is None:
+    if level is None or raced.margin is None:
         return None
     losses = raced.ways[NORM].screened_loss.mean(1)  # NaN where a run failed
     works = np.flatnonzero(losses <= level + raced.margin)
@@ -121,11 +123,12 @@ def surer(raced: Raced) -> Iterator[Surer]:
         if loss is not None and here >= SIZES["small"].configurations:
             half = (loss.high - loss.low) / 2 * math.sqrt(here / size.configurations)
         equal = two = None
-        if raced.asked.margin is not None and size.decides:
+        if raced.margin is not None and raced.has_word and size.decides:
             try:
                 noise = noise_of(raced.ways[NORM], raced.ways[NONE], raced.margin)
                 chances = calibrate(size, noise, 1, STUDIES).first
-                equal, two = chances[EQUAL]["no matter"], chances[TWO]["harms"]
+                two = chances[TWO]["harms"]
+                equal = chances[EQUAL]["no matter"] if raced.early else None
             except ValueError:  # no spread to plan with
                 pass
         yield Surer(name, runs, runs * raced.minutes_a_run, half, equal, two)

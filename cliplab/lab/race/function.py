@@ -70,7 +70,7 @@ def load(target: Target) -> Callable[..., Any]:
     sys.modules[module_name] = module  # what it defines can be pickled
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[module_name]
         raise ValueError(f"{path.name} cannot be imported: {_said(error, path)}") from error
     function = getattr(module, target.name, None)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from pathlib import Path
-from typing import Any
 
 from cliplab.lab.claims.ledger import LEDGER, registered
+from cliplab.lab.notebook.presets import read_tables
 from cliplab.lab.runs.files import write_atomic
 
 __all__ = ["write_study"]
@@ -32,9 +31,9 @@ def write_study(name: Path) -> list[Path]:
     ledger = registered(folder)  # ValueError: it cannot be read
     if stem in ledger.claims or ledger.of_notebook(stem):
         raise ValueError(f"{folder / LEDGER} has a claim of {stem} already")
-    if stem in _tables(folder / PRESETS):
+    if stem in read_tables(folder / PRESETS):
         raise ValueError(f"{folder / PRESETS} has presets of {stem} already")
-    family = _tables(folder / LEDGER).get("family")
+    family = read_tables(folder / LEDGER).get("family")
     compared = sum(claim.kind == "comparison" for claim in ledger.claims.values())
     if family is not None and family <= compared:
         raise ValueError(f"{folder / LEDGER}: family = {family}, raise it: this is one more")
@@ -45,10 +44,3 @@ def write_study(name: Path) -> list[Path]:
         before = path.read_text(encoding="utf-8").rstrip() if path.exists() else ""
         write_atomic(path, f"{before}\n\n{text}" if before else text)
     return made
-
-
-def _tables(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None

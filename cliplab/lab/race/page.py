@@ -8,8 +8,9 @@ from typing import Any
 
 from cliplab.lab.race.figure import cloud, plane
 from cliplab.lab.race.race import Raced
-from cliplab.lab.race.told import Told
-from cliplab.lab.report import site, tables
+from cliplab.lab.race.summary import Summary
+from cliplab.lab.report import tables
+from cliplab.lab.report.environment import environment
 from cliplab.lab.runs.csvrows import write_rows
 from cliplab.lab.runs.files import write_atomic
 
@@ -18,40 +19,32 @@ __all__ = ["write_page"]
 PAGE, TABLE = "race.html", "rows.csv"
 
 
-def write_page(raced: Raced, told: Told) -> Path:
+def write_page(raced: Raced, summary: Summary) -> Path:
     """Write page and table into the race's folder; the page."""
     folder = raced.asked.folder
     write_atomic(folder / TABLE, write_rows(raced.rows))
-    write_atomic(folder / PAGE, _html(raced, told))
+    write_atomic(folder / PAGE, _html(raced, summary))
     return folder / PAGE
 
 
-def _html(raced: Raced, told: Told) -> str:
-    import jinja2
-
-    own = Path(__file__).parent
-    shared = Path(site.__file__).with_name("templates")
-    loader = jinja2.FileSystemLoader([own, shared])
-    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True)
-    environment.filters.update(
-        number=tables.number,
-        percent=tables.percent,
-        duration=lambda minutes: tables.duration(60 * minutes),
-        css_class=lambda outcome: outcome.replace(" ", "-"),
-    )
-    return environment.get_template("race.html.j2").render(
-        file=PAGE,
-        told=told,
-        verdict=raced.verdict,
-        target=str(raced.asked.target),
-        size=raced.size,
-        size_name=raced.size_name,
-        n_rows=len(raced.rows),
-        date=time.strftime("%Y-%m-%d"),
-        cloud=cloud(raced),
-        plane=plane(raced),
-        table=TABLE,
-        settings=_settings(raced),
+def _html(raced: Raced, summary: Summary) -> str:
+    return (
+        environment(Path(__file__).parent)
+        .get_template("race.html.j2")
+        .render(
+            file=PAGE,
+            summary=summary,
+            verdict=raced.verdict,
+            target=str(raced.asked.target),
+            size=raced.size,
+            size_name=raced.size_name,
+            n_rows=len(raced.rows),
+            date=time.strftime("%Y-%m-%d"),
+            cloud=cloud(raced),
+            plane=plane(raced),
+            table=TABLE,
+            settings=_settings(raced),
+        )
     )
 
 

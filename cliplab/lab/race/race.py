@@ -8,16 +8,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cliplab.lab.batch.lock import Taken, locked
+from cliplab.lab.batch.lock import NoLocks, Taken, locked
 from cliplab.lab.claims.comparison import measure
 from cliplab.lab.claims.judge import judge
 from cliplab.lab.claims.ledger import Claim
 from cliplab.lab.claims.verdict import Verdict
 from cliplab.lab.executors.local import LocalExecutor
+from cliplab.lab.race.decided import check_folder, runs_before
 from cliplab.lab.race.function import Target, code_of, load
 from cliplab.lab.race.rows import Row
 from cliplab.lab.race.runner import Meter, Runner
-from cliplab.lab.race.saved import Saved, key_of, runs_before
+from cliplab.lab.race.saved import Saved, key_of
 from cliplab.lab.race.size import choose, runs_of
 from cliplab.lab.report.tables import duration, number
 from cliplab.lab.study.results import WayRuns, way_runs
@@ -53,6 +54,17 @@ class Asked:
     first_seed: int = 0
 
     @property
+    def decides(self) -> dict[str, Any]:
+        """What the word depends on beside the runs of these draws."""
+        names = ("margin", "chance", "lost", "first_seed")
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def seeds(self) -> range:
+        """Those that the largest race has."""
+        return range(self.first_seed, self.first_seed + BLOCK * SIZES["full"].configurations)
+
+    @property
     def space(self) -> Space:
         """What is drawn from; a threshold above all norms never clips, so that end is open."""
         return Space(lr=Log(*self.lr), threshold=Log(*self.threshold, open_high=True))
@@ -62,8 +74,9 @@ class Asked:
 class Raced:
     """A race that was run: its rows, and what the rule says of them.
 
-    ``margin``: as given, or the run-to-run standard deviation (``spread``), which only describes:
-    then the verdict has no word. ``early``: whether rows have the scores of an earlier checkpoint.
+    ``margin``: as given, or the run-to-run standard deviation (``spread``), which only describes;
+    None without either. ``seen``: runs of these draws that were there before what decides was
+    given. ``early``: whether rows have the scores of an earlier checkpoint.
     """
 
     asked: Asked
@@ -73,16 +86,22 @@ class Raced:
     rows: list[Row]
     ways: dict[str, WayRuns]
     verdict: Verdict
-    margin: float
+    margin: float | None
     spread: float | None
     one_loss: bool
     early: bool
+    seen: int
     notes: tuple[str, ...]
 
     @property
     def size(self) -> Size:
         """How large it is."""
         return SIZES[self.size_name]
+
+    @property
+    def has_word(self) -> bool:
+        """Whether it is judged: only where what decides was given before the runs."""
+        return _has_word(self.asked, self.seen)
 
     @property
     def minutes_a_run(self) -> float:
@@ -101,13 +120,15 @@ def race(asked: Asked, say: Say) -> Raced:
             stack.enter_context(locked(asked.folder))
         except Taken:
             raise ValueError(f"another race is running in {asked.folder}") from None
+        except NoLocks as error:
+            raise ValueError(f"{error}: give another one by --results") from None
+        check_folder(asked.folder, asked.target)
         saved = Saved.read(asked.folder / "rows.jsonl", code_of(asked.target))
         if saved.others:
-            say(f"{saved.others} saved runs are of other code than today's, and not used")
+            say(f"{len(saved.others)} saved runs are of other code than today's, and not used")
         seen = 0
         if asked.margin is not None:
-            margins = asked.folder / "margins.jsonl"
-            seen = runs_before(margins, asked.margin, len(saved.rows))
+            seen = runs_before(asked.folder, asked.decides, saved.runs_with(asked.seeds))
         pool = None
         if asked.jobs > 1:
             pool = LocalExecutor(asked.jobs)
@@ -116,11 +137,9 @@ def race(asked: Asked, say: Say) -> Raced:
         stack.callback(meter.end)
         runner = Runner(asked.target, saved, meter, asked.at_once, pool)
         run_s = _timed(asked, runner)
-        alive = [row for row in saved.rows.values() if not row["diverged"]]
-        early = bool(alive) and all("early_val_loss" in row for row in alive)
-        name = choose(run_s / asked.jobs, asked.minutes, early)
+        name = choose(run_s / asked.jobs, asked.minutes, bool(runner.early))
         chance = _chance(asked, runner, say)
-        least, most = runs_of(SIZES[name], early)
+        least, most = runs_of(SIZES[name], bool(runner.early))
         runs = f"{least} to {most}" if least < most else f"{most}"
         done = min(len(saved.rows), most)
         left = duration((most - done) * run_s / asked.jobs)
@@ -128,27 +147,29 @@ def race(asked: Asked, say: Say) -> Raced:
         say(f"{asked.target}: {run_s:.2g} s a run; size {name}, {runs} runs; {told}")
         meter.begin(done, most)
         one_loss = any(row["one_loss"] for row in saved.rows.values())
-        study = _study(asked, runner, chance, early)
+        study = _study(asked, runner, chance)
         rows = study.run(name, asked.first_seed)
+        if runner.early and not study.handicaps:  # the first run that lived came late
+            study = _study(asked, runner, chance)
+            rows = study.run(name, asked.first_seed)
     return _judged(asked, study, rows, name, run_s, one_loss=one_loss, seen=seen)
 
 
 def _timed(asked: Asked, runner: Runner) -> float:
-    """Seconds of a run, by runs of the study at the lowest of its first rates.
+    """Seconds of a run, by a call of each job, all at once, at the lowest of the first rates.
 
-    The first one is for what is loaded once.
+    Another such round comes before, for what is loaded once. Both are runs of the study, as far as
+    it has so many.
     """
     draws = asked.space.draws(FIRST, asked.first_seed)
     lowest = min(range(FIRST), key=lambda i: draws[i]["lr"])
     seed = asked.first_seed + BLOCK * lowest
+    seeds = [seed + j for j in range(asked.jobs * asked.at_once)]
     none = {"way": NONE, "lr": draws[lowest]["lr"], "threshold": None}
     norm = {"way": NORM, **draws[lowest]}
-    runner.rows([none], [seed])
-    many = [seed + j for j in range(1, asked.at_once + 1)]
-    runner.rows([none] * len(many), many)
-    runner.rows([norm], [seed])
-    calls = [key_of(none, many[0]), *([key_of(norm, seed)] if asked.at_once == 1 else [])]
-    return max(runner.saved.seconds[one] for one in calls)
+    for configuration in (none, norm):
+        runner.rows([configuration] * len(seeds), seeds)
+    return max(runner.saved.seconds[key_of(norm, one)] for one in seeds)
 
 
 def _chance(asked: Asked, runner: Runner, say: Say) -> float:
@@ -166,7 +187,8 @@ def _chance(asked: Asked, runner: Runner, say: Say) -> float:
     return chance
 
 
-def _study(asked: Asked, runner: Runner, chance: float, early: bool) -> Study:
+def _study(asked: Asked, runner: Runner, chance: float) -> Study:
+    early = bool(runner.early)
     more: dict[str, Any] = {} if asked.lost is None else {"lost": asked.lost}
     return Study(
         NAME,
@@ -191,24 +213,26 @@ def _judged(
     one_loss: bool,
     seen: int,
 ) -> Raced:
-    """What the rule says; ``seen``: runs that there were before the margin was given."""
+    """What the rule says; ``seen``: runs that there were before what decides was given."""
     early = bool(study.handicaps)
     ways = {way: way_runs(rows, NAME, way, SIZES[size_name]) for way in study.ways}
     spread = measure(ways[NORM], ways[NONE], (NORM, NONE), 1.0).levels["sd"]
     spread = spread if spread and spread > ROUNDING * abs(study.chance) else None
-    margin = asked.margin or spread or 1.0  # without any spread there is nothing to scale by
+    margin = asked.margin or spread
     claim = Claim(
         id=NAME,
-        kind="estimate" if asked.margin is None else "comparison",
+        kind="comparison" if _has_word(asked, seen) else "estimate",
         notebook=str(asked.target),
         question=f"Does clipping the norm help {asked.target}, each way at its own best?",
         study=NAME,
         first=NORM,
         rival=NONE,
         control=EARLY if early else NONE,
-        margin=margin,
+        margin=margin or 1.0,
     )
     verdict = judge(claim, rows, study)
+    if margin is None:  # nothing to scale by
+        verdict = replace(verdict, usable=None, margin=None)
     if not early:  # the rival itself cannot be told apart: "no matter" is never said
         verdict = replace(verdict, control=None)
     return Raced(
@@ -223,16 +247,13 @@ def _judged(
         spread=spread,
         one_loss=one_loss,
         early=early,
-        notes=(*_late(asked, seen), *_without_effect(rows)),
+        seen=seen,
+        notes=tuple(_without_effect(rows)),
     )
 
 
-def _late(asked: Asked, seen: int) -> Iterator[str]:
-    if seen:
-        yield (
-            f"a margin of {asked.margin:g} was first given when {seen} runs had been made: chosen "
-            "after a look at them, it describes and does not decide"
-        )
+def _has_word(asked: Asked, seen: int) -> bool:
+    return asked.margin is not None and not seen
 
 
 def _without_effect(rows: list[Row]) -> Iterator[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from cliplab.lab.report.tables import is_number
 
-__all__ = ["LOSSES", "Row", "checked", "named", "scored"]
+__all__ = ["EARLY", "LOSSES", "Row", "checked", "named", "scored"]
 
 Row = dict[str, Any]
 LOSSES = ("val_loss", "test_loss")

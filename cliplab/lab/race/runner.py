@@ -10,7 +10,7 @@ from typing import Any
 
 from cliplab.lab.batch.spec import RunError
 from cliplab.lab.race.function import Called, Target, call
-from cliplab.lab.race.rows import Row, checked, named, scored
+from cliplab.lab.race.rows import EARLY, Row, checked, named, scored
 from cliplab.lab.race.saved import Saved, key_of
 from cliplab.lab.report.tables import duration
 
@@ -77,6 +77,9 @@ class Runner:
         self.target, self.saved, self.meter = target, saved, meter
         self.at_once, self.pool = at_once, pool
         self._left_out: set[str] = set()
+        self.early: bool | None = None  # whether runs have early losses, if any lived
+        for (way, lr, threshold, seed), row in saved.rows.items():
+            self._check_early(row, {"way": way, "lr": lr, "threshold": threshold}, seed)
 
     def scored(self, chance: float, early: bool) -> Callable[[list[Row], list[int]], list[Row]]:
         """The ``train`` of a study whose runs score chance where they diverged."""
@@ -101,11 +104,27 @@ class Runner:
                 rows = checked(called.returned, own, own_seeds)
             except ValueError as error:
                 raise ValueError(f"{self.target} {error}") from None
+            for row, configuration, seed in zip(rows, own, own_seeds, strict=True):
+                self._check_early(row, configuration, seed)
             self._tell_left_out(called.returned, rows)
             for row, configuration, seed in zip(rows, own, own_seeds, strict=True):
                 self.saved.add(configuration, seed, row, called.seconds / len(part))
             self.meter.ran(len(part))
         return [self.saved.rows[key_of(*run)] for run in runs]
+
+    def _check_early(self, row: Row, configuration: Mapping[str, Any], seed: int) -> None:
+        """``ValueError``: a run that lived has early losses and the first had none, or so."""
+        if row["diverged"]:
+            return
+        has = EARLY[0] in row
+        if self.early is None:
+            self.early = has
+        if has != self.early:
+            here, there = ("has", "has none") if has else ("has no", "has it")
+            raise ValueError(
+                f"{self.target} ({named(configuration, seed)}): the row {here} {EARLY[0]}, the "
+                f"first one {there}: expected it in all rows of runs that lived, or in none"
+            )
 
     def _tell_left_out(self, returned: Sequence[Mapping[str, Any]], rows: Sequence[Row]) -> None:
         """Say once which columns no table can hold."""

@@ -10,20 +10,20 @@ from typing import Any
 
 from cliplab.lab.race.rows import Row
 
-__all__ = ["Saved", "key_of", "runs_before"]
+__all__ = ["Saved", "key_of"]
 
 Run = tuple[str, float, float | None, int]  # way, lr, threshold, seed
 
 
 @dataclass
 class Saved:
-    """Runs of one code in ``rows.jsonl``, with what each took; ``others``: runs of other code."""
+    """Runs of one code in ``rows.jsonl``, and their seconds; ``others``: seeds of other code's."""
 
     path: Path
     code: str
     rows: dict[Run, Row] = field(default_factory=dict)
     seconds: dict[Run, float] = field(default_factory=dict)
-    others: int = 0
+    others: list[int] = field(default_factory=list)
 
     @classmethod
     def read(cls, path: Path, code: str) -> Saved:
@@ -42,10 +42,14 @@ class Saved:
                 if one["code"] == code:
                     found.rows[run], found.seconds[run] = one["row"], one["seconds"]
                 else:
-                    found.others += 1
+                    found.others.append(one["seed"])
             except (ValueError, KeyError, TypeError) as error:
                 raise ValueError(f"{path}, line {number}: {error!r}: remove the line") from None
         return found
+
+    def runs_with(self, seeds: range) -> int:
+        """How many runs there are with these seeds, of whatever code."""
+        return sum(seed in seeds for seed in [*(run[3] for run in self.rows), *self.others])
 
     def add(self, configuration: Mapping[str, Any], seed: int, row: Row, seconds: float) -> None:
         """Keep a run."""
@@ -56,17 +60,6 @@ class Saved:
         line = json.dumps({"code": self.code, **about, "seconds": round(seconds, 4), "row": row})
         with self.path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
-
-
-def runs_before(path: Path, margin: float, runs: int) -> int:
-    """How many runs there were when this margin was first given; noted in the file."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    for line in lines:
-        if (one := json.loads(line))["margin"] == margin:
-            return int(one["runs"])
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"margin": margin, "runs": runs}) + "\n")
-    return runs
 
 
 def key_of(configuration: Mapping[str, Any], seed: int) -> Run:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
@@ -12,20 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from cliplab.lab.claims.ledger import Ledger
 from cliplab.lab.claims.verdict import Outcome, Verdict
-from cliplab.lab.report import tables
-from cliplab.lab.report.alt import plain
 from cliplab.lab.report.beside import Beside, Told
 from cliplab.lab.report.beside import told as all_told
 from cliplab.lab.report.cards import card, published_picture, tally
+from cliplab.lab.report.environment import environment
 from cliplab.lab.report.folder import INDEX, PAGES, claim_folder
 from cliplab.lab.report.forest import forest
-from cliplab.lab.report.measured import of_each, why
 from cliplab.lab.report.runpages import RunPages
 from cliplab.lab.runs.files import write_atomic
 
 if TYPE_CHECKING:
-    import jinja2
-
     from cliplab.lab.batch.spec import Failure
     from cliplab.lab.runs.record import RunRecord
 
@@ -44,7 +38,7 @@ def write_report(
     with executed notebooks that cannot be shown.
     """
     published = published or Beside()
-    templates = _environment()
+    templates = environment()
     claim_folder(out_dir)
     pages = RunPages(out_dir / PAGES, templates)
     told = sorted(all_told(verdicts, published.verdicts), key=lambda t: t.verdict.notebook)
@@ -130,39 +124,6 @@ def _choices(
         "kind": {v.kind: v.kind for v in verdicts},
         "notebook": {number: titles.get(name, name) for name, number in numbers.items()},
     }
-
-
-def _environment() -> jinja2.Environment:
-    import jinja2
-    from markupsafe import Markup, escape
-
-    from cliplab.lab.report.pages import markdown_html, mathml
-
-    loader = jinja2.FileSystemLoader(Path(__file__).with_name("templates"))
-    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True)
-    environment.filters.update(
-        number=tables.number,
-        p_value=tables.p_value,
-        effect=tables.effect,
-        of_each=of_each,
-        points=tables.points,
-        why=why,
-        css_class=_css_class,
-        plain=plain,
-        json=lambda value: json.dumps(value, ensure_ascii=False),
-        tex=lambda text: Markup(_title(mathml(str(escape(text))))),
-        markdown=lambda text: Markup(markdown_html(text)),
-    )
-    return environment
-
-
-def _title(text: str) -> str:
-    """Code in a title, where the rest is plain."""
-    return re.sub("`([^`<>]+)`", r"<code>\1</code>", text)
-
-
-def _css_class(word: str) -> str:
-    return word.replace(" ", "-").replace("/", "-")
 
 
 def _day(record: RunRecord) -> str:

@@ -1,8 +1,10 @@
 """A race in this process: its budget, what it says, what it refuses of a function's rows."""
 
+import errno
 import itertools
 import math
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,15 +12,17 @@ import torch
 from racing import TOY, calls, write_toy
 
 from cliplab.lab.race import race as racing
+from cliplab.lab.race.decided import check_folder, runs_before
 from cliplab.lab.race.figure import BOTTOM, LEFT, RIGHT, TOP, cloud, plane
-from cliplab.lab.race.function import code_of, target_of
+from cliplab.lab.race.function import code_of, load, target_of
 from cliplab.lab.race.page import write_page
 from cliplab.lab.race.race import Asked, race
 from cliplab.lab.race.rows import checked
 from cliplab.lab.race.runner import RaisedError
 from cliplab.lab.race.size import choose, runs_of
-from cliplab.lab.race.told import Told
+from cliplab.lab.race.summary import Summary
 from cliplab.lab.study.size import SIZES
+from cliplab.lab.study.space import Log, Space
 
 LOSSES = '"val_loss": loss, "test_loss": loss'
 names = (f"toy_{number}.py" for number in itertools.count())
@@ -31,10 +35,12 @@ def raced(tmp_path, monkeypatch):
     def run(code=TOY, size="small", said=None, name=None, **changes):
         monkeypatch.setattr(racing, "choose", lambda *_: size)
         monkeypatch.syspath_prepend(tmp_path)
-        sys.modules.pop("beside", None)
         path = write_toy(tmp_path, code, name or next(names))
+        load.cache_clear()
+        for module in ("beside", path.stem):
+            sys.modules.pop(module, None)
         changes = {"lr": (1e-4, 10.0)} | changes
-        asked = Asked(target_of(f"{path}:train"), tmp_path / "race", **changes)
+        asked = Asked(target_of(f"{path}:train"), tmp_path / f"race_{path.stem}", **changes)
         return race(asked, (said if said is not None else []).append)
 
     return run
@@ -60,7 +66,7 @@ def test_a_race_has_as_many_runs_as_it_said(raced, size, tmp_path):
 
 
 def test_a_small_race_decides_nothing_and_says_what_more_would_take(raced):
-    told = Told(raced(margin=0.1))
+    told = Summary(raced(margin=0.1))
     text = told.text()
     assert told.headline.endswith("(small)")
     assert "a race of this size decides nothing" in told.why
@@ -100,14 +106,14 @@ def test_chance_is_measured_unless_it_is_given(raced):
 def test_one_loss_is_both_and_is_told(raced):
     two, one = raced(), raced(TOY.replace(LOSSES, '"loss": loss'))
     assert [row["test_loss"] for row in one.rows] == [row["test_loss"] for row in two.rows]
-    assert any("rows have one loss" in note for note in Told(one).notes)
-    assert not any("rows have one loss" in note for note in Told(two).notes)
+    assert any("rows have one loss" in note for note in Summary(one).notes)
+    assert not any("rows have one loss" in note for note in Summary(two).notes)
 
 
 def test_the_control_is_the_earlier_checkpoint_where_rows_have_one(raced):
     without = raced(margin=0.3)
     assert without.verdict.control is None
-    assert any("“no matter” cannot be said" in note for note in Told(without).notes)
+    assert any("“no matter” cannot be said" in note for note in Summary(without).notes)
     early = '**({} if gone else {"early_val_loss": loss + 0.5, "early_test_loss": loss + 0.5}), '
     early += '"val_loss"'
     equal = TOY.replace("limit > 3", "False").replace('"val_loss"', early)
@@ -119,12 +125,12 @@ def test_the_control_is_the_earlier_checkpoint_where_rows_have_one(raced):
     assert some.verdict.control is not None
     blind = raced(equal.replace("early_", "other_"), size="full", margin=0.3)
     assert blind.verdict.verdict == "unclear (control)"
-    assert "it has no control" in Told(blind).why
+    assert "it has no control" in Summary(blind).why
 
 
 def test_what_has_no_effect_and_what_lies_at_an_edge_is_noted(raced):
     def notes(*code, **changes):
-        return " ".join(Told(raced(*code, **changes)).notes)
+        return " ".join(Summary(raced(*code, **changes)).notes)
 
     seedless = TOY.replace("{seed} ", "")
     unclipped = TOY.replace('c["threshold"] is None', "True").replace(" {c['way']}", "")
@@ -140,7 +146,7 @@ def test_what_has_no_effect_and_what_lies_at_an_edge_is_noted(raced):
 
 def test_the_recommended_threshold_is_that_of_the_best_configuration(raced):
     found = raced(size="full", margin=0.1)
-    told = Told(found)
+    told = Summary(found)
     assert told.clipped.lr > 0.1  # where only clipped runs live
     assert told.clipped.threshold <= 3
     assert told.unclipped.lr <= 0.1
@@ -171,28 +177,53 @@ def test_the_figures_show_every_run_within_their_axes(raced, tmp_path):
     failed = sum(row["failed"] for row in found.rows)
     assert failed
     assert sum(dot["kind"] == "failed" for dot in every["dots"]) == failed
-    page = write_page(found, Told(found)).read_text()
+    page = write_page(found, Summary(found)).read_text()
     assert f"{len(found.rows)} runs · size small" in page
     assert "What it would cost to be surer" in page
 
 
-def test_a_race_in_which_nothing_succeeds_is_told_and_drawn(raced):
-    lost = raced(TOY.replace('c["lr"] > 0.1 and limit > 3', 'c["lr"] > 1e-9'), margin=0.1)
-    told = Told(lost)
+@pytest.mark.parametrize("changes", [{}, {"chance": -1.5}, {"lost": 0.0}, {"chance": 0.0}])
+def test_a_race_in_which_nothing_succeeds_is_told_and_drawn(raced, changes):
+    lost = raced(
+        TOY.replace('c["lr"] > 0.1 and limit > 3', 'c["lr"] > 1e-9'), margin=0.1, **changes
+    )
+    told = Summary(lost)
     assert "cannot be compared, as a way hardly ever succeeds" in told.text()
     assert write_page(lost, told).exists()
 
 
 def test_a_function_without_any_noise_is_told_and_drawn(raced):
     still = raced(TOY.replace("gauss(0, 0.02)", "gauss(0, 0)"))
-    assert "no spread" in " ".join(Told(still).text().split())
-    assert write_page(still, Told(still)).exists()
+    text = Summary(still).text()
+    assert "no spread" in " ".join(text.split())
+    assert "Usable range" not in text
+    assert "How flat" not in text
+    page = write_page(still, Summary(still)).read_text()
+    assert "A cross: a run failed." in page
+    assert "within two" not in page
+
+
+@pytest.mark.parametrize(("margin", "unit"), [(None, "standard deviation"), (0.1, "margin")])
+def test_what_differences_are_measured_in_is_the_same_everywhere(raced, margin, unit):
+    found = raced(margin=margin)
+    summary = Summary(found)
+    assert f"runs end within 2 {unit}s (" in " ".join(summary.text().split())
+    assert (
+        f"all its runs end within two {unit}s of the best" in write_page(found, summary).read_text()
+    )
+
+
+def test_failures_are_told_with_the_margin_of_the_verdict(raced):
+    found = raced()
+    other = replace(found, verdict=replace(found.verdict, failure_margin=0.2))
+    assert "with clipping (10 would matter)" in " ".join(Summary(found).text().split())
+    assert "with clipping (20 would matter)" in " ".join(Summary(other).text().split())
 
 
 def test_runs_of_other_code_are_not_used(raced, tmp_path):
-    raced()
+    raced(name="toy_edited.py")
     before, said = len(calls(tmp_path)), []
-    raced(TOY.replace("0.02", "0.03"), said=said)
+    raced(TOY.replace("0.02", "0.03"), said=said, name="toy_edited.py")
     assert f"{before} saved runs are of other code than today's, and not used" in said
 
 
@@ -247,13 +278,98 @@ def test_a_column_that_no_table_holds_is_named(raced):
     ]
 
 
-def test_a_margin_that_comes_after_the_runs_is_noted(raced):
-    late = "a margin of 0.1 was first given when"
-    before = raced(margin=0.1, name="toy_margins.py")
-    again = raced(margin=0.1, name="toy_margins.py")
-    after = raced(margin=0.2, name="toy_margins.py")
-    assert not any("first given" in note for note in (*before.notes, *again.notes))
-    assert any(late.replace("0.1", "0.2") in note for note in after.notes)
+UNUSED = "\n\ndef unused():\n    pass\n"
+DECISIVE = {"margin": 0.1, "size": "half", "name": "toy_margins.py"}
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "word"),
+    [
+        ({}, {}, True),
+        ({"first_seed": 10_000, "margin": None}, {}, True),
+        ({"margin": None}, {}, False),
+        ({"margin": None}, {"code": TOY + UNUSED}, False),
+        ({}, {"code": TOY + UNUSED}, True),
+        ({"margin": 0.2}, {}, False),
+        ({}, {"chance": 4.0}, False),
+        ({}, {"lost": 4.0}, False),
+        ({"margin": None}, {"first_seed": 10_000}, True),
+    ],
+)
+def test_a_word_is_had_only_where_what_decides_came_before_the_runs(raced, first, then, word):
+    raced(**DECISIVE | first)
+    after = raced(**DECISIVE | then)
+    summary = Summary(after)
+    assert after.verdict.kind == ("comparison" if word else "estimate")
+    assert (summary.headline == "Measured, without a word") is not word
+    assert ("after a look at them" in summary.why) is not word
+    assert ("--first-seed 10000" in summary.why) is not word
+    if not word:
+        assert all(one.two is None for one in summary.sizes)
+        again = raced(**DECISIVE | then)
+        assert again.verdict.kind == "estimate"
+
+
+def test_without_a_margin_other_draws_are_asked_for(raced):
+    summary = Summary(raced())
+    assert "no margin was given" in summary.why
+    assert "--first-seed 10000" in summary.why
+
+
+def test_a_folder_has_the_runs_of_one_function(tmp_path):
+    one, two = (target_of(f"{write_toy(tmp_path / name)}:train") for name in "ab")
+    folder = tmp_path / "race"
+    folder.mkdir()
+    check_folder(folder, one)
+    check_folder(folder, one)
+    with pytest.raises(ValueError, match=r"runs of \.\./a/train\.py:train .*not of \.\./b/train"):
+        check_folder(folder, two)
+    (folder / "race.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"race\.json is damaged: remove it"):
+        runs_before(folder, {"margin": 0.1}, 3)
+
+
+EARLY = '"early_val_loss": loss + 0.5, "early_test_loss": loss + 0.5'
+WITH_EARLY = f"**({{}} if gone else {{{EARLY}}}), "
+
+
+def test_chances_are_told_with_their_error_and_no_matter_only_with_a_control(raced):
+    for code, control in (
+        (TOY, False),
+        (TOY.replace('"val_loss"', WITH_EARLY + '"val_loss"'), True),
+    ):
+        found = raced(code, size="full32", margin=0.1)
+        summary = Summary(found)
+        decisive = [one for one in summary.sizes if one.two is not None]
+        assert decisive
+        assert all((one.equal is not None) is control for one in decisive)
+        text, page = summary.text(), write_page(found, summary).read_text()
+        for said in (" ".join(text.split()), page):
+            assert "50 studies a size" in said
+            assert "standard error 7 points at most" in said
+            assert ("with a control that is two margins worse" in said) is control
+        assert ("equal ways called “no matter” in" in " ".join(text.split())) is control
+        assert ("Equal: no matter" in page) is control
+
+
+def test_rows_some_of_which_have_early_losses_are_refused_each_time(raced, tmp_path):
+    some = f"**({{{EARLY}}} if seed % 2 and not gone else {{}}), "
+    code = TOY.replace('"val_loss"', some + '"val_loss"')
+    match = r"toy_some\.py:train \(.*seed \d+\): the row has .*in all rows of runs that lived"
+    before = []
+    for _ in range(2):
+        with pytest.raises(ValueError, match=match):
+            raced(code, name="toy_some.py")
+        before.append((tmp_path / "race_toy_some" / "rows.jsonl").read_text())
+    assert before[0] == before[1]
+
+
+def test_early_losses_count_where_the_first_runs_all_diverged(raced):
+    draws = Space(lr=Log(1e-4, 10.0)).draws(4, 0)
+    timed = 64 * min(range(4), key=lambda i: draws[i]["lr"])
+    code = TOY.replace("gone = ", f"gone = seed == {timed} or ")
+    found = raced(code.replace('"val_loss"', WITH_EARLY + '"val_loss"'), margin=0.3, chance=4.9)
+    assert found.verdict.control is not None
 
 
 def test_what_the_function_raises_names_the_run(raced):
@@ -264,5 +380,21 @@ def test_what_the_function_raises_names_the_run(raced):
 def test_only_one_race_runs_in_a_folder(raced, tmp_path):
     from cliplab.lab.batch.lock import locked
 
-    with locked(tmp_path / "race"), pytest.raises(ValueError, match="another race is running"):
+    folder = tmp_path / "race_toy_locked"
+    with locked(folder), pytest.raises(ValueError, match="another race is running"):
+        raced(name="toy_locked.py")
+
+
+def test_a_file_that_ends_the_process_when_it_is_imported_is_refused(tmp_path):
+    path = write_toy(tmp_path, "import sys\n\nsys.exit(0)\n", "toy_ends.py")
+    with pytest.raises(ValueError, match=r"cannot be imported: SystemExit: 0 \(line 3 of toy_ends"):
+        load(target_of(f"{path}:train"))
+
+
+def test_a_folder_without_locks_is_refused(raced, monkeypatch):
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, "no locks")
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    with pytest.raises(ValueError, match=r"has no locks .*: give another one by --results"):
         raced()

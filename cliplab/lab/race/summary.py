@@ -9,14 +9,15 @@ from textwrap import fill, wrap
 from typing import NamedTuple
 
 from cliplab.lab.claims.verdict import Outcome
-from cliplab.lab.race.found import Surer, at_an_edge, choice, flat, surer
+from cliplab.lab.race.found import ERROR, STUDIES, Surer, at_an_edge, choice, flat, surer
 from cliplab.lab.race.race import NONE, NORM, UNTRAINED, Raced
 from cliplab.lab.report.measured import of_each, why
 from cliplab.lab.report.tables import duration, effect, number, percent, points
 
-__all__ = ["Line", "Told"]
+__all__ = ["Line", "Summary"]
 
 WIDTH = 96  # of what is printed
+APART = 10_000  # from one first seed to another, more than a race has
 FREE = {
     Outcome.HELPS: "Clipping the norm helps",
     Outcome.HARMS: "Clipping the norm harms",
@@ -33,7 +34,7 @@ class Line(NamedTuple):
     text: str
 
 
-class Told:
+class Summary:
     """What is said of a race."""
 
     def __init__(self, raced: Raced) -> None:
@@ -53,7 +54,13 @@ class Told:
         if self.raced.asked.margin is None:
             said.append(
                 "no margin was given, the smallest difference that would change what you do, so "
-                "there are numbers and no word. The same command with --margin runs nothing again"
+                f"there are numbers and no word. Choose one and take {self._other_draws}"
+            )
+        elif self.raced.seen:
+            said.append(
+                f"a margin of {self.raced.asked.margin:g} (with this --chance and --lost, or none) "
+                f"was first given when {self.raced.seen} runs of these draws had been made: chosen "
+                f"after a look at them, it describes and does not decide. Take {self._other_draws}"
             )
         elif reason := why(self.verdict):
             said.append(reason)
@@ -71,6 +78,17 @@ class Told:
         elif self.raced.size_name == "half":
             said.append("how often this size errs was not calibrated")
         return "; ".join(said)
+
+    @property
+    def _other_draws(self) -> str:
+        return f"other draws: --first-seed {self.raced.asked.first_seed + APART}"
+
+    @property
+    def unit(self) -> str:
+        """What differences are measured in; nothing without a margin and a spread."""
+        if self.raced.margin is None:
+            return ""
+        return "standard deviation" if self.raced.asked.margin is None else "margin"
 
     @cached_property
     def measured(self) -> list[Line]:
@@ -92,13 +110,11 @@ class Told:
         yield Line(
             "Failures",
             f"{failed} of the best configurations' runs; fewer by {points(verdict.failures)} with "
-            "clipping (10 would matter)",
+            f"clipping ({100 * (verdict.failure_margin or 0):g} would matter)",
         )
-        if verdict.usable is not None:
+        if verdict.usable is not None and self.raced.margin is not None:
             first, rival = levels["usable"]
-            behind = f"2 margins ({number(2 * self.raced.margin)})"
-            if not given:
-                behind = f"2 standard deviations ({number(2 * self.raced.margin)})"
+            behind = f"2 {self.unit}s ({number(2 * self.raced.margin)})"
             yield Line(
                 "Usable range",
                 f"{number(first)} decades of the learning rate (norm), {number(rival)} (none), "
@@ -126,8 +142,10 @@ class Told:
             ),
         ]
         if (near := flat(self.raced)) is not None:
-            unit = "a margin" if self.raced.asked.margin is not None else "a standard deviation"
-            text = f"{near.works} of {near.drawn} thresholds drawn ended within {unit} of the best"
+            text = (
+                f"{near.works} of {near.drawn} thresholds drawn ended within a {self.unit} of the"
+            )
+            text += " best"
             if near.works:
                 text += f", each at a rate of its own: {number(near.low)} to {number(near.high)}"
             found.append(Line("How flat", text))
@@ -137,6 +155,18 @@ class Told:
     def sizes(self) -> list[Surer]:
         """The larger races."""
         return list(surer(self.raced))
+
+    @cached_property
+    def chances(self) -> str:
+        """How those of the larger races were had; nothing without any."""
+        if not any(size.two is not None for size in self.sizes):
+            return ""
+        control = any(size.equal is not None for size in self.sizes)
+        taken = ", with a control that is two margins worse" if control else ""
+        return (
+            f"chances are simulated at this race's noise, {STUDIES} studies a size{taken}: "
+            f"standard error {100 * ERROR:.0f} points at most"
+        )
 
     @cached_property
     def notes(self) -> list[str]:
@@ -169,9 +199,10 @@ class Told:
         """All of it for a terminal."""
         lines = [*self.measured, *self.recommended]
         lines += [Line("Surer", _larger(size)) for size in self.sizes]
+        lines += [Line("", self.chances)] if self.chances else []
         lines += [Line("Note", note) for note in self.notes]
         head = f"{self.headline}: {self.why}" if self.why else self.headline
-        told = [_wrapped(f"{line.name + ':':15}{line.text}") for line in lines]
+        told = [_wrapped(f"{line.name + ':' * bool(line.name):15}{line.text}") for line in lines]
         return "\n".join([*wrap(head, WIDTH), "", *told])
 
 
@@ -184,6 +215,8 @@ def _larger(size: Surer) -> str:
     chance = ""
     if size.two is not None:
         chance = f"; two margins would be seen in {percent(size.two)} of such races"
+    if size.equal is not None:
+        chance += f", equal ways called “no matter” in {percent(size.equal)}"
     runs = f"{size.name}, at most {size.runs} runs, {duration(60 * size.minutes)}"
     return f"--minutes {_up(size.minutes)}: {runs}{half}{chance}"
 
