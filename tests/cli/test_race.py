@@ -102,6 +102,8 @@ def test_what_is_killed_goes_on_and_several_processes_give_the_same_rows(tmp_pat
 
     status, _, err = done(f"{COMMAND} --jobs 2 --at-once 7", two)
     assert status == 0, err
+    timed = [line.split()[0] for line in calls(two)[:28]]  # a full call of each job, twice
+    assert timed == ["none"] * 14 + ["norm"] * 14
     first, second = ((f / "race" / "train-train" / "rows.csv").read_text() for f in (one, two))
     assert first == second
 

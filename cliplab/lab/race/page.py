@@ -28,23 +28,20 @@ def write_page(raced: Raced, summary: Summary) -> Path:
 
 
 def _html(raced: Raced, summary: Summary) -> str:
-    return (
-        environment(Path(__file__).parent)
-        .get_template("race.html.j2")
-        .render(
-            file=PAGE,
-            summary=summary,
-            verdict=raced.verdict,
-            target=str(raced.asked.target),
-            size=raced.size,
-            size_name=raced.size_name,
-            n_rows=len(raced.rows),
-            date=time.strftime("%Y-%m-%d"),
-            cloud=cloud(raced),
-            plane=plane(raced),
-            table=TABLE,
-            settings=_settings(raced),
-        )
+    template = environment(Path(__file__).parent).get_template("race.html.j2")
+    return template.render(
+        file=PAGE,
+        summary=summary,
+        verdict=raced.verdict,
+        target=str(raced.asked.target),
+        size=raced.size,
+        size_name=raced.size_name,
+        n_rows=len(raced.rows),
+        date=time.strftime("%Y-%m-%d"),
+        cloud=cloud(raced),
+        plane=plane(raced),
+        table=TABLE,
+        settings=_settings(raced),
     )
 
 

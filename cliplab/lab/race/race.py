@@ -101,7 +101,7 @@ class Raced:
     @property
     def has_word(self) -> bool:
         """Whether it is judged: only where what decides was given before the runs."""
-        return _has_word(self.asked, self.seen)
+        return self.verdict.kind == "comparison"
 
     @property
     def minutes_a_run(self) -> float:
@@ -221,7 +221,7 @@ def _judged(
     margin = asked.margin or spread
     claim = Claim(
         id=NAME,
-        kind="comparison" if _has_word(asked, seen) else "estimate",
+        kind="estimate" if asked.margin is None or seen else "comparison",
         notebook=str(asked.target),
         question=f"Does clipping the norm help {asked.target}, each way at its own best?",
         study=NAME,
@@ -250,10 +250,6 @@ def _judged(
         seen=seen,
         notes=tuple(_without_effect(rows)),
     )
-
-
-def _has_word(asked: Asked, seen: int) -> bool:
-    return asked.margin is not None and not seen
 
 
 def _without_effect(rows: list[Row]) -> Iterator[str]:
