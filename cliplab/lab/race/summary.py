@@ -75,7 +75,7 @@ class Summary:
                 )
         if not self.raced.size.decides:
             said.append("a race of this size decides nothing: read it as a first look")
-        elif self.raced.size_name == "half":
+        elif self.raced.size_name == "half" and self.raced.has_word:
             said.append("how often this size errs was not calibrated")
         return "; ".join(said)
 
