@@ -194,7 +194,7 @@ def _piles_up(kept: Tensor) -> bool:
     if not len(kept):
         return False
     top = kept[kept >= (1 - ALIKE) * kept.max()]
-    return len(top) > 2 * CLIPPED * len(kept) and len(top.unique()) > 2
+    return len(top) > 2 * CLIPPED * len(kept) and len(set(top.tolist())) > 2
 
 
 def _find_stable(norms: Tensor) -> tuple[Tensor, bool]:
