@@ -28,7 +28,7 @@ def attest(options: argparse.Namespace) -> int:
 
 def remeasure(options: argparse.Namespace) -> int:
     """``cliplab remeasure``: published records again in full, chosen or drawn by the commit."""
-    from cliplab.lab.attest.again import drawn, measure_again
+    from cliplab.lab.attest.remeasured import drawn, remeasured
     from cliplab.lab.attest.checkout import git
     from cliplab.lab.notebook.registrations import find_registration
 
@@ -46,7 +46,7 @@ def remeasure(options: argparse.Namespace) -> int:
     for path in chosen:
         told = "to be measured again"
         if not options.list:
-            told = measure_again(path, options.records, root, len(registered))
+            told = remeasured(path, options.records, root, len(registered))
         print(f"{path.stem}: {told}", flush=True)
     return 0
 
