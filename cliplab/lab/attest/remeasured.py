@@ -32,8 +32,10 @@ def remeasured(notebook: Path, records: Path, root: Path, drawn_of: int = 0) -> 
 
     What came of it, a difference too, is written into the record as ``remeasured``, and returned.
     ``drawn_of``: the number of records from which the commit drew this one, 0 if it was chosen.
-    ``ValueError``: the checkout has changes, or the notebook fails.
+    ``ValueError``: the checkout has changes or is of others' notebooks, or the notebook fails.
     """
+    if root.resolve() not in notebook.resolve().parents:
+        raise ValueError(f"{notebook} is not in {root}, whose code would run")
     if files := uncommitted(root):
         raise ValueError(f"remeasure needs a clean checkout; not committed:\n{files}")
     path = records / f"{notebook.stem}.json"

@@ -19,6 +19,7 @@ __all__ = [
     "REPLICA",
     "find_registration",
     "read_registration",
+    "records_of",
     "registration_path",
     "sealed",
 ]
@@ -28,11 +29,16 @@ REGISTRATION, REPLICA = ".registration.json", ".replica"
 SEALS = ("hash", "first_seed", "replica_seed")
 
 
+def records_of(folder: Path) -> Path:
+    """Where the records of a folder's notebooks are: beside ``notebooks``, in any other folder."""
+    folder = Path(os.path.abspath(folder))
+    root = folder.parent if folder.name == "notebooks" else folder
+    return root / "records"
+
+
 def registration_path(notebook: Path) -> Path:
     """Where the registration of a notebook is written."""
-    folder = Path(os.path.abspath(notebook)).parent
-    root = folder.parent if folder.name == "notebooks" else folder
-    return root / "records" / f"{notebook.stem}{REGISTRATION}"
+    return records_of(notebook.parent) / f"{notebook.stem}{REGISTRATION}"
 
 
 def find_registration(notebook: Path) -> Path | None:

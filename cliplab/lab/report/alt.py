@@ -96,7 +96,7 @@ def _parsed(cell: Mapping[str, Any]) -> ast.Module:
 def _collect(
     tree: ast.AST, labels: Labels, functions: Mapping[str, ast.FunctionDef], seen: set[str]
 ) -> None:
-    """The labels of a tree, and of the notebook's functions that it calls."""
+    """The labels of a tree, and of the notebook's functions that it calls, each one once."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Dict):
             for key, value in zip(node.keys, node.values, strict=True):
@@ -116,7 +116,8 @@ def _collect(
             elif keyword.arg == "label" and name == "colorbar":
                 labels.add("colours", keyword.value)
         if name in functions and name not in seen:
-            _collect(functions[name], labels, functions, seen | {name})
+            seen.add(name)
+            _collect(functions[name], labels, functions, seen)
 
 
 def _text(node: ast.expr) -> str:

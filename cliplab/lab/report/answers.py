@@ -8,12 +8,12 @@ from typing import Any
 from cliplab.lab.claims.calibration import TRUTHS
 from cliplab.lab.claims.ledger import STUDIED, Ledger
 from cliplab.lab.claims.verdict import Outcome, Verdict
-from cliplab.lab.report.again import again
 from cliplab.lab.report.answered import answers_list, notebooks_table, short_links
 from cliplab.lab.report.cost import cost
 from cliplab.lab.report.markdown import link, markdown
 from cliplab.lab.report.measured import measured_lines, why
 from cliplab.lab.report.published import Published, deviations, holds
+from cliplab.lab.report.remeasured import remeasured
 from cliplab.lab.report.tables import effect, number, percent, points
 from cliplab.lab.report.twelve import Answer
 from cliplab.lab.stats import Estimate
@@ -37,7 +37,8 @@ _GRADES = """\
 How sure: *identity*, true by algebra and compared bit for bit; *replicated*, a registered
 comparison that was decided and holds on other draws and seeds; *decided*, and not replicated yet;
 *undecided*; *description*, at a setting that was chosen or over cases that were counted, without a
-verdict; *not measured*. Several words count the claims that an answer rests on.
+verdict; *superseded*, measured with code that was mended since, the run is pending; *not measured*.
+Several words count the claims that an answer rests on.
 """
 
 
@@ -54,7 +55,7 @@ def results_page(published: Published, ledger: Ledger, twelve: Sequence[Answer] 
         *_answers(published, ledger),
         ("A way against itself", _each(published, ledger, "a/a")),
         ("Estimates", _each(published, ledger, "estimate")),
-        ("Measured again", again(published)),
+        ("Measured again", remeasured(published)),
         ("What it cost", cost(published)),
     ]
     body = "\n".join(f"## {title}\n\n{text}\n" for title, text in sections if text)

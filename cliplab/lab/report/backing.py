@@ -12,14 +12,15 @@ from typing import Any
 from cliplab.lab.claims.ledger import Ledger
 from cliplab.lab.claims.verdict import DECIDED, Outcome, Verdict
 from cliplab.lab.report.measured import of_each
-from cliplab.lab.report.published import Published, holds
+from cliplab.lab.report.published import Published, holds, superseded
 from cliplab.lab.report.tables import number, percent, points
 from cliplab.lab.runs.csvrows import read_rows
 from cliplab.lab.stats.paired import Estimate
 from cliplab.lab.stats.ranks import rank_correlation
 
-__all__ = ["Backing", "backings"]
+__all__ = ["SUPERSEDED", "UNMEASURED", "Backing", "backings"]
 
+SUPERSEDED, UNMEASURED = "superseded", "not measured"  # grades of what does not count
 MARGINS = 0.1  # what matters in margins and decades
 ACROSS = "16_across_models"  # the notebook whose rows are all tasks
 Row = Mapping[str, Any]
@@ -43,7 +44,13 @@ class Backing:
 def backings(published: Published, ledger: Ledger, root: Path) -> dict[str, Backing]:
     """All of them by id: those of the ledger, then those over all tasks, which 16 publishes."""
     every = [_claimed(v, published, ledger) for v in published.all_verdicts()]
-    return {one.id: one for one in [*every, *_over_tasks(root / "records" / f"{ACROSS}.csv")]}
+    every += _over_tasks(root / "records" / f"{ACROSS}.csv")
+    return {
+        one.id: replace(one, grade=SUPERSEDED)
+        if one.grade != UNMEASURED and superseded(published.about.get(one.notebook))
+        else one
+        for one in every
+    }
 
 
 def _claimed(verdict: Verdict, published: Published, ledger: Ledger) -> Backing:
@@ -61,14 +68,15 @@ def _claimed(verdict: Verdict, published: Published, ledger: Ledger) -> Backing:
     outcome = str(verdict.outcome)
     if verdict.outcome is Outcome.SHOWN and not share:
         outcome = _side(estimate)
-    again = holds(verdict, published.again.get(verdict.id))
+    stands = not superseded(published.about_again.get(verdict.notebook))
+    again = holds(verdict, published.again.get(verdict.id)) if stands else ""
     return Backing(verdict.id, verdict.notebook, outcome, _grade(verdict, again), told)
 
 
 def _grade(verdict: Verdict, again: str) -> str:
     """How sure: a word that a list of answers can be read by."""
     if verdict.outcome is Outcome.NOT_RUN:
-        return "not measured"
+        return UNMEASURED
     if verdict.kind != "comparison":
         return "identity" if verdict.kind == "identity" else "description"
     if verdict.outcome not in DECIDED:
@@ -170,4 +178,4 @@ def _span(name: str, unit: str, values: Sequence[float]) -> Backing:
 
 
 def _missing(name: str) -> Backing:
-    return Backing(name, ACROSS, str(Outcome.NOT_RUN), "not measured", {})
+    return Backing(name, ACROSS, str(Outcome.NOT_RUN), UNMEASURED, {})

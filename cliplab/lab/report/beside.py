@@ -11,7 +11,8 @@ from pathlib import Path
 
 from cliplab.lab.claims.ledger import Ledger
 from cliplab.lab.claims.verdict import Outcome, Verdict
-from cliplab.lab.report.published import load_published
+from cliplab.lab.notebook.registrations import records_of
+from cliplab.lab.report.published import load_published, superseded
 from cliplab.lab.report.twelve import Answer, read_answers
 from cliplab.lab.runs.register import PRESETS
 
@@ -40,17 +41,25 @@ def read_beside(notebooks: Path, ledger: Ledger, preset: str) -> Beside:
 
     ``ValueError`` for a record that is damaged.
     """
-    root = notebooks.parent
+    records = records_of(notebooks)
     names = {claim.notebook for claim in ledger.claims.values()}
-    if not any((root / "records" / f"{name}.json").exists() for name in names):
+    if not any((records / f"{name}.json").exists() for name in names):
         return Beside()
-    published = load_published(root, ledger)
-    answers, _ = read_answers(published, ledger, root)
+    published = load_published(records.parent, ledger)
+    answers, _ = read_answers(published, ledger, records.parent)
     if preset in PRESETS:
         return Beside(answers)
     silent = (Outcome.NOT_RUN, Outcome.WITHDRAWN)
-    verdicts = {v.id: v for v in published.all_verdicts() if v.outcome not in silent}
-    pictures = {path.stem: path for path in (root / "records").glob("*.png")}
+    verdicts = {
+        v.id: v
+        for v in published.all_verdicts()
+        if v.outcome not in silent and not superseded(published.about.get(v.notebook))
+    }
+    pictures = {
+        path.stem: path
+        for path in records.glob("*.png")
+        if not superseded(published.about.get(path.stem))
+    }
     return Beside(answers, verdicts, pictures)
 
 

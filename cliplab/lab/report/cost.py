@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cliplab.lab.report.markdown import link, markdown
-from cliplab.lab.report.published import Published
+from cliplab.lab.report.published import Published, superseded
 
 __all__ = ["computing", "cost", "with_time"]
 
@@ -75,7 +75,7 @@ def with_time(title: str, about: Mapping[str, Any]) -> str:
 
 def _seconds(about: Mapping[str, Any], clock: str = "cpu_s") -> float:
     """Of a run whose answers stand: nothing of one that is superseded."""
-    return 0.0 if about.get("pending") else float(about.get("provenance", {}).get(clock) or 0.0)
+    return 0.0 if superseded(about) else float(about.get("provenance", {}).get(clock) or 0.0)
 
 
 def _minutes(seconds: float) -> str:

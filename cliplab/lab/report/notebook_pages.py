@@ -67,7 +67,9 @@ def page_of(notebook: str, root: Path) -> Path:
 def orphans(page: Path) -> list[Path]:
     """Pictures of a page that it no longer shows."""
     text = page.read_text(encoding="utf-8")
-    return [p for p in sorted(page.parent.glob(f"{page.stem}_*.png")) if f"({p.name})" not in text]
+    own = re.compile(rf"{re.escape(page.stem)}_\d+\.png")
+    pictures = sorted(p for p in page.parent.glob("*.png") if own.fullmatch(p.name))
+    return [picture for picture in pictures if f"({picture.name})" not in text]
 
 
 def with_generated(page: Path, said: Mapping[str, str]) -> str:

@@ -15,7 +15,7 @@ from cliplab.lab.notebook.registrations import REPLICA, read_registration
 from cliplab.lab.runs import register
 from cliplab.lab.runs.csvrows import read_rows
 
-__all__ = ["Published", "deviations", "holds", "load_published"]
+__all__ = ["Published", "deviations", "holds", "load_published", "superseded"]
 
 _NEEDED = {"question", "preset", "params", "choices", "code_key", "provenance"}
 
@@ -80,6 +80,11 @@ def _read(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"damaged record {path.with_suffix('')}: {error}") from None
     return rows, about
+
+
+def superseded(about: Mapping[str, Any] | None) -> bool:
+    """Whether a record's answers stand no longer: its code was mended, its run is pending."""
+    return bool(about and about.get("pending"))
 
 
 def deviations(published: Published, ledger: Ledger, verdict: Verdict) -> list[str]:

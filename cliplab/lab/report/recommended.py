@@ -9,7 +9,7 @@ from cliplab.lab.across.tasks import NONE
 from cliplab.lab.claims.ledger import Ledger
 from cliplab.lab.claims.verdict import Outcome, Verdict
 from cliplab.lab.report.markdown import markdown
-from cliplab.lab.report.published import Published
+from cliplab.lab.report.published import Published, superseded
 from cliplab.lab.report.twelve import overall
 
 __all__ = ["recommendations"]
@@ -42,7 +42,7 @@ def recommendations(published: Published, ledger: Ledger) -> str:
         for v in published.all_verdicts()
         if v.kind == "comparison"
         and v.outcome in SAID
-        and not published.about.get(v.notebook, {}).get("pending")  # superseded
+        and not superseded(published.about.get(v.notebook))
     ]
     at_all = [v for v in answers if v.rival == NONE]
     how = [v for v in answers if v.rival != NONE]

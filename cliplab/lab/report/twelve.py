@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cliplab.lab.claims.ledger import Ledger, load_ledger
-from cliplab.lab.report.backing import Backing, backings
+from cliplab.lab.report.backing import SUPERSEDED, UNMEASURED, Backing, backings
 from cliplab.lab.report.published import Published, load_published
 
 __all__ = ["Answer", "Decision", "decisions", "read_answers", "twelve"]
@@ -25,8 +25,13 @@ ANSWERS = "answers.toml"
 _PLACE = re.compile(r"\{(\w+)\.(\w+)\}")
 GRADES = (  # surest first
     *("identity", "replicated", "decided", "not replicated"),
-    *("undecided", "description", "not measured"),
+    *("undecided", "description", SUPERSEDED, UNMEASURED),
 )
+
+_FILE = {"names": dict, "answer": list, "decision": list}
+_TOLD: dict[str, type] = {"notebooks": list}
+_ANSWER = {"question": str, "says": list, "figure": list, "fails": list} | _TOLD
+_DECISION = {"situation": str, "advice": dict, "because": list} | _TOLD
 
 
 @dataclass(frozen=True)
@@ -83,9 +88,11 @@ def read_answers(
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
+    _check(table, _FILE, (), str(path))
     writer = _Writer(backings(published, ledger, root), table.get("names", {}))
     answers = [writer.answer(n, one) for n, one in enumerate(table.get("answer", []), start=1)]
-    return answers, [writer.decision(one) for one in table.get("decision", [])]
+    situations = enumerate(table.get("decision", []), start=1)
+    return answers, [writer.decision(n, one) for n, one in situations]
 
 
 @dataclass(frozen=True)
@@ -96,8 +103,11 @@ class _Writer:
     names: Mapping[str, str]
 
     def answer(self, number: int, table: Mapping[str, Any]) -> Answer:
+        _check(table, _ANSWER, ("question", "says"), f"answer {number}")
         question = table["question"]
         where = f"answer {number} ({question})"
+        for clause in table["says"]:
+            _check_templates(clause, where)
         rests = [self.find(i, where) for clause in table["says"] for i in clause.get("of", ())]
         clauses = (text for clause in table["says"] for text in self.clauses(clause, where))
         return Answer(
@@ -110,11 +120,14 @@ class _Writer:
             self.notebooks(table, rests, where),
         )
 
-    def decision(self, table: Mapping[str, Any]) -> Decision:
+    def decision(self, number: int, table: Mapping[str, Any]) -> Decision:
+        _check(table, _DECISION, ("situation", "advice"), f"decision {number}")
         situation, advice = table["situation"], table["advice"]
         where = f"decision {situation!r}"
+        _check_templates(advice, where)
         rests = [self.find(i, where) for i in advice.get("of", ())]
-        outcome = overall(one.outcome for one in rests) if rests else "always"
+        stand = ("not run" if one.grade == SUPERSEDED else one.outcome for one in rests)
+        outcome = overall(stand) if rests else "always"
         return Decision(
             situation,
             self.fill(_template(advice, outcome, where), where),
@@ -188,6 +201,26 @@ def overall(outcomes: Iterable[str]) -> str:
         return "mixed"
     order = ("helps", "harms", "above", "below", "holds", "no matter", "unclear")
     return next((word for word in order if word in found), sorted(found)[0])
+
+
+def _check(table: Any, kinds: Mapping[str, type], needed: Iterable[str], where: str) -> None:
+    """Refuse what is no table, or lacks a key, or has one that is unknown or of another kind."""
+    if not isinstance(table, Mapping):
+        raise ValueError(f"{where} = {table!r:.60}, expected a table")
+    for key in needed:
+        if key not in table:
+            raise ValueError(f"{where}: no {key}")
+    for key, value in table.items():
+        if key not in kinds:
+            raise ValueError(f"{where}: {key!r}, expected one of {', '.join(kinds)}")
+        if not isinstance(value, kinds[key]):
+            raise ValueError(f"{where}: {key} = {value!r:.60}, expected a {kinds[key].__name__}")
+
+
+def _check_templates(table: Any, where: str) -> None:
+    """Refuse what is not the claims that it is ``of``, and a text for each outcome."""
+    kinds = dict.fromkeys(table, str) | {"of": list} if isinstance(table, Mapping) else {}
+    _check(table, kinds, (), where)
 
 
 def _template(templates: Mapping[str, Any], outcome: str, where: str) -> str:

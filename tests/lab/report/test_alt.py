@@ -52,6 +52,12 @@ def test_how_to_read_it_is_added_and_the_whole_is_cut():
     assert len(alt("show()", after=f"**How to read it.** {'long ' * 200}.")) == MOST
 
 
+def test_functions_that_all_call_each_other_are_read_once_each():
+    names = [f"f{i}" for i in range(24)]
+    bodies = "".join(f"def {n}():\n    {'(); '.join(names)}()\n" for n in names)
+    assert alt(f"{bodies}f0()\nplt.title('T')") == "Figure 1, The cliff: T"
+
+
 def test_functions_that_call_each_other_end():
     code = "def a():\n    b()\ndef b():\n    a()\n    plt.title('T')\na()"
     assert alt(code) == "Figure 1, The cliff: T"

@@ -1,5 +1,6 @@
 """What is published beside a collection, where a run's report finds it."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,19 @@ def test_a_run_that_decides_nothing_finds_what_was_decided(notebooks):
     }  # not what was withdrawn, or never run
     assert found.answers == []
     assert read_beside(notebooks, LEDGER, "verdict").verdicts == {}
+
+
+def test_it_is_found_from_within_the_folder(notebooks, monkeypatch):
+    monkeypatch.chdir(notebooks)
+    assert read_beside(Path("."), LEDGER, "smoke").verdicts.keys() == {"shown", "identity"}
+
+
+def test_what_is_superseded_is_not_told_beside_a_run(notebooks):
+    about = notebooks.parent / "records" / f"{NAME}.json"
+    about.write_text(json.dumps(json.loads(about.read_text()) | {"pending": "a wrong loss"}))
+    about.with_suffix(".png").write_bytes(b"")
+    found = read_beside(notebooks, LEDGER, "smoke")
+    assert (found.verdicts, found.pictures) == ({}, {})
 
 
 @pytest.mark.parametrize("ledger", [Ledger(), Ledger({"other": OTHER})])

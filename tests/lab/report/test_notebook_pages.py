@@ -14,7 +14,7 @@ import reporting as fakes
 from PIL import Image
 
 from cliplab.lab.claims import Ledger
-from cliplab.lab.report.notebook_pages import LARGEST, notebook_page, with_generated
+from cliplab.lab.report.notebook_pages import LARGEST, notebook_page, orphans, with_generated
 from cliplab.lab.report.publish import publish, regenerate, stale
 from cliplab.lab.runs.record import MIME
 
@@ -170,6 +170,14 @@ def test_a_published_page_follows_the_records_and_loses_old_pictures(project):
     assert publish([record], root, DEMONSTRATED) == [page]
     assert sorted(path.name for path in pages.iterdir()) == [f"{NAME}.md", f"{NAME}_1.png"]
     assert publish([replace(record)], root, DEMONSTRATED) == []
+
+
+def test_pictures_of_a_page_with_a_longer_name_are_not_lost(tmp_path):
+    page = tmp_path / "clip.md"
+    page.write_text("![Figure 1](clip_1.png)")
+    for name in ("clip_1.png", "clip_2.png", "clip_rnn_1.png", "clip_1_2.png"):
+        (tmp_path / name).touch()
+    assert [path.name for path in orphans(page)] == ["clip_2.png"]
 
 
 PAGES = sorted((ROOT / "docs" / "notebooks").glob("[0-9]*.md"))

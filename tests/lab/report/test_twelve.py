@@ -74,11 +74,12 @@ def verdict(claim, outcome, **changes):
     return replace(given, **changes)
 
 
-def answers(root, *verdicts, toml=TOML, again=()):
+def answers(root, *verdicts, toml=TOML, again=(), about=None, about_again=None):
     (root / "notebooks").mkdir(exist_ok=True)
     (root / "notebooks" / "answers.toml").write_text(toml)
     claims = {c.id: c for c in (CLIP, OTHER, SHOWN, SAME)}
-    published = Published({}, {"01_toy": list(verdicts)}, {}, {v.id: v for v in again})
+    own = {"01_toy": list(verdicts)}
+    published = Published(about or {}, own, {}, {v.id: v for v in again}, about_again or {})
     return read_answers(published, Ledger(claims, 9), root)
 
 
@@ -148,6 +149,40 @@ def test_how_sure_an_answer_is_follows_from_the_record(tmp_path):
     low = Estimate(0.01, -0.04, 0.06, 0.9, 48)
     again = replace(first, outcome=Outcome.NO_MATTER, loss=low)
     assert grade(again) == "decided 1, not replicated 1"
+
+
+def test_a_superseded_record_has_its_own_grade_and_decides_nothing(tmp_path):
+    own = [verdict(CLIP, Outcome.HELPS), verdict(OTHER, Outcome.NO_MATTER)]
+    pending = {"pending": "the loss was wrong"}
+    [answer], [decision] = answers(tmp_path, *own, again=own, about={CLIP.notebook: pending})
+    assert answer.grade == "replicated 1, superseded 1"
+    assert decision.advice == "Either way"  # as the other one has it
+    not_run = verdict(CLIP, Outcome.NOT_RUN)
+    [answer], _ = answers(tmp_path, not_run, own[1], about={CLIP.notebook: pending})
+    assert answer.grade == "decided 1, not measured 1"
+    [answer], _ = answers(tmp_path, *own, again=own, about_again={CLIP.notebook: pending})
+    assert answer.grade == "replicated 1, decided 1"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('question = "Does it help?"', "", "answer 1: no question"),
+        ("[[answer.says]]", "[[answer.said]]", r"answer 1: no says"),
+        ('situation = "An LSTM"', "", "decision 1: no situation"),
+        ("fails = [", "fail = [", "answer 1: 'fail', expected one of question, says, figure"),
+        ('because = ["{clip.effect}"]', 'because = "x"', "because = 'x', expected a list"),
+        ('always = "this is so"', "always = 3", r"answer 1 \(.*: always = 3, expected a str"),
+        (TOML, "answer = 3", r"answers\.toml: answer = 3, expected a list"),
+        (TOML, "answer = [3]", "answer 1 = 3, expected a table"),
+        (TOML, "[[decision]]\nsituation = 's'", "decision 1: no advice"),
+    ],
+)
+def test_a_damaged_file_is_refused_and_the_place_is_named(tmp_path, old, new, message):
+    own = [verdict(CLIP, Outcome.HELPS), verdict(OTHER, Outcome.HELPS)]
+    assert old in TOML
+    with pytest.raises(ValueError, match=message):
+        answers(tmp_path, *own, toml=TOML.replace(old, new))
 
 
 def test_what_has_no_verdict_goes_by_where_its_interval_lies(tmp_path):
