@@ -1,12 +1,12 @@
 """The site that `make docs` builds of the Markdown files of the repository, without a network."""
 
-import re
 from pathlib import Path
 
 from docutils import nodes
 from sphinx.application import Sphinx
 
 from cliplab import __version__
+from cliplab.lab.report.markdown import relinked
 from cliplab.lab.report.pages import mathml
 
 ROOT = Path(__file__).parents[1]
@@ -64,25 +64,22 @@ html_copy_source = False
 copybutton_prompt_text = ">>> |... |$ "
 copybutton_prompt_is_regexp = True
 
-_LINK = re.compile(r"\[((?:[^\[\]]|\\.)+)\]\((?!\w+:|#)([^)\s#]+)\)")
-
 
 def lead_to_pages(app: Sphinx, docname: str, content: list[str]) -> None:
     """A link to a notebook leads to its page, where there is one; one to a folder nowhere."""
     folder = (ROOT / docname).parent
 
-    def link(found: re.Match[str]) -> str:
-        text, target = found.groups()
+    def lead(label: str, target: str) -> str:
         path = folder / target
-        if path.is_dir():
-            return text
-        if path.suffix != ".ipynb":
-            return found[0]
+        if "#" not in target and path.is_dir():
+            return label
+        if "#" in target or path.suffix != ".ipynb":
+            return f"[{label}]({target})"
         page = f"docs/notebooks/{path.stem}"
         has_page = page != docname and (ROOT / f"{page}.md").exists()
-        return f"[{text}](/{page}.md)" if has_page else f"[{text}](path:{target})"
+        return f"[{label}](/{page}.md)" if has_page else f"[{label}](path:{target})"
 
-    content[0] = _LINK.sub(link, content[0])
+    content[0] = relinked(content[0], lead)
 
 
 def visit_inline(translator: object, node: nodes.math) -> None:

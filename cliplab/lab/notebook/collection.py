@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cliplab.lab.notebook.presets import MARK
-from cliplab.lab.notebook.registrations import REGISTRATION, find_registration
+from cliplab.lab.notebook.registrations import REGISTRATION, find_registration, records_of
 
 WHAT = "notebooks"
 
@@ -20,11 +20,11 @@ def collection() -> Path:
 def find_records(given: str = "") -> Path:
     """The folder of published rows and registrations that a running notebook is to read.
 
-    The one given; else ``records`` beside the folder of the notebook; else those that came with
-    this installation. ``ValueError``: there are no registrations.
+    The one given; else those of the folder that it runs in; else those that came with this
+    installation. ``ValueError``: there are no registrations.
     """
     own = collection()
-    places = [Path(given)] if given else [Path("../records"), own.parent / "records", own]
+    places = [Path(given)] if given else [records_of(Path()), records_of(own), own]
     for place in places:
         if any(place.glob(f"*{REGISTRATION}")):
             return place

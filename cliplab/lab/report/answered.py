@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from cliplab.lab.report.markdown import link, markdown
+from cliplab.lab.report.markdown import link, markdown, short_links
 from cliplab.lab.report.published import Published
 from cliplab.lab.report.tables import effect
 from cliplab.lab.report.twelve import Answer, Decision
 
-__all__ = ["answers_list", "answers_table", "decisions_table", "notebooks_table", "short_links"]
+__all__ = ["answers_list", "answers_table", "decisions_table", "notebooks_table"]
 
 
 def answers_table(answers: Iterable[Answer]) -> str:
@@ -52,13 +52,6 @@ def decisions_table(decisions: Iterable[Decision], root: str = "") -> str:
             "In": short_links(decision.notebooks, root),
         }
         for decision in decisions
-    )
-
-
-def short_links(notebooks: Iterable[str], root: str = "") -> str:
-    """Notebooks by their numbers; ``root`` leads from the page's folder to the root."""
-    return ", ".join(
-        f"[{name.partition('_')[0]}]({root}notebooks/{name}.ipynb)" for name in notebooks
     )
 
 

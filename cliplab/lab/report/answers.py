@@ -8,9 +8,9 @@ from typing import Any
 from cliplab.lab.claims.calibration import TRUTHS
 from cliplab.lab.claims.ledger import STUDIED, Ledger
 from cliplab.lab.claims.verdict import Outcome, Verdict
-from cliplab.lab.report.answered import answers_list, notebooks_table, short_links
+from cliplab.lab.report.answered import answers_list, notebooks_table
 from cliplab.lab.report.cost import cost
-from cliplab.lab.report.markdown import link, markdown
+from cliplab.lab.report.markdown import link, markdown, short_links
 from cliplab.lab.report.measured import measured_lines, why
 from cliplab.lab.report.published import Published, deviations, holds
 from cliplab.lab.report.remeasured import remeasured

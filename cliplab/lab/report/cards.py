@@ -14,7 +14,7 @@ from cliplab.lab.claims.verdict import Outcome, Verdict
 from cliplab.lab.notebook.cells import read_notebook, tagged, title_and_question
 from cliplab.lab.report import grid, tables
 from cliplab.lab.report.alt import Figures
-from cliplab.lab.report.fragment import is_plot, thumbnail
+from cliplab.lab.report.pictures import is_plot, thumbnail
 from cliplab.lab.report.tables import is_number
 
 if TYPE_CHECKING:

@@ -8,10 +8,11 @@ from typing import Any
 
 from cliplab.lab.report.markdown import link, markdown
 from cliplab.lab.report.published import Published, superseded
+from cliplab.lab.report.tables import minutes
 
 __all__ = ["computing", "cost", "with_time"]
 
-_VERDICT = re.compile(r"verdict (?:about )?\d+(?: to \d+)? minutes?")
+_VERDICT = re.compile(r"verdict (?:less than a minute|(?:about )?\d+(?: to \d+)? minutes?)")
 
 
 def cost(published: Published) -> str:
@@ -70,7 +71,8 @@ def with_time(title: str, about: Mapping[str, Any]) -> str:
     seconds = _seconds(about)
     if not seconds or "**Expected time**" not in title:
         return title
-    return _VERDICT.sub(f"verdict about {max(2, round(seconds / 60))} minutes", title)
+    took = minutes(seconds)
+    return _VERDICT.sub(f"verdict {'about ' * took[0].isdigit()}{took}", title)
 
 
 def _seconds(about: Mapping[str, Any], clock: str = "cpu_s") -> float:

@@ -6,11 +6,12 @@ What a page says of itself stands in the fragment: its title first, headings wit
 from __future__ import annotations
 
 import base64
-import io
 import re
 from collections.abc import Iterator
 from itertools import count
 from typing import TYPE_CHECKING, Any
+
+from cliplab.lab.report.pictures import is_plot
 
 if TYPE_CHECKING:
     from bs4 import BeautifulSoup, Tag
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
 FIRST_LINE = 60  # characters of code that stand for the rest
 LONG = 20  # lines of text that scroll
 WIDE = 32  # characters of a line that may not fit
+
+LOADING = {"poster", "background", "href", "xlink:href"}  # attributes, beside src and srcset
+STYLING = {"style", "fill", "stroke", "filter", "mask", "clip-path", "cursor"}
+STYLING |= {"marker-start", "marker-mid", "marker-end"}
+_REMOTE = re.compile(r"@import[^;]*;?|url\(\s*['\"]?(?!#|data:)[^)]*\)?", re.IGNORECASE)
 
 
 def finished(body: str) -> str:
@@ -49,17 +55,24 @@ def titled(body: str) -> tuple[str, str]:
 
 
 def _cut_network(soup: BeautifulSoup) -> None:
-    """Remote pictures become links; scripts, frames and style imports go."""
+    """Remote pictures become links; scripts, frames, and all else that would load, go."""
     for tag in soup(["script", "iframe", "object", "embed", "link", "meta", "base"]):
         tag.decompose()
     for style in soup("style"):
-        style.string = re.sub(r"@import[^;]*;?|url\([^)]*\)", "", style.get_text())
-    for tag in soup.select("[src], [srcset], [poster]"):
-        source = str(tag.get("src", ""))
+        style.string = _REMOTE.sub("", style.get_text())
+    for tag in soup(True):
+        source = str(tag.get("src", "data:"))
         if not source.startswith("data:"):
             link = soup.new_tag("a", href=source)
             link.string = str(tag.get("alt") or source)
             tag.replace_with(link)
+        tag.attrs.pop("srcset", None)
+        for name in LOADING & tag.attrs.keys():
+            is_link = tag.name in ("a", "area") and name != "background"
+            if not is_link and not str(tag[name]).startswith(("data:", "#")):
+                del tag[name]
+        for name in STYLING & tag.attrs.keys():
+            tag[name] = _REMOTE.sub("", str(tag[name]))
 
 
 def _fold_code(soup: BeautifulSoup) -> None:
@@ -136,39 +149,3 @@ def _content(source: str) -> bytes:
         return base64.b64decode(source.partition("base64,")[2])
     except ValueError:
         return b""
-
-
-def is_plot(picture: bytes) -> bool:
-    """Whether a picture is drawn on white, so that light and dark can be exchanged."""
-    from PIL import Image
-
-    try:
-        with Image.open(io.BytesIO(picture)) as image:
-            right, low = image.width - 1, image.height - 1
-            small = [(0, 0), (right, 0), (0, low), (right, low)]
-            corners = [image.convert("RGBA").getpixel(at) for at in small]
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return False
-    return all(_is_white(corner) for corner in corners)
-
-
-def _is_white(pixel: Any) -> bool:
-    *colour, opaque = pixel
-    return opaque == 0 or min(colour) > 240
-
-
-def thumbnail(picture: bytes, width: int = 480, height: int = 300) -> str:
-    """A picture small, as a ``data:`` address; nothing where it cannot be read."""
-    from PIL import Image
-
-    try:
-        with Image.open(io.BytesIO(picture)) as image:
-            image.thumbnail((width, height))
-            flat = Image.new("RGB", image.size, "white")
-            opaque = image.convert("RGBA")
-            flat.paste(opaque, mask=opaque)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return ""
-    buffer = io.BytesIO()
-    flat.quantize(64).save(buffer, "PNG", optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -1,9 +1,23 @@
-"""Markdown as README and RESULTS.md have it: tables, links to notebooks."""
+"""Markdown as README and RESULTS.md have it: tables and links; and links led elsewhere."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
 from typing import Any
+
+CODE = (
+    r"(?P<code>^[ \t]*(?P<fence>`{3,}|~{3,})[^\n]*\n.*?(?:^[ \t]*(?P=fence)[`~]*[ \t]*$|\Z)"
+    r"|(?P<ticks>`+)(?!`)(?:(?!\n\n).)+?(?<!`)(?P=ticks)(?!`))"
+)
+FORMULA = (
+    r"\$\$(?P<display>(?:\\.|[^$\\])+)\$\$"
+    r"|(?P<environment>\\begin\{(?P<name>\w+\*?)\}.*?\\end\{(?P=name)\})"
+    r"|\$(?P<inline>(?=\S)(?:(?!\n\n)(?:\\.|[^$\\`]))+(?<=\S))\$(?!\d)"
+)
+_LABEL = r"(?P<label>(?:`[^`\n]*`|\\.|\[[^\[\]]*\]|[^\[\]\\`])*)"
+_LINK = rf"\[{_LABEL}\]\((?!\w+:)(?P<target>[^)\s]+)\)"
+_LINKS = re.compile(rf"{CODE}|{FORMULA}|\\[\[\]]|{_LINK}", re.DOTALL | re.MULTILINE)
 
 
 def markdown(rows: Iterable[dict[str, Any]]) -> str:
@@ -34,3 +48,27 @@ def link(notebook: str, more: str = "", *, root: str = "") -> str:
     """
     name = ", ".join(filter(None, [notebook, more]))
     return f"[{name}]({root}notebooks/{notebook}.ipynb)"
+
+
+def short_links(notebooks: Iterable[str], root: str = "") -> str:
+    """Notebooks by their numbers; ``root`` leads from the page's folder to the root."""
+    return ", ".join(
+        f"[{name.partition('_')[0]}]({root}notebooks/{name}.ipynb)" for name in notebooks
+    )
+
+
+def relinked(text: str, lead: Callable[[str, str], str]) -> str:
+    """Markdown with its links as ``lead(label, target)`` writes them, but for those to a scheme.
+
+    Code and formulas stay as they are.
+
+    >>> relinked("[a](b.md), `c[0](d)`", lambda label, target: f"[{label}](../{target})")
+    '[a](../b.md), `c[0](d)`'
+    """
+
+    def led(found: re.Match[str]) -> str:
+        if found["target"] is None:
+            return found[0]
+        return lead(relinked(found["label"], lead), found["target"])
+
+    return _LINKS.sub(led, text)

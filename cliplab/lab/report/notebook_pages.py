@@ -7,7 +7,6 @@ HTML, and what was found comes first. That part is generated from the records, a
 from __future__ import annotations
 
 import base64
-import io
 import os
 import re
 from collections.abc import Mapping
@@ -15,13 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from cliplab.lab.notebook.cells import load_cells, tagged
+from cliplab.lab.report.alt import Figures
+from cliplab.lab.report.markdown import relinked
+from cliplab.lab.report.pictures import smaller
+from cliplab.lab.report.tables import minutes
 from cliplab.lab.runs.record import MIME, RunRecord
 
 FOLDER = Path("docs", "notebooks")
 GENERATED = ("found", "recommended")  # tags of cells whose text follows from the records
 LARGEST = 500_000  # bytes of a file of a page
-_COLOURS = 256
-_LINK = re.compile(r"\]\((?!\w+:)([^)\s]+)\)")
+_PRE = re.compile(r"(<pre\b.*?</pre>)|\n\s*", re.DOTALL)
 
 
 def notebook_page(record: RunRecord, root: Path) -> dict[Path, str | bytes]:
@@ -38,19 +40,19 @@ def notebook_page(record: RunRecord, root: Path) -> dict[Path, str | bytes]:
             known = _place(tag).search(before)
             said.append(known[0] if known else _marked(tag, ""))
     said += [_origin(record), _moved(rest)]
-    heading = title.lstrip("# ")
-    for cell in cells[1:]:
+    figures = Figures(cells)
+    for place, cell in enumerate(cells[1:], start=1):
         tags = cell["metadata"].get("tags", [])
         if cell["cell_type"] == "markdown" and not set(GENERATED) & set(tags):
             said.append(_moved(cell["source"]))
-            heading = (re.findall(r"^#+ (.+)$", cell["source"], re.MULTILINE) or [heading])[-1]
         elif cell["cell_type"] == "code":
             said.append(_folded(cell))
             for output in cell.get("outputs", []):
                 if picture := output.get("data", {}).get("image/png"):
                     file = f"{name}_{len(files) + 1}.png"
                     files[root / FOLDER / file] = _small(base64.b64decode(picture), file)
-                    said.append(f"![Figure {len(files)}: {_plain(heading)}]({file})")
+                    alt = figures.alt(place, str(output["data"].get("text/plain", "")))
+                    said.append(f"![{_escaped(alt)}]({file})")
                 else:
                     said.append(_told(output))
     text = "\n\n".join(part.strip("\n") for part in said if part.strip()) + "\n"
@@ -93,10 +95,10 @@ def _origin(record: RunRecord) -> str:
     """Where the numbers and figures of the page come from, in a line."""
     run = record.provenance
     hardware = run.get("hardware") or {}
-    minutes = float(run.get("wall_s") or 0) / 60
+    took = minutes(float(run.get("wall_s") or 0))
     return (
         f"*As it ran on {str(run.get('finished', ''))[:10]}, at commit "
-        f"`{str(run.get('git_sha', ''))[:12]}`, in {minutes:.0f} minutes on "
+        f"`{str(run.get('git_sha', ''))[:12]}`, in {took} on "
         f"{hardware.get('cores', '?')} cores ({hardware.get('cpu', 'unknown')}). The notebook: "
         f"[{record.notebook}](../../notebooks/{record.notebook}.ipynb), the rows: "
         f"[{record.notebook}.csv](../../records/{record.notebook}.csv).*"
@@ -106,12 +108,12 @@ def _origin(record: RunRecord) -> str:
 def _moved(text: str) -> str:
     """Markdown of ``notebooks/`` with its links as they are seen from the page."""
 
-    def link(found: re.Match[str]) -> str:
-        if found[1].startswith("#"):  # Jupyter's headings keep their case, Markdown's do not
-            return f"]({found[1].lower()})"
-        return f"]({os.path.relpath(Path('notebooks', found[1]), FOLDER)})"
+    def lead(label: str, target: str) -> str:
+        if target.startswith("#"):  # Jupyter's headings keep their case, Markdown's do not
+            return f"[{label}]({target.lower()})"
+        return f"[{label}]({os.path.relpath(Path('notebooks', target), FOLDER)})"
 
-    return _LINK.sub(link, text)
+    return relinked(text, lead)
 
 
 def _folded(cell: Mapping[str, Any]) -> str:
@@ -143,7 +145,10 @@ def _told(output: Mapping[str, Any]) -> str:
 
 
 def _table(html: str) -> str:
-    """HTML without what would style or move it, and without blank lines, which end it."""
+    """HTML without what would style or move it, and without blank lines, which end it.
+
+    Lines of preformatted text stay as they are, their ends written as character references.
+    """
     from bs4 import BeautifulSoup
 
     soup = BeautifulSoup(html, "html.parser")
@@ -152,24 +157,21 @@ def _table(html: str) -> str:
     for tag in soup(True):
         kept = {"colspan", "rowspan", "scope", "open"}
         tag.attrs = {key: value for key, value in tag.attrs.items() if key in kept}
-    return re.sub(r"\n\s*", "\n", str(soup)).strip()
+
+    def in_line(found: re.Match[str]) -> str:
+        return found[1].replace("\n", "&#10;") if found[1] else "\n"
+
+    return _PRE.sub(in_line, str(soup)).strip()
 
 
-def _plain(heading: str) -> str:
-    """A heading as the text of a picture."""
-    return re.sub(r"[\[\]`*]", "", re.sub(r"\]\([^)]*\)", "", heading))
+def _escaped(text: str) -> str:
+    """Text as the label of a link: its brackets end nothing."""
+    return re.sub(r"[][]", r"\\\g<0>", text)
 
 
 def _small(png: bytes, name: str) -> bytes:
-    """The picture with a palette; ``ValueError`` if it is too large for a page all the same."""
-    from PIL import Image
-
-    packed = io.BytesIO()
-    with Image.open(io.BytesIO(png)) as picture:
-        picture.convert("RGB").quantize(_COLOURS, dither=Image.Dither.NONE).save(
-            packed, "png", optimize=True
-        )
-    small = min(packed.getvalue(), png, key=len)
+    """The picture for a page; ``ValueError`` if it is too large for one."""
+    small = smaller(png)
     if len(small) > LARGEST:
         raise ValueError(f"{name} has {len(small)} bytes, expected at most {LARGEST}")
     return small

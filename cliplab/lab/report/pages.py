@@ -10,19 +10,12 @@ from typing import TYPE_CHECKING, Any
 from cliplab.lab.kernels.quick_imports import nbformat
 from cliplab.lab.report.alt import Figures
 from cliplab.lab.report.fragment import finished
+from cliplab.lab.report.markdown import CODE, FORMULA
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-_TOKENS = re.compile(
-    r"(?P<code>^[ \t]*(?P<fence>`{3,}|~{3,})[^\n]*\n.*?(?:^[ \t]*(?P=fence)[`~]*[ \t]*$|\Z)"
-    r"|(?P<ticks>`+)(?!`)(?:(?!\n\n).)+?(?<!`)(?P=ticks)(?!`))"
-    r"|\$\$(?P<display>(?:\\.|[^$\\])+)\$\$"
-    r"|(?P<environment>\\begin\{(?P<name>\w+\*?)\}.*?\\end\{(?P=name)\})"
-    r"|\$(?P<inline>(?=\S)(?:(?!\n\n)(?:\\.|[^$\\`]))+(?<=\S))\$(?!\d)"
-    r"|(?P<dollar>\\?\$)",
-    re.DOTALL | re.MULTILINE,
-)
+_TOKENS = re.compile(rf"{CODE}|{FORMULA}|(?P<dollar>\\?\$)", re.DOTALL | re.MULTILINE)
 
 
 def mathml(markdown: str) -> str:

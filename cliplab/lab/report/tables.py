@@ -121,6 +121,12 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
 
 
+def minutes(seconds: float) -> str:
+    """A time in whole minutes: ``1 minute``, and below that ``less than a minute``."""
+    whole = round(seconds / 60)
+    return f"{whole} minute{'s' if whole > 1 else ''}" if whole else "less than a minute"
+
+
 def aligned(rows: Sequence[Sequence[str]]) -> str:
     """Rows of text as columns of equal width, each in one line.
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cliplab.lab.notebook.collection import copy_collection
+from cliplab.lab.notebook.collection import copy_collection, find_records
 from cliplab.lab.notebook.presets import preset_params, read_presets
 from cliplab.lab.notebook.registrations import (
     find_registration,
@@ -123,6 +123,18 @@ def test_a_registration_that_cannot_be_read_is_refused_and_the_file_is_named(not
 def test_it_lies_in_the_same_place_however_the_notebook_is_named(notebook, monkeypatch):
     monkeypatch.chdir(notebook.parent)
     assert registration_path(type(notebook)("01_a.ipynb")) == registration_path(notebook)
+
+
+@pytest.mark.parametrize(("folder", "records"), [("notebooks", "records"), ("nb", "nb/records")])
+def test_a_running_notebook_finds_the_records_of_its_folder(folder, records, tmp_path, monkeypatch):
+    (tmp_path / folder).mkdir()
+    path = registration_path(tmp_path / folder / "01_a.ipynb")
+    write(path, sealed(CONTENT))
+    monkeypatch.chdir(tmp_path / folder)
+    assert find_records() == path.parent == tmp_path / records
+    assert find_records(str(path.parent)) == path.parent
+    with pytest.raises(ValueError, match="no registrations in elsewhere"):
+        find_records("elsewhere")
 
 
 def test_a_copied_collection_brings_its_registrations_which_its_own_records_overrule(

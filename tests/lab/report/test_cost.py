@@ -1,6 +1,8 @@
 """What RESULTS.md says of computing: every run, and every pilot that was timed."""
 
-from cliplab.lab.report.cost import computing, cost
+import pytest
+
+from cliplab.lab.report.cost import computing, cost, with_time
 from cliplab.lab.report.published import Published
 
 
@@ -50,3 +52,14 @@ def test_the_sentence_has_the_least_and_the_most():
 
 def test_without_records_nothing_is_said():
     assert cost(published()) == computing(published()) == ""
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(8.0, "less than a minute"), (70.0, "about 1 minute"), (100.0, "about 2 minutes")],
+)
+def test_a_title_tells_the_time_also_where_it_is_short_and_each_time_anew(seconds, said):
+    title = "**Expected time**: quick 2 minutes · verdict {} · full days"
+    told = with_time(title.format("10 to 15 minutes"), took(seconds))
+    assert told == title.format(said)
+    assert with_time(told, took(500.0)) == title.format("about 8 minutes")

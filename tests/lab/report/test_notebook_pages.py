@@ -71,18 +71,19 @@ def test_a_page_has_text_folded_code_what_was_printed_tables_and_pictures(tmp_pa
         shown(**{"text/markdown": "*said*", "text/plain": "said"}),
         shown(**{"image/png": png(), "text/plain": "<Figure>"}),
     ]
-    notebook(record.directory, *outputs)
+    source = "x = 1\nax.set_title('losses [nats]')"
+    notebook(record.directory, *outputs, source=source)
     text, files = page_of(record, tmp_path)
     assert text.startswith("# 04 · Does it $c$?\n\n<!-- found:begin -->\n")
     assert "not measured" not in text.lower()
     code = "<details><summary>Code: {}</summary>\n\n```python\n{}\n```\n\n</details>"
     assert code.format("parameters", "lr: float = 0.1") in text
-    assert code.format("2 lines", "x = 1\nprint(x)") in text
+    assert code.format("2 lines", source) in text
     assert "```text\none\ntwo\n```" in text
     assert '<div><table>\n<tr><td colspan="2">1</td></tr>\n</table></div>' in text
     assert "recorded" not in text
     assert "*said*" in text
-    assert f"![Figure 1: The norms of all]({NAME}_1.png)" in text
+    assert f"![Figure 1, The norms of all: losses \\[nats\\]]({NAME}_1.png)" in text
     assert list(files) == [f"{NAME}_1.png"]
     assert Image.open(io.BytesIO(files[f"{NAME}_1.png"])).size == (8, 8)
 
@@ -94,6 +95,21 @@ def test_links_are_as_they_are_seen_from_the_page(tmp_path):
     assert "[03](../../notebooks/03_other.ipynb#A-Part), [here](#b-b)" in text
     assert "[of all](../study.md)" in text
     assert f"at commit `{record.provenance['git_sha'][:12]}`" in text
+
+
+def test_what_looks_like_a_link_in_code_stays(tmp_path):
+    record = fakes.run_record(tmp_path)
+    said = "`rows[0](lr)`, [`rows[0](lr)`](03.ipynb), $f[0](x)$\n\n```python\nrows[0](lr)\n```"
+    notebook(record.directory, shown(**{"text/markdown": said}))
+    assert said.replace("03", "../../notebooks/03") in page_of(record, tmp_path)[0]
+
+
+def test_preformatted_lines_of_a_table_stay(tmp_path):
+    record = fakes.run_record(tmp_path)
+    html = "<div>\n\n  <pre>def f():\n\n    return 1</pre>\n  <p>x</p></div>"
+    notebook(record.directory, shown(**{"text/html": html}))
+    text = page_of(record, tmp_path)[0]
+    assert "<div>\n<pre>def f():&#10;&#10;    return 1</pre>\n<p>x</p></div>" in text
 
 
 def test_code_with_fences_of_its_own_stays_one_block(tmp_path):

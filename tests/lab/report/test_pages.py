@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from nbformat.v4 import new_markdown_cell, new_notebook
 
 from cliplab.lab.notebook.cells import title_and_question
+from cliplab.lab.report.fragment import finished
 from cliplab.lab.report.pages import mathml, notebook_body
 
 
@@ -41,3 +42,34 @@ def test_title_and_question() -> None:
     plain = new_notebook(cells=[new_markdown_cell("# Only a title\n\nProse.")])
     assert title_and_question(plain) == ("Only a title", "Only a title")
     assert title_and_question(new_notebook()) == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("loads", "left"),
+    [
+        ("<img src='data:,' srcset='https://a.b/c 2x'/>", '<img src="data:,"/>'),
+        ("<svg><image href='https://a.b/c'></image></svg>", "<svg><image/></svg>"),
+        ("<svg><use xlink:href='//a.b/c#d'></use></svg>", "<svg><use></use></svg>"),
+        ("<p style='color: red; background: url(\"https://a.b/c\")'>x</p>", '"color: red; back'),
+        ("<video poster='https://a.b/c' src='data:,'></video>", '<video src="data:,"></video>'),
+        ("<table background='https://a.b/c'></table>", "<table></table>"),
+        ("<img alt='x' src='https://a.b/c'/>", '<a href="https://a.b/c">x</a>'),
+        ("<style>p {background: URL( 'https://a.b/c')}</style>", "<style>p {background: }</style>"),
+    ],
+)
+def test_nothing_of_another_machine_is_left_to_load(loads: str, left: str) -> None:
+    body = finished(loads)
+    assert left in body
+    assert "a.b" not in body.replace('<a href="https://a.b/c">', "")
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        '<svg><use xlink:href="#d"></use><path clip-path="url(#c)"></path></svg>',
+        '<a href="https://a.b/c" style="color: red">x</a>',
+        '<img src="data:image/png;base64,eA=="/>',
+    ],
+)
+def test_what_loads_nothing_stays(own: str) -> None:
+    assert finished(own) == own
