@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
 Scalar = bool | int | float | str | None
@@ -30,7 +31,8 @@ def write_rows(rows: Iterable[dict[str, Any]]) -> str:
 def read_rows(text: str) -> list[dict[str, Any]]:
     """The rows of `write_rows`; a column that a row did not have is None."""
     header, *lines = csv.reader(text.splitlines(keepends=True))
-    return [dict(zip(header, map(_decode, line), strict=True)) for line in lines]
+    decode = cache(_decode)  # most texts of a file are in it many times
+    return [dict(zip(header, map(decode, line), strict=True)) for line in lines]
 
 
 def _encode(value: Any) -> str:
@@ -47,7 +49,7 @@ def _decode(text: str) -> Scalar:
         return _WORDS[text]
     if text.startswith('"'):
         return str(json.loads(text))
-    for number in (int, float):
+    for number in (float,) if "." in text else (int, float):
         try:
             return number(text)
         except ValueError:
