@@ -28,8 +28,8 @@ def attest(options: argparse.Namespace) -> int:
 
 def remeasure(options: argparse.Namespace) -> int:
     """``cliplab remeasure``: published records again in full, chosen or drawn by the commit."""
-    from cliplab.lab.attest.remeasured import drawn, remeasured
     from cliplab.lab.attest.checkout import git
+    from cliplab.lab.attest.remeasured import drawn, remeasured
     from cliplab.lab.notebook.registrations import find_registration
 
     if not (options.notebook or options.draw):
