@@ -12,14 +12,14 @@ from cliplab.lab.report.twelve import Answer, Decision
 __all__ = ["answers_list", "answers_table", "decisions_table", "notebooks_table"]
 
 
-def answers_table(answers: Iterable[Answer]) -> str:
+def answers_table(answers: Iterable[Answer], root: str = "") -> str:
     """Question, sentence, the first number and notebooks: what the README has room for."""
     return markdown(
         {
             "Question": answer.question,
             "Answer": answer.sentence,
             "Number": answer.figure.partition("; ")[0],
-            "In": short_links(answer.notebooks[:4]),
+            "In": short_links(answer.notebooks[:4], root),
         }
         for answer in answers
     )

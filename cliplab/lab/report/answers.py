@@ -15,7 +15,7 @@ from cliplab.lab.report.measured import measured_lines, why
 from cliplab.lab.report.published import Published, deviations, holds
 from cliplab.lab.report.remeasured import remeasured
 from cliplab.lab.report.tables import effect, number, percent, points
-from cliplab.lab.report.twelve import Answer
+from cliplab.lab.report.twelve import HOW_SURE, Answer
 from cliplab.lab.stats import Estimate
 
 __all__ = ["found_cell", "results_page"]
@@ -33,19 +33,11 @@ the best of k configurations, given that the run succeeds. Holm's correction cou
 comparisons that are planned.
 """
 
-_GRADES = """\
-How sure: *identity*, true by algebra and compared bit for bit; *replicated*, a registered
-comparison that was decided and holds on other draws and seeds; *decided*, and not replicated yet;
-*undecided*; *description*, at a setting that was chosen or over cases that were counted, without a
-verdict; *superseded*, measured with code that was mended since, the run is pending; *not measured*.
-Several words count the claims that an answer rests on.
-"""
-
 
 def results_page(published: Published, ledger: Ledger, twelve: Sequence[Answer] = ()) -> str:
     """RESULTS.md, without its first lines."""
     sections = [
-        ("Twelve answers", f"{_GRADES}\n{answers_list(twelve)}" if twelve else ""),
+        ("Twelve answers", f"{HOW_SURE}\n{answers_list(twelve)}" if twelve else ""),
         ("By notebook", notebooks_table(published) or "None yet."),
         ("Comparisons", _overview(published, ledger)),
         ("Shares", _shares(published, ledger)),

@@ -150,6 +150,7 @@ def _pages(
         "records": records_table(published),
     }
     pages = {root / "docs" / f"{name}.md": {name: table} for name, table in tables.items()}
+    pages[root / "docs" / "index.md"] = {"answers": answers_table(answers, "../")}
     return {path: _fill(path, _read(path), own) for path, own in pages.items() if path.exists()}
 
 

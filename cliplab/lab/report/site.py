@@ -17,6 +17,7 @@ from cliplab.lab.report.environment import environment
 from cliplab.lab.report.folder import INDEX, PAGES, claim_folder
 from cliplab.lab.report.forest import forest
 from cliplab.lab.report.runpages import RunPages
+from cliplab.lab.report.twelve import HOW_SURE
 from cliplab.lab.runs.files import write_atomic
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ def write_report(
         numbers=numbers,
         forest=forest(shown),
         answers=published.answers,
+        how_sure=HOW_SURE,
         notebooks=cards,
         noise=[row for one in cards for row in one["noise"]],
         first_page={name: own[0] for name, own in zip(names, hrefs, strict=True)},

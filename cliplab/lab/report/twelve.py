@@ -19,10 +19,17 @@ from cliplab.lab.claims.ledger import Ledger, load_ledger
 from cliplab.lab.report.backing import SUPERSEDED, UNMEASURED, Backing, backings
 from cliplab.lab.report.published import Published, load_published
 
-__all__ = ["Answer", "Decision", "decisions", "read_answers", "twelve"]
+__all__ = ["HOW_SURE", "Answer", "Decision", "decisions", "read_answers", "twelve"]
 
 ANSWERS = "answers.toml"
 _PLACE = re.compile(r"\{(\w+)\.(\w+)\}")
+HOW_SURE = """\
+How sure: *identity*, true by algebra and compared bit for bit; *replicated*, a registered
+comparison that was decided and holds on other draws and seeds; *decided*, and not replicated yet;
+*undecided*; *description*, at a setting that was chosen or over cases that were counted, without a
+verdict; *superseded*, measured with code that was mended since, the run is pending; *not measured*.
+Several words count the claims that an answer rests on.
+"""
 GRADES = (  # surest first
     *("identity", "replicated", "decided", "not replicated"),
     *("undecided", "description", SUPERSEDED, UNMEASURED),
