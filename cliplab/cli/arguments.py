@@ -57,7 +57,12 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="cliplab", description="The laboratory for gradient clipping.")
+    parser = _Parser(
+        prog="cliplab",
+        description="The laboratory for gradient clipping. For your own training: race, new, "
+        "diagnose. For notebooks: list, run, report, inspect, export, diff, notebooks. For what is "
+        "published: register, calibrate, attest, remeasure.",
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     shared = _Parser(add_help=False)
     for name, folder, text in (

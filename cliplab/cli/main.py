@@ -215,8 +215,13 @@ def list_(options: argparse.Namespace) -> int:
         entries = [entry for entry in entries if options.preset in entry["presets"]]
         if not entries and not bad:
             raise ValueError(f"no notebook has a preset {options.preset!r}")
-    text = json.dumps(entries, indent=1, default=str)
-    print(text if options.json else "\n".join(map(as_text, entries)))
+    brief = not (options.notebook or options.preset)
+    if options.json:
+        print(json.dumps(entries, indent=1, default=str))
+    else:
+        print("\n".join(as_text(entry, brief) for entry in entries))
+        if brief and entries:
+            print("cliplab list NOTEBOOK: its presets, their times, its parameters")
     return _say_bad(bad) or (FAILED if corrupt(entries) else 0)
 
 

@@ -139,8 +139,13 @@ def test_bad_input_is_one_line_status_2_and_starts_nothing(command, complaint, p
 
 def test_list_shows_notebooks_parameters_and_records(project, capsys):
     assert status_of("list") == 0
+    brief = capsys.readouterr().out
+    assert "01_slow: A question?" in brief
+    assert "wait" not in brief
+    assert status_of("list 01") == 0
     text = capsys.readouterr().out
-    assert "01_slow: A question?" in text
+    assert text.startswith("01_slow: A question?\n")
+    assert "smoke: not run here\n" in text
     assert "wait: float = 0.1  pause (s) [>= 0]" in text
     bad = project / "results" / "01_slow" / "smoke" / "0" / "record.json"
     bad.parent.mkdir(parents=True)

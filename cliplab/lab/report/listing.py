@@ -79,15 +79,17 @@ def corrupt(entries: Iterable[dict[str, Any]]) -> int:
     return sum(state["corrupt"] for entry in entries for state in entry["records"].values())
 
 
-def as_text(entry: dict[str, Any]) -> str:
-    """A description for people."""
+def as_text(entry: dict[str, Any], brief: bool = False) -> str:
+    """A description for people; a brief one is of what was run alone."""
     lines = [": ".join(filter(None, (entry["notebook"], entry["question"])))]
-    if entry["expected_time"]:
+    if entry["expected_time"] and not brief:
         lines.append(f"  expected time: {entry['expected_time']}")
     for preset, state in entry["records"].items():
         counts = [f"{state[n]} {n}" for n in ("current", "stale", "corrupt", "failed") if state[n]]
+        if brief and not counts:
+            continue
         took = f" ({duration(state['wall_s'])})" if state["current"] else ""
-        lines.append(f"  {preset}: {', '.join(counts) or 'no records'}{took}")
+        lines.append(f"  {preset}: {', '.join(counts) or 'not run here'}{took}")
         for run in state["runs"]:
             if run["state"] == "corrupt":
                 lines.append(f"    {one_line(run['why'][0])}")
@@ -97,8 +99,11 @@ def as_text(entry: dict[str, Any]) -> str:
         lines += [f"    stale: {reason}" for reason in [*stale][:MOST]]
         if len(stale) > MOST:
             lines.append(f"    stale: {len(stale) - MOST} reasons more (--json)")
-        values = [f"{name}={value!r}" for name, value in entry["values"][preset].items()]
-        lines += _wrapped(values)
+        if not brief:
+            values = [f"{name}={value!r}" for name, value in entry["values"][preset].items()]
+            lines += _wrapped(values)
+    if brief:
+        return "\n".join(lines)
     if entry["parameters"]:
         lines.append("  parameters (quick):")
     for p in entry["parameters"]:
