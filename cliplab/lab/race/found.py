@@ -26,7 +26,7 @@ EDGE = 0.1  # the outer part of a range
 class Choice:
     """The best configuration of a way, by its fresh runs; ``clipped``: share of updates, if told.
 
-    ``loss`` is None where all of them failed.
+    ``loss`` is None where all of them failed; ``idle``: its runs are those without clipping.
     """
 
     lr: float
@@ -35,6 +35,7 @@ class Choice:
     failed: int
     runs: int
     clipped: float | None
+    idle: bool
 
 
 @dataclass(frozen=True)
@@ -66,9 +67,12 @@ class Surer:
 def choice(raced: Raced, way: str) -> Choice:
     """What the way would be run with."""
     first = raced.ways[way].picks()[0]
-    own = [r for r in raced.rows if r["way"] == way and r["configuration"] == first]
+    of_it = [row for row in raced.rows if row["configuration"] == first]
+    own = [row for row in of_it if row["way"] == way]
     fresh = [row for row in own if row["stage"] != "screening"]
     good = [row for row in fresh if not row["failed"]]
+    plain = {row["seed"]: row["test_loss"] for row in of_it if row["way"] == NONE}
+    twins = [(row["test_loss"], plain[row["seed"]]) for row in own if row["seed"] in plain]
     shares = [row["clip_fraction"] for row in good if row.get("clip_fraction") is not None]
     return Choice(
         own[0]["lr"],
@@ -77,6 +81,7 @@ def choice(raced: Raced, way: str) -> Choice:
         len(fresh) - len(good),
         len(fresh),
         float(np.mean(shares)) if shares else None,
+        way == NORM and bool(twins) and all(clipped == other for clipped, other in twins),
     )
 
 

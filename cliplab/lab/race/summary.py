@@ -129,6 +129,8 @@ class Summary:
         """What to train with."""
         c, n = self.clipped, self.unclipped
         share = "" if c.clipped is None else f"; it clips {percent(c.clipped)} of the updates"
+        if c.idle:
+            share = "; it never clips: where both ran, the losses are those without clipping"
         found = [
             Line(
                 "With clipping",

@@ -155,6 +155,17 @@ def test_the_recommended_threshold_is_that_of_the_best_configuration(raced):
     assert near.startswith(f"{len(near_the_best(found))} of 48 thresholds drawn ended within a m")
 
 
+def test_a_threshold_that_never_clips_is_not_recommended_in_silence(raced):
+    def with_clipping(**changes):
+        return Summary(raced(**changes)).recommended[0].text
+
+    idle = TOY.replace('c["threshold"] is None', "True").replace(" {c['way']}", "")
+    assert "it never clips: where both ran, the losses are those without" in with_clipping(
+        code=idle
+    )
+    assert "never clips" not in with_clipping(size="full", margin=0.1)
+
+
 def near_the_best(found):
     level = found.verdict.levels["loss"][0]
     means = {}
