@@ -5,7 +5,6 @@ Makes numbers: no.
 """
 
 from cliplab.plots.arms import heatmap, runs, shares
-from cliplab.plots.live import hide_in_notebook
 from cliplab.plots.recorded import history, overview, probe
 from cliplab.plots.style import COLOURS, WIDE, sns, theme
 
@@ -21,5 +20,3 @@ __all__ = [
     "sns",
     "theme",
 ]
-
-hide_in_notebook()

@@ -44,7 +44,7 @@ def test_the_quick_start_clips_and_learns(tmp_path, monkeypatch):
 @pytest.mark.parametrize("script", blocks_of("recipes/distributed.md"), ids=["DDP", "FSDP2"])
 def test_a_script_runs_in_two_processes(script, tmp_path):
     path = tmp_path / "script.py"
-    path.write_text(script + "\nprint('done', clipper.steps)\n", "utf-8")
+    path.write_text(script + "\nprint(f'done {clipper.steps}\\n', end='')\n", "utf-8")
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     ran = subprocess.run(

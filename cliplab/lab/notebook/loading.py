@@ -24,8 +24,12 @@ def load_preset(preset: str, notebook: str | Path | None = None) -> None:
     has. What papermill put in stays as it is; in a batch, where ``--preset`` and ``-p`` say what
     the parameters are, all do; both are printed.
 
-    ``notebook``: the file whose presets are meant, where that cannot be told. ``ValueError``: it
-    cannot, there is no such preset, or this is no notebook.
+    ``ValueError``: the file of the notebook cannot be told, there is no such preset, or this is no
+    notebook.
+
+    Args:
+        preset: its name in presets.toml.
+        notebook: the file whose presets are meant, where that cannot be told.
     """
     if in_batch():
         print(f"load_preset({preset!r}) has no effect in a batch: it goes by --preset and -p")
