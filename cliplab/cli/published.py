@@ -14,10 +14,11 @@ def attest(options: argparse.Namespace) -> int:
     from cliplab.lab.attest.attest import Acceptance
     from cliplab.lab.attest.attest import attest as attest_records
 
+    root = _checkout()
     outcomes = attest_records(
         _published(options),
         options.records,
-        _checkout(),
+        root,
         [Acceptance(name, why) for name, why in options.accept],
         lambda line: print(line, file=sys.stderr, flush=True),
     )
@@ -64,7 +65,6 @@ def _published(options: argparse.Namespace) -> list[Path]:
     """The notebooks that are meant, all of which must have a published record if named."""
     from cliplab.lab.notebook.presets import find_notebooks
 
-    _checkout()
     found = find_notebooks(options.notebook, options.notebooks)
     published = [path for path in found if (options.records / f"{path.stem}.json").exists()]
     if options.notebook and published != found:

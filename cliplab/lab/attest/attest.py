@@ -15,6 +15,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from cliplab.lab.attest.carried import as_json
 from cliplab.lab.attest.checkout import checked_out, git, own_key, uncommitted
 from cliplab.lab.attest.compare import columns, first_difference
 from cliplab.lab.attest.definitions import Change, gone_definitions, new_definitions
@@ -100,8 +101,7 @@ class Attest:
             carried = self._compare(about, notebook, code, tree, accepted)
         about.pop("pending", None)
         about["carried"] = carried | {"accepted": accepted.written()}
-        text = json.dumps(about, indent=1, sort_keys=True, ensure_ascii=False)
-        write_atomic(path, text + "\n")
+        write_atomic(path, as_json(about))
         vouched = {name for entry in about["carried"]["accepted"] for name in entry["names"]}
         changed = f"{len(carried['changed'])} definitions changed, {len(vouched)} names accepted"
         return f"carried: {carried['n_rows']} rows equal, {changed}"

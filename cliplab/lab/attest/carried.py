@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 About = Mapping[str, Any]  # records/NN.json
+
+
+def as_json(about: About) -> str:
+    """The text of ``records/NN.json``."""
+    return json.dumps(about, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 def state(about: About, code_key: str) -> str:

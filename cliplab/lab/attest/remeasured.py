@@ -9,6 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from cliplab.lab.attest.carried import as_json
 from cliplab.lab.attest.checkout import git, uncommitted
 from cliplab.lab.attest.compare import first_difference
 from cliplab.lab.attest.rerun import rerun
@@ -51,8 +52,7 @@ def remeasured(notebook: Path, records: Path, root: Path, drawn_of: int = 0) -> 
         "n_rows": len(published),
         "difference": difference,
     }
-    text = json.dumps(about, indent=1, sort_keys=True, ensure_ascii=False)
-    write_atomic(path, text + "\n")
+    write_atomic(path, as_json(about))
     return f"not the same: {difference}" if difference else f"{len(published)} rows, all the same"
 
 

@@ -14,9 +14,8 @@ from cliplab.lab.report.markdown import link, markdown, short_links
 from cliplab.lab.report.measured import measured_lines, why
 from cliplab.lab.report.published import Published, deviations, holds
 from cliplab.lab.report.remeasured import remeasured
-from cliplab.lab.report.tables import effect, number, percent, points
+from cliplab.lab.report.tables import effect, number, percent, points, share
 from cliplab.lab.report.twelve import HOW_SURE, Answer
-from cliplab.lab.stats import Estimate
 
 __all__ = ["found_cell", "results_page"]
 
@@ -155,7 +154,7 @@ def _shares(published: Published, ledger: Ledger) -> str:
     return markdown(
         {
             "How often": v.statement,
-            "Share [90 % interval]": _percents(v.loss) if v.loss else "–",
+            "Share [90 % interval]": share(v.loss) if v.loss else "–",
             "Of": v.note if v.loss else "not measured yet",
             "What was counted": ledger.claims[v.id].chosen,
             "The literature": f"{ledger.claims[v.id].literature} ({ledger.claims[v.id].source})",
@@ -163,10 +162,6 @@ def _shares(published: Published, ledger: Ledger) -> str:
         }
         for v in _of_kind(published, "share")
     )
-
-
-def _percents(share: Estimate) -> str:
-    return f"{percent(share.effect)} [{percent(share.low)}, {percent(share.high)}]"
 
 
 def _identities(published: Published) -> str:
@@ -211,7 +206,7 @@ def _found(verdicts: Iterable[Verdict]) -> Iterator[str]:
             told = f"{effect(v.loss, v.unit)}, {v.loss.n} seeds"
             yield f"* {v.statement}: {told} (a demonstration: its setting was chosen).{more}"
         elif v.kind == "share":
-            told = f"{_percents(v.loss)}, {v.note}" if v.loss else v.note
+            told = f"{share(v.loss)}, {v.note}" if v.loss else v.note
             yield f"* {v.statement}: {told}."
         else:
             yield f"* {v.statement}: {v.verdict}, {v.note} (an identity)."

@@ -13,7 +13,7 @@ from cliplab.lab.claims.ledger import Ledger
 from cliplab.lab.claims.verdict import DECIDED, Outcome, Verdict
 from cliplab.lab.report.measured import of_each
 from cliplab.lab.report.published import Published, holds, superseded
-from cliplab.lab.report.tables import number, percent, points
+from cliplab.lab.report.tables import number, points, share
 from cliplab.lab.runs.csvrows import read_rows
 from cliplab.lab.stats.paired import Estimate
 from cliplab.lab.stats.ranks import rank_correlation
@@ -54,9 +54,11 @@ def backings(published: Published, ledger: Ledger, root: Path) -> dict[str, Back
 
 
 def _claimed(verdict: Verdict, published: Published, ledger: Ledger) -> Backing:
-    share, estimate = verdict.kind == "share", verdict.loss
+    is_share, estimate = verdict.kind == "share", verdict.loss
     told = {
-        "effect": _share(estimate) if share else _rounded(estimate, verdict.unit, verdict.margin),
+        "effect": share(estimate)
+        if is_share and estimate
+        else _rounded(estimate, verdict.unit, verdict.margin),
         "margins": _in_margins(verdict),
         "failed": of_each(verdict)[1],
         "failures": points(verdict.failures) if verdict.failures else "",
@@ -66,7 +68,7 @@ def _claimed(verdict: Verdict, published: Published, ledger: Ledger) -> Backing:
         "counter": ledger.claims[verdict.id].counter,
     }
     outcome = str(verdict.outcome)
-    if verdict.outcome is Outcome.SHOWN and not share:
+    if verdict.outcome is Outcome.SHOWN and not is_share:
         outcome = _side(estimate)
     stands = not superseded(published.about_again.get(verdict.notebook))
     again = holds(verdict, published.again.get(verdict.id)) if stands else ""
@@ -90,12 +92,6 @@ def _side(estimate: Estimate | None) -> str:
     if estimate is not None and estimate.low > 0:
         return "above"
     return "below" if estimate is not None and estimate.high < 0 else "across"
-
-
-def _share(share: Estimate | None) -> str:
-    if share is None:
-        return ""
-    return f"{percent(share.effect)} [{percent(share.low)}, {percent(share.high)}]"
 
 
 def _in_margins(verdict: Verdict) -> str:

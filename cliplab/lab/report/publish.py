@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from cliplab.lab.attest.carried import as_json
 from cliplab.lab.claims.ledger import Ledger, load_ledger
 from cliplab.lab.notebook.cells import load_cells, read_notebook, tagged, title_and_question
 from cliplab.lab.notebook.registrations import REPLICA
@@ -112,7 +113,7 @@ def _summary(name: str, preset: str, parts: list[RunRecord], registration: str) 
         | {"finished": max(str(p.get("finished", "")) for p in provenance)[:10]}
         | {key: round(sum(p.get(key) or 0 for p in provenance), 1) for key in ("wall_s", "cpu_s")},
     }
-    return json.dumps(summary, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    return as_json(summary)
 
 
 def _figures(directory: Path) -> Iterator[bytes]:

@@ -96,6 +96,11 @@ def percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
+def share(found: Estimate) -> str:
+    """A share with its interval: ``52 % [43 %, 60 %]``."""
+    return f"{percent(found.effect)} [{percent(found.low)}, {percent(found.high)}]"
+
+
 def _signed(estimate: Estimate, told: Callable[[float], str]) -> str:
     effect, *ends = (
         f"+{told(value)}" if value > 0 else told(value)

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cliplab.lab.claims.ledger import Ledger, load_ledger
+from cliplab.lab.claims.ledger import Ledger
 from cliplab.lab.report.backing import SUPERSEDED, UNMEASURED, Backing, backings
-from cliplab.lab.report.published import Published, load_published
+from cliplab.lab.report.published import Published
 
-__all__ = ["HOW_SURE", "Answer", "Decision", "decisions", "read_answers", "twelve"]
+__all__ = ["HOW_SURE", "Answer", "Decision", "read_answers"]
 
 ANSWERS = "answers.toml"
 _PLACE = re.compile(r"\{(\w+)\.(\w+)\}")
@@ -64,30 +64,13 @@ class Decision:
     notebooks: tuple[str, ...]
 
 
-def twelve(root: Path) -> list[Answer]:
-    """The answers of ``root/notebooks/answers.toml``, from ``root/records``; [] without the file.
-
-    ``ValueError``: an outcome that has no template, or a name or number that there is not.
-    """
-    return _alone(root)[0]
-
-
-def decisions(root: Path) -> list[Decision]:
-    """The table "Which method should I use?" of the same files; [] without them."""
-    return _alone(root)[1]
-
-
-def _alone(root: Path) -> tuple[list[Answer], list[Decision]]:
-    if not (root / "notebooks" / ANSWERS).exists():
-        return [], []
-    ledger = load_ledger(root)
-    return read_answers(load_published(root, ledger), ledger, root)
-
-
 def read_answers(
     published: Published, ledger: Ledger, root: Path
 ) -> tuple[list[Answer], list[Decision]]:
-    """Answers and decisions of what is published; both empty without ``answers.toml``."""
+    """Answers and decisions of what is published; both empty without ``answers.toml``.
+
+    ``ValueError``: an outcome that has no template, or a name or number that there is not.
+    """
     path = root / "notebooks" / ANSWERS
     if not path.exists():
         return [], []

@@ -15,7 +15,7 @@ from cliplab.lab.claims.ledger import Ledger, load_ledger
 from cliplab.lab.claims.verdict import Outcome, Verdict
 from cliplab.lab.report.backing import Backing, backings
 from cliplab.lab.report.published import Published, load_published
-from cliplab.lab.report.twelve import GRADES, overall, read_answers, twelve
+from cliplab.lab.report.twelve import GRADES, overall, read_answers
 from cliplab.lab.runs.csvrows import write_rows
 from cliplab.lab.stats.paired import Estimate
 
@@ -229,7 +229,7 @@ def test_one_word_for_several_answers():
 
 
 def test_without_the_file_there_are_no_answers(tmp_path):
-    assert twelve(tmp_path) == []
+    assert read_answers(*ours(), tmp_path) == ([], [])
 
 
 @cache
