@@ -24,6 +24,9 @@ RAN = f"""() => {{
     const failed = code.some(c => numbers(c).some(i => c.outputs.get(i).type === "error"));
     return code.length && (failed || code.every(cell => cell.executionCount !== null));
 }}"""
+STATE = f"""() => [{CONTEXT}.sessionContext.kernelDisplayStatus,
+    [...{CONTENT}.cells].map(cell => cell.executionState ?? null),
+    document.querySelector(".jp-Dialog")?.innerText ?? "no dialog"]"""
 SOON = 500.0  # how often a page is asked, in ms
 
 
@@ -100,7 +103,10 @@ def restart_and_run_all(page, url: str, name: str) -> None:
     page.get_by_role("menuitem", name="Kernel", exact=True).click()
     page.get_by_role("menuitem", name="Restart Kernel and Run All Cells").click()
     page.locator(".jp-Dialog .jp-mod-accept").click()
-    page.wait_for_function(RAN, polling=SOON)
+    try:
+        page.wait_for_function(RAN, polling=SOON)
+    except Exception as error:
+        raise AssertionError(f"{name} did not end: {page.evaluate(STATE)}") from error
     page.keyboard.press("Control+s")
     page.wait_for_function(f"() => !{CONTENT}.dirty", polling=SOON)
     page.evaluate(f"() => {CONTEXT}.sessionContext.shutdown()")
