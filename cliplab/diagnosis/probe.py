@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
+from torch.optim import Optimizer
 
 from cliplab.checks import check_count, described, tell
 from cliplab.diagnosis.restore import restored
@@ -77,7 +78,7 @@ def find_threshold(
     *,
     params: nn.Module | Iterable[Tensor] | None = None,
     model: nn.Module | None = None,
-    optimizer: torch.optim.Optimizer | None = None,
+    optimizer: Optimizer | None = None,
 ) -> Probe:
     """Call ``step_fn(step)``, or ``step_fn()``, for a short while; recommend a threshold.
 
@@ -109,6 +110,12 @@ def find_threshold(
     """
     check_count("steps", steps)
     call = _with_step(step_fn)
+    if not isinstance(model, nn.Module | None):
+        raise ValueError(f"model must be a module, got {described(model)}")
+    if not isinstance(optimizer, Optimizer | None):
+        raise ValueError(f"optimizer must be an optimizer, got {described(optimizer)}")
+    if isinstance(params, Optimizer):
+        raise ValueError(f"params must be a module or tensors, got {described(params)}")
     if isinstance(params, nn.Module):
         params = params.parameters()
     else_model = params is None and model is not None

@@ -186,13 +186,13 @@ class History(Ring):
         return replay(self, policy)
 
     def watch(self, every: float = 1.0) -> Live:
-        """Draw the history in a notebook, again at most every ``every`` seconds while it grows.
+        """Draw the history in a notebook, again every ``every`` seconds while it grows.
 
-        The last steps are drawn when the cell ends that took them. Drawing waits for the device
-        and takes about a tenth of the time at most (one slow drawing alone does not count, as the
-        first is). ``close()`` the result, or use it as a context manager; then nothing is drawn
-        any more. Outside of a notebook nothing is drawn at all: a ``UserWarning`` says so. Needs
-        ``cliplab[lab]``.
+        The last steps are drawn when the cell ends that took them. Drawing waits for the device;
+        where it would take more than a tenth of the time it is done less often (one slow drawing
+        alone does not count, as the first is). ``close()`` the result, or use it as a context
+        manager; then nothing is drawn any more. Outside of a notebook nothing is drawn at all: a
+        ``UserWarning`` says so. Needs ``cliplab[lab]``.
         """
         live = Live(self, every)
         if not live.is_open:

@@ -44,10 +44,9 @@ class Live:
             self._stop()
             warnings.warn(f"watch() stopped: {error!r}", stacklevel=2)
         self._drawn = self._steps()
-        now = time.monotonic()
-        before, self._cost = self._cost, now - begun
+        before, self._cost = self._cost, time.monotonic() - begun
         # A slow drawing among fast ones, as the first one is, is no reason to wait.
-        self._next = now + max(self._every, 9 * min(before, self._cost))
+        self._next = begun + max(self._every, 10 * min(before, self._cost))
 
     def close(self) -> None:
         """Draw what is not drawn yet, and stop."""
@@ -93,6 +92,9 @@ class Live:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _ipython_display_(self) -> None:
+        """Show nothing: the figure stands where ``watch()`` was called."""
 
     def __repr__(self) -> str:
         state = "open until close()" if self.is_open else "closed"

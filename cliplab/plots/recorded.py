@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import torch
 from torch import Tensor
 
-from cliplab.plots.live import hide_in_notebook
 from cliplab.plots.style import COLOURS, WIDE, legend_below, log_scale, plt
 
 if TYPE_CHECKING:
@@ -205,6 +204,3 @@ def probe(probe: _Probed, *, ax: Axes | None = None) -> Axes:
     log_scale(ax)
     legend_below(ax, ncols=2)
     return ax
-
-
-hide_in_notebook()

@@ -14,6 +14,9 @@ from torch import nn
 from cliplab import Clipper
 from cliplab.diagnosis import find_threshold
 
+LINEAR = nn.Linear(2, 1)
+SGD = torch.optim.SGD(LINEAR.parameters())
+
 
 def test_returned_norms_and_measured_ones_agree():
     model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
@@ -147,6 +150,13 @@ def test_a_probe_leaves_no_trace(stepped, fails):
         (lambda: find_threshold(lambda: "1"), "must return a number, the norm, got '1'"),
         (lambda: find_threshold(lambda: torch.ones(2)), r"got a tensor of shape \(2,\)"),
         (lambda: find_threshold(lambda: 1j), "got 1j"),
+        (lambda: find_threshold(float, model=SGD), "model must be a module, got an opti"),
+        (lambda: find_threshold(float, model=[1]), r"model must be a module, got \[1\]"),
+        (lambda: find_threshold(float, optimizer=LINEAR), "must be an optimizer, got a module"),
+        (
+            lambda: find_threshold(float, params=SGD),
+            "params must be a module or tensors, got an opt",
+        ),
         (lambda: find_threshold(lambda: 1.0, model=nn.LazyLinear(3)), "is lazy"),
         (lambda: find_threshold(lambda: 1.0, params=nn.LazyLinear(3)), "is lazy"),
     ],

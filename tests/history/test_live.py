@@ -1,5 +1,6 @@
 """The live figure: when it is drawn, and that it never ends a training."""
 
+import itertools
 import math
 import sys
 import time
@@ -88,6 +89,19 @@ def test_drawing_takes_at_most_a_tenth_of_the_time(notebook):
     assert len(notebook.shown) > 10
 
 
+def test_what_a_drawing_takes_does_not_move_the_next_one(notebook):
+    notebook.costs = [0.0, 0.5, 1.0, 0.2, 0.9, 0.7, 0.3, 1.0, 1.0]
+    at, draw = [], notebook.draw
+    notebook.draw = lambda figure: (at.append(notebook.now), draw(figure))
+    history = History(scalar=True)
+    history.watch(every=10)
+    while len(at) < 9:
+        history.append(ROW, 0.1)
+        notebook.now += 2.0**-6
+    gaps = [after - before for before, after in itertools.pairwise(at)]
+    assert gaps == pytest.approx([10.0] * 8, abs=2.0**-5)
+
+
 @pytest.mark.parametrize("slow", [0, 3])
 def test_one_slow_drawing_delays_nothing(notebook, slow):
     notebook.costs = [0.0] * slow + [30.0]
@@ -159,11 +173,5 @@ def test_a_drawing_leaves_the_style_of_other_figures_alone(monkeypatch):
 
 def test_the_object_is_not_shown_beside_its_figure(notebook):
     formatters = need("IPython.core.formatters", "lab")
-    need("seaborn", "lab")
-    from cliplab.plots.live import hide_object
-
-    formatter = formatters.DisplayFormatter()
-    live = History(scalar=True).watch()
-    assert "text/plain" in formatter.format(live)[0]
-    hide_object(formatter)
-    assert formatter.format(live) == ({}, {})
+    figure = History(scalar=True).watch()
+    assert formatters.DisplayFormatter().format(figure) == ({}, {})
