@@ -17,7 +17,9 @@ COMMENT = "# from cliplab.lab import load_preset"
 # Whether a notebook is open; its code cells have run, or one failed.
 CONTEXT = "window.jupyterapp.shell.currentWidget?.context"
 CONTENT = f"{CONTEXT}.model"
-OPEN = f"name => {CONTEXT}?.path === name && {CONTEXT}.isReady"
+# Not while its kernel starts: a restart then may lose the cells that are sent to it.
+IDLE = f"{CONTEXT}.sessionContext.session?.kernel?.status === 'idle'"
+OPEN = f"name => {CONTEXT}?.path === name && {CONTEXT}.isReady && {IDLE}"
 RAN = f"""() => {{
     const code = [...{CONTENT}.cells].filter(cell => cell.type === "code");
     const numbers = cell => [...Array(cell.outputs.length).keys()];
