@@ -10,10 +10,29 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from cliplab.cli.how import add_how, positive_int
-from cliplab.cli.subcommands import add_commands, add_diagnose, add_race, notebooks_here
+from cliplab.cli.subcommands import (
+    NAMED,
+    RACED,
+    add_commands,
+    add_diagnose,
+    add_folder,
+    add_race,
+    with_examples,
+)
 from cliplab.cli.values import join_assignments, read_values
 
 REFUSED = 2
+DESCRIPTION = """The laboratory for gradient clipping.
+For your own training: race, new, diagnose.
+For notebooks: list, run, report, inspect, export, diff, notebooks.
+For what is published: register, calibrate, attest, remeasure."""
+EXAMPLES = f"""
+cliplab notebooks nb                        # a copy of the collection
+cliplab list --notebooks nb
+cliplab run exploding --notebooks nb --preset smoke
+cliplab new train.py                        # a training function
+cliplab race train.py:train {RACED}
+"""
 
 
 def fail(status: int, error: object) -> int:
@@ -57,27 +76,17 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="cliplab",
-        description="The laboratory for gradient clipping. For your own training: race, new, "
-        "diagnose. For notebooks: list, run, report, inspect, export, diff, notebooks. For what is "
-        "published: register, calibrate, attest, remeasure.",
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
+    parser = _Parser(prog="cliplab", description=DESCRIPTION, **with_examples(EXAMPLES))
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     shared = _Parser(add_help=False)
-    for name, folder, text in (
-        ("notebooks", notebooks_here(), "where the notebooks are"),
-        ("results", Path("results"), "records and executed notebooks"),
-        ("reports", Path("reports"), "the HTML report and claims.json"),
-    ):
-        text += " (%(default)s)"
-        shared.add_argument(f"--{name}", type=Path, default=folder, metavar="DIR", help=text)
+    for name in ("notebooks", "results", "reports"):
+        add_folder(shared, name)
 
     run = commands.add_parser("run", parents=[shared], help="run notebooks, judge, report")
     notebook: dict[str, Any] = {
         "nargs": "*",
         "metavar": "NOTEBOOK",
-        "help": "stem, unique prefix, path, or folder",
+        "help": f"{NAMED} or folder",
     }
     what = run.add_argument_group("which runs")
     what.add_argument("notebook", **notebook)

@@ -71,12 +71,16 @@ def inspect(options: argparse.Namespace) -> int:
 
     from cliplab.lab.notebook.inspect import inspect_text
     from cliplab.lab.notebook.parameters import read_signature
+    from cliplab.lab.notebook.presets import find_notebooks
 
+    path, *more = find_notebooks([options.notebook], options.notebooks)
+    if more:
+        raise ValueError(f"{options.notebook} has {1 + len(more)} notebooks, expected one")
     if options.json:
-        found = read_signature(options.notebook).parameters.values()
+        found = read_signature(path).parameters.values()
         print(json.dumps([asdict(parameter) for parameter in found], indent=1))
     else:
-        print(inspect_text(options.notebook))
+        print(inspect_text(path))
     return 0
 
 

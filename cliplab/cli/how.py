@@ -34,7 +34,8 @@ def positive(text: str, unit: str = "") -> float:
     raise argparse.ArgumentTypeError(f"{text!r} is not a positive number{unit}")
 
 
-def _count(text: str) -> int:
+def count(text: str) -> int:
+    """A count that may be none."""
     return 0 if re.fullmatch("0+", text) else positive_int(text)
 
 
@@ -102,7 +103,7 @@ def add_how(run: argparse.ArgumentParser) -> None:
     )
     add(
         "--retries",
-        type=_count,
+        type=count,
         metavar="N",
         help="of a run that failed (1 if a process died, 0 if the notebook raised an exception)",
     )

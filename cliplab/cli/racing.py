@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
+from shlex import quote
 
 from cliplab.cli.arguments import fail
-from cliplab.cli.subcommands import notebooks_here
+from cliplab.cli.subcommands import RACED, notebooks_here
 
 FAILED, INTERRUPTED = 1, 130
 
@@ -33,7 +34,7 @@ def race(options: argparse.Namespace) -> int:
         lost=options.lost,
         jobs=options.jobs,
         at_once=options.at_once,
-        first_seed=options.first_seed,
+        repeat=options.repeat,
     )
     try:
         raced = race(asked, _say)
@@ -50,14 +51,20 @@ def race(options: argparse.Namespace) -> int:
 
 
 def new(options: argparse.Namespace) -> int:
-    """``cliplab new``: a notebook with a space, a loop and a comparison, to be made one's own."""
-    from cliplab.lab.race.new import write_study
+    """``cliplab new``: a notebook with a comparison, or a function, to be made one's own."""
+    from cliplab.lab.race.new import write_function, write_study
 
-    made = write_study(options.name)
-    folder = made[0].parent
-    print(f"written: {', '.join(map(str, made))}")
-    more = "" if folder.resolve() == notebooks_here().resolve() else f" --notebooks {folder}"
-    print(f"next: cliplab run {made[0]} --preset quick{more}")
+    if options.name.suffix == ".py":
+        made = write_function(options.name)
+        print(f"written: {made}")
+        print(f"next: cliplab race {quote(f'{made}:train')} {RACED}")
+        return 0
+    notebook, *beside = write_study(options.name)
+    print(f"written: {', '.join(map(str, [notebook, *beside]))}")
+    folder = notebook.parent
+    here = folder.resolve() == notebooks_here().resolve()
+    more = "" if here else f" --notebooks {quote(str(folder))}"
+    print(f"next: cliplab run {quote(str(notebook))} --preset smoke{more}")
     return 0
 
 

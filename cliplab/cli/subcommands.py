@@ -8,21 +8,55 @@ import math
 from pathlib import Path
 from typing import Any
 
-from cliplab.cli.how import positive, positive_int
+from cliplab.cli.how import count, positive, positive_int
 
+NAMED = "name, number, a word of the name, path"
 NOTEBOOKS: dict[str, Any] = {
     "nargs": "*",
     "metavar": "NOTEBOOK",
-    "help": "name, unique prefix or path (all)",
+    "help": f"{NAMED} or folder (all)",
 }
 
 RECORDS: dict[str, Any] = {"type": Path, "default": Path("records"), "metavar": "DIR"}
+
+RACED = "--minutes 0.4 --lr 0.01:3 --margin 0.02"
+NEW = f"""
+cliplab new my-study                        # my-study.ipynb, and its claim
+cliplab run my-study.ipynb --preset smoke
+cliplab new train.py                        # a function
+cliplab race train.py:train {RACED}
+"""
+RACE = f"""
+cliplab new train.py                        # a function to start from
+cliplab race train.py:train {RACED}
+cliplab race train.py:train {RACED} --repeat 1
+"""
+
+
+def with_examples(text: str) -> dict[str, Any]:
+    """Examples below the help of a command, as they are."""
+    lines = ["examples:", *text.strip().splitlines()]
+    return {
+        "epilog": "\n  ".join(lines),
+        "formatter_class": argparse.RawDescriptionHelpFormatter,
+    }
 
 
 def notebooks_here() -> Path:
     """Where notebooks are unless it is said: here, if there are claims and no ``notebooks``."""
     own = Path("claims.toml").is_file() and not Path("notebooks").is_dir()
     return Path() if own else Path("notebooks")
+
+
+def add_folder(parser: argparse.ArgumentParser, name: str) -> None:
+    """Add the option for one of the three folders."""
+    here, text = {
+        "notebooks": (notebooks_here(), "where the notebooks are"),
+        "results": (Path("results"), "records and executed notebooks"),
+        "reports": (Path("reports"), "the HTML report and claims.json"),
+    }[name]
+    text += " (%(default)s)"
+    parser.add_argument(f"--{name}", type=Path, default=here, metavar="DIR", help=text)
 
 
 def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
@@ -58,7 +92,8 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
     diff.add_argument("--json", action="store_true", help="for programs")
 
     inspect = commands.add_parser("inspect", help="the parameters of a notebook")
-    inspect.add_argument("notebook", type=Path, metavar="NOTEBOOK", help="path")
+    inspect.add_argument("notebook", metavar="NOTEBOOK", help=NAMED)
+    add_folder(inspect, "notebooks")
     inspect.add_argument("--json", action="store_true", help="for programs")
 
     register = commands.add_parser(
@@ -66,7 +101,7 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
         **folders,
         help="fix comparisons before their verdict run: records/NN.registration.json",
     )
-    register.add_argument("notebook", nargs="+", metavar="NOTEBOOK", help=NOTEBOOKS["help"])
+    register.add_argument("notebook", nargs="+", metavar="NOTEBOOK", help=NAMED)
 
     calibrate = commands.add_parser(
         "calibrate",
@@ -154,13 +189,20 @@ def _number_or_name(text: str) -> float | str:
 
 def add_race(commands: Any) -> None:
     """Add ``cliplab race`` and ``cliplab new``."""
-    new = commands.add_parser("new", help="write a study of your own: a notebook, and its claim")
-    new.add_argument("name", type=Path, metavar="NAME", help="of the notebook, or FOLDER/NAME")
+    new = commands.add_parser(
+        "new",
+        help="write a study of your own: a notebook and its claim, or a function to race",
+        **with_examples(NEW),
+    )
+    new.add_argument(
+        "name", type=Path, metavar="NAME", help="of the notebook, or FOLDER/NAME; NAME.py: function"
+    )
 
     race = commands.add_parser(
         "race",
         help="clip against no clip on your own function train(configurations, seeds) -> rows",
         description="Exit status 0; 1: the function raised an error, 2: something is refused.",
+        **with_examples(RACE),
     )
     race.add_argument("function", metavar="FILE.py:FUNCTION", help="as train.py:train")
     what = race.add_argument_group("what is compared")
@@ -192,7 +234,11 @@ def add_race(commands: Any) -> None:
         "--at-once", type=_few, default=1, metavar="N", help="runs that a call gets, at most (1)"
     )
     how.add_argument(
-        "--first-seed", type=_seed, default=0, metavar="N", help="of draws and runs (0)"
+        "--repeat",
+        type=count,
+        default=0,
+        metavar="N",
+        help="does it hold? the N-th time, all fresh",
     )
     how.add_argument(
         "--results",
@@ -228,9 +274,3 @@ def _few(text: str) -> int:
     if (count := positive_int(text)) > 63:
         raise argparse.ArgumentTypeError(f"{text!r} is more than 63")
     return count
-
-
-def _seed(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
-    return int(text)

@@ -83,7 +83,7 @@ def plan(
     force: bool = False,
     bad: list[str] | None = None,
 ) -> list[RunSpec]:
-    """The runs of the notebooks named (stem, unique prefix, path, folder; all of it if none).
+    """The runs of the notebooks named (name, number, a word of it, path, folder; all if none).
 
     ``wanted`` keeps those with one of these values of a parameter, ``part`` (i, n) the i-th of n
     equal parts. For the others see :func:`cliplab.lab.batch.plan.plan`. Touches no file;

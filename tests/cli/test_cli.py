@@ -65,7 +65,7 @@ def test_data_that_cannot_be_fetched_is_one_line_and_nothing_starts(tmp_path, mo
         ("run 01 --executor cloud", "executor 'cloud': expected local, dask, "),
         ("run 01 --verbose", "unrecognized arguments: --verbose"),
         ("fly", "invalid choice: 'fly'"),
-        ("", "command"),
+        ("", "COMMAND"),
         ("run 03", "'03' matches no notebook: 01_slow, 02_fail"),
         ("run 0", "'0' matches 2 notebooks"),
         ("run none.ipynb", "no notebook none.ipynb"),

@@ -21,8 +21,8 @@ def here(tmp_path, monkeypatch):
 def test_a_study_has_a_notebook_a_claim_and_presets_of_its_name(here, capsys):
     assert status_of("new first") == status_of("new deep/second.ipynb") == 0
     out = capsys.readouterr().out
-    assert "next: cliplab run first.ipynb --preset quick\n" in out
-    assert "next: cliplab run deep/second.ipynb --preset quick --notebooks deep\n" in out
+    assert "next: cliplab run first.ipynb --preset smoke\n" in out
+    assert "next: cliplab run deep/second.ipynb --preset smoke --notebooks deep\n" in out
     for path in (here / "first.ipynb", here / "deep" / "second.ipynb"):
         ledger = load_ledger(path.parent)
         assert list(ledger.claims) == [path.stem]
@@ -54,6 +54,10 @@ def test_another_study_is_added_and_nothing_is_overwritten(here, capsys):
     [
         ("", "a.b", "'a.b', expected a name of letters"),
         ("", "family", "'family', expected a name"),
+        ("", "-x", "required: NAME"),
+        ("", "my+study.py", "expected a name of letters (a to z), digits, - and _, as my-study"),
+        ("", "claims.toml/x", "claims.toml is not a folder"),
+        ("", "claims.toml/deep/x.py", "claims.toml is not a folder"),
         ("family = 1\n", "ok", ""),
         ("family = 0\n", "ok", "family = 0, expected a whole number"),
         ("[a]\nkind = 1\n", "ok", "claim a: kind = 1"),
@@ -80,19 +84,19 @@ def test_a_folder_with_claims_is_that_of_its_notebooks(here, capsys):
     assert "no notebooks in notebooks" in capsys.readouterr().err
     assert status_of("new first") == 0
     assert status_of("list") == 0
-    assert "first: does clipping the norm help here?" in capsys.readouterr().out
+    assert "first: Noisy examples: does clipping the norm help here?" in capsys.readouterr().out
     Path("notebooks").mkdir()
     assert status_of("list") == 2
     capsys.readouterr()
     assert status_of("new second") == 0
-    assert "--preset quick --notebooks .\n" in capsys.readouterr().out
+    assert "--preset smoke --notebooks .\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
         ("", "required: FILE.py:FUNCTION"),
-        ("train.py", "'train.py', expected a file and its function"),
+        ("train.py", "'train.py', expected a file, a colon and its function"),
         ("none.py:train", "no file none.py"),
         ("toy_refused.py:fit", "has no function 'fit', only train"),
         ("toy_broken.py:train", "cannot be imported: ZeroDivisionError: division by zero (line 1"),
@@ -102,7 +106,7 @@ def test_a_folder_with_claims_is_that_of_its_notebooks(here, capsys):
         ("toy_refused.py:train --margin 0", "'0' is not a positive number"),
         ("toy_refused.py:train --chance inf", "'inf' is not a finite number"),
         ("toy_refused.py:train --at-once 64", "'64' is more than 63"),
-        ("toy_refused.py:train --first-seed -1", "'-1' is not a whole number"),
+        ("toy_refused.py:train --repeat -1", "'-1' is not a whole number"),
         ("toy_refused.py:train --minutes 1e-9", "the smallest race (tiny) has 16 of them: --min"),
     ],
 )

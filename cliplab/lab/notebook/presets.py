@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cliplab.lab.notebook.declarations import SEEDS
+from cliplab.lab.notebook.naming import meant, only
 from cliplab.lab.notebook.parameters import Signature, read_signature
 from cliplab.lab.notebook.registrations import read_registration
 
@@ -34,7 +35,7 @@ _RUN, _LAST = ".lock", "last_run.json"
 
 
 def find_notebooks(names: Sequence[str], folder: Path) -> list[Path]:
-    """Notebooks by stem, unique prefix, path or folder, in order and each once; none named: all."""
+    """Notebooks by name (or what is ``meant``), path, folder, in order, each once; unnamed: all."""
     return list(named_notebooks(names, folder))
 
 
@@ -61,24 +62,16 @@ def _named(name: str, known: Sequence[Path], folder: Path) -> dict[Path, bool]:
         if not path.is_file():
             raise ValueError(f"no notebook {name}")
         return {_whole(path): True}
-    called = {one: notebook_name(one, folder) for one in known}
-    exact = [one for one in known if name in (one.stem, called[one])]
-    matches = exact or [
-        one for one in known if name and (called[one].startswith(name) or one.stem.startswith(name))
-    ]
-    if len(matches) == 1:
-        return {matches[0]: True}
-    if name and not matches and path.is_dir():
-        inside = list(_below(path))
-        if not inside:
-            raise ValueError(f"no notebooks in {name}")
-        return dict.fromkeys(inside, False)
-    beside = path.with_name(f"{path.name}.ipynb") if path.name else path
-    if not matches and beside.is_file():
-        return {_whole(beside): True}
-    what = f"matches {len(matches)} notebooks" if matches else "matches no notebook"
-    listed = ", ".join(called[one] for one in matches or known) or "none found"
-    raise ValueError(f"{name!r} {what}: {listed}")
+    called = {notebook_name(one, folder): one for one in known}
+    if name and name not in {*called, *(one.stem for one in known)}:
+        if inside := list(_below(path)):
+            return dict.fromkeys(inside, False)
+        if (beside := path.with_name(f"{path.name}.ipynb")).is_file():
+            return {_whole(beside): True}
+    found = meant(name, called)
+    if name and not found and path.is_dir():
+        raise ValueError(f"no notebooks in {name}")
+    return {called[only(name, found, called)]: True}
 
 
 def _below(folder: Path) -> Iterator[Path]:

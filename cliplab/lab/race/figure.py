@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
+from cliplab.lab.race.found import works
 from cliplab.lab.race.race import NONE, NORM, Raced
 from cliplab.lab.report.tables import number
 
@@ -52,22 +55,18 @@ def plane(raced: Raced) -> dict[str, Any]:
     low_lr, high_lr = raced.asked.lr
     low_c, high_c = raced.asked.threshold
     runs = raced.ways[NORM]
-    levels = [x for x in (raced.verdict.levels or {})["loss"] if x is not None]
-    reach = math.inf if raced.margin is None else 2 * raced.margin
-    line = min(levels) + reach if levels else -math.inf
+    near = works(raced)
     drawn = {row["configuration"]: row for row in raced.rows if row["way"] == NORM}
-    losses = runs.screened_loss
+    failed = [bool(line.any()) for line in np.isnan(runs.screened_loss)]
     picked = runs.picks()[0]
     dots = []
     for i, row in sorted(drawn.items()):
-        failed = any(math.isnan(x) for x in losses[i])
-        works = not failed and all(x <= line for x in losses[i])
         dots.append(
             {
                 "x": _x(row["lr"], low_lr, high_lr),
                 "y": _log_y(row["threshold"], low_c, high_c),
                 "way": NORM,
-                "kind": "failed" if failed else "fresh" if works else "screened",
+                "kind": "failed" if failed[i] else "fresh" if near[i] else "screened",
                 "pick": i == picked,
             }
         )

@@ -11,11 +11,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from cliplab.lab.claims.calibration import EQUAL, TWO, calibrate, noise_of
+from cliplab.lab.claims.comparison import working
 from cliplab.lab.race.race import NONE, NORM, Raced
 from cliplab.lab.race.size import larger, runs_of
 from cliplab.lab.study.size import SIZES
 
-__all__ = ["ERROR", "STUDIES", "Choice", "Flat", "Surer", "at_an_edge", "choice", "flat", "surer"]
+__all__ = [
+    *("ERROR", "STUDIES", "Choice", "Flat", "Surer"),
+    *("at_an_edge", "choice", "flat", "surer", "works"),
+]
 
 STUDIES = 50  # simulated, of each size
 ERROR = 0.5 / math.sqrt(STUDIES)  # of a chance, at most
@@ -40,7 +44,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Flat:
-    """How many configurations of the clipped way end within a margin of its best, and where."""
+    """How many thresholds work (see :func:`works`), of how many, and which."""
 
     works: int
     drawn: int
@@ -85,18 +89,25 @@ def choice(raced: Raced, way: str) -> Choice:
     )
 
 
+def works(raced: Raced) -> list[bool]:
+    """Whether all screening runs of a configuration of the clipped way end near the best.
+
+    That is within two margins of the better way's loss, as for the usable range; none does where
+    neither way has a loss.
+    """
+    levels = (raced.verdict.levels or {})["loss"]
+    shares = working(raced.ways[NORM], raced.ways[NONE], levels, raced.margin or math.inf)
+    return [False] * raced.size.configurations if shares is None else (shares[0] == 1).tolist()
+
+
 def flat(raced: Raced) -> Flat | None:
-    """Thresholds that end within a margin of the way's tuned loss; None: it or that has none."""
-    level = (raced.verdict.levels or {})["loss"][0]
-    if level is None or raced.margin is None:
+    """The thresholds that work; None: there is no margin, or neither way has a loss."""
+    if raced.margin is None or set((raced.verdict.levels or {})["loss"]) == {None}:
         return None
-    losses = raced.ways[NORM].screened_loss.mean(1)  # NaN where a run failed
-    works = np.flatnonzero(losses <= level + raced.margin)
     thresholds = {r["configuration"]: r["threshold"] for r in raced.rows if r["way"] == NORM}
-    own = [thresholds[int(i)] for i in works]
-    if not own:
-        return Flat(0, len(losses), math.nan, math.nan)
-    return Flat(len(own), len(losses), min(own), max(own))
+    near = works(raced)
+    own = [thresholds[i] for i, one in enumerate(near) if one]
+    return Flat(len(own), len(near), min(own, default=math.nan), max(own, default=math.nan))
 
 
 def at_an_edge(raced: Raced) -> list[str]:
@@ -109,7 +120,8 @@ def at_an_edge(raced: Raced) -> list[str]:
             continue
         if place < EDGE or place > 1 - EDGE:
             end = "low" if place < EDGE else "high"
-            found.append(f"the best rate of {way} lies at the {end} end of --lr: widen it")
+            lies = f"the best rate of {way} lies at the {end} end of --lr"
+            found.append(f"{lies}: widen it, which takes fresh runs")
     return found
 
 

@@ -1,4 +1,4 @@
-"""A study of one's own: a notebook that works, and the claim and presets beside it."""
+"""A study of one's own: a notebook that works, with claim and presets beside it; or a function."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cliplab.lab.claims.ledger import LEDGER, registered
 from cliplab.lab.notebook.presets import read_tables
 from cliplab.lab.runs.files import write_atomic
 
-__all__ = ["write_study"]
+__all__ = ["write_function", "write_study"]
 
 TEMPLATE = Path(__file__).with_name("template")
 NAME = "my-study"  # there
@@ -19,12 +19,11 @@ PRESETS = "presets.toml"
 def write_study(name: Path) -> list[Path]:
     """Write ``name.ipynb``, and add its claim and presets to the files beside it; what was written.
 
-    ``ValueError``, and nothing is written: there is such a notebook, claim or preset, or the name
-    is no name.
+    ``ValueError``, and nothing is written: there is such a notebook, claim or preset, the name is
+    no name, or its folder no folder.
     """
     folder, stem = name.parent, name.name.removesuffix(".ipynb")
-    if not re.fullmatch(r"[A-Za-z0-9_-]+", stem) or stem == "family":
-        raise ValueError(f"{stem!r}, expected a name of letters, digits, - and _")
+    _check(folder, stem)
     notebook = folder / f"{stem}.ipynb"
     if notebook.exists():
         raise ValueError(f"{notebook} is there already")
@@ -44,3 +43,22 @@ def write_study(name: Path) -> list[Path]:
         before = path.read_text(encoding="utf-8").rstrip() if path.exists() else ""
         write_atomic(path, f"{before}\n\n{text}" if before else text)
     return made
+
+
+def write_function(path: Path) -> Path:
+    """Write a training function for ``cliplab race``; ``ValueError``: see :func:`write_study`."""
+    _check(path.parent, path.stem)
+    if path.exists():
+        raise ValueError(f"{path} is there already")
+    write_atomic(path, (TEMPLATE / "train.py.txt").read_text(encoding="utf-8"))
+    return path
+
+
+def _check(folder: Path, stem: str) -> None:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", stem) or stem == "family":
+        like = re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-_")
+        hint = f", as {like}" if like not in ("", stem) else ""
+        raise ValueError(f"{stem!r}, expected a name of letters (a to z), digits, - and _{hint}")
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if not there.is_dir():
+        raise ValueError(f"{there} is not a folder")

@@ -37,6 +37,7 @@ def _html(raced: Raced, summary: Summary) -> str:
         size=raced.size,
         size_name=raced.size_name,
         n_rows=len(raced.rows),
+        repeat=raced.asked.repeat,
         date=time.strftime("%Y-%m-%d"),
         cloud=cloud(raced),
         plane=plane(raced),
@@ -58,5 +59,6 @@ def _settings(raced: Raced) -> dict[str, Any]:
         "lost": "not given" if asked.lost is None else tables.number(asked.lost),
         "seconds a run": tables.number(raced.run_s),
         "jobs": asked.jobs,
+        "repeat": asked.repeat,
         "first seed": asked.first_seed,
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +14,7 @@ from cliplab.lab.claims.judge import judge
 from cliplab.lab.claims.ledger import Claim
 from cliplab.lab.claims.verdict import Verdict
 from cliplab.lab.executors.local import LocalExecutor
-from cliplab.lab.race.decided import check_folder, runs_before
+from cliplab.lab.race.decided import Registered, check_folder, judged_before, register
 from cliplab.lab.race.function import Target, code_of, load
 from cliplab.lab.race.rows import Row
 from cliplab.lab.race.runner import Meter, Runner
@@ -39,7 +39,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Asked:
-    """What the command line says; None: not given."""
+    """What the command line says; None: not given. ``first_seed`` comes of registering it."""
 
     target: Target
     folder: Path  # for rows and page
@@ -51,18 +51,14 @@ class Asked:
     lost: float | None = None
     jobs: int = 1
     at_once: int = 1
+    repeat: int = 0
     first_seed: int = 0
 
     @property
     def decides(self) -> dict[str, Any]:
-        """What the word depends on beside the runs of these draws."""
-        names = ("margin", "chance", "lost", "first_seed")
-        return {name: getattr(self, name) for name in names}
-
-    @property
-    def seeds(self) -> range:
-        """Those that the largest race has."""
-        return range(self.first_seed, self.first_seed + BLOCK * SIZES["full"].configurations)
+        """What the answer depends on beside the runs: it is fixed before they are made."""
+        one = {name: getattr(self, name) for name in ("margin", "chance", "lost", "repeat")}
+        return one | {"lr": list(self.lr), "threshold": list(self.threshold)}
 
     @property
     def space(self) -> Space:
@@ -75,8 +71,9 @@ class Raced:
     """A race that was run: its rows, and what the rule says of them.
 
     ``margin``: as given, or the run-to-run standard deviation (``spread``), which only describes;
-    None without either. ``seen``: runs of these draws that were there before what decides was
-    given. ``early``: whether rows have the scores of an earlier checkpoint.
+    None without either. ``others``: what else was asked in the folder. ``judged``: the other sizes
+    at which this was judged before. ``early``: whether rows have the scores of an earlier
+    checkpoint.
     """
 
     asked: Asked
@@ -90,8 +87,9 @@ class Raced:
     spread: float | None
     one_loss: bool
     early: bool
-    seen: int
     notes: tuple[str, ...]
+    others: tuple[Mapping[str, Any], ...] = ()
+    judged: tuple[str, ...] = ()
 
     @property
     def size(self) -> Size:
@@ -100,7 +98,7 @@ class Raced:
 
     @property
     def has_word(self) -> bool:
-        """Whether it is judged: only where what decides was given before the runs."""
+        """Whether it is judged: only with a margin."""
         return self.verdict.kind == "comparison"
 
     @property
@@ -126,9 +124,7 @@ def race(asked: Asked, say: Say) -> Raced:
         saved = Saved.read(asked.folder / "rows.jsonl", code_of(asked.target))
         if saved.others:
             say(f"{len(saved.others)} saved runs are of other code than today's, and not used")
-        seen = 0
-        if asked.margin is not None:
-            seen = runs_before(asked.folder, asked.decides, saved.runs_with(asked.seeds))
+        asked, others = _registered(asked, saved, say)
         pool = None
         if asked.jobs > 1:
             pool = LocalExecutor(asked.jobs)
@@ -152,7 +148,22 @@ def race(asked: Asked, say: Say) -> Raced:
         if runner.early and not study.handicaps:  # the first run that lived came late
             study = _study(asked, runner, chance)
             rows = study.run(name, asked.first_seed)
-    return _judged(asked, study, rows, name, run_s, one_loss=one_loss, seen=seen)
+        raced = _judged(asked, study, rows, name, run_s, one_loss)
+        word = raced.has_word and raced.size.decides
+        judged = judged_before(asked.folder, asked.decides, name) if word else []
+    return replace(raced, others=tuple(one.given for one in others), judged=tuple(judged))
+
+
+def _registered(asked: Asked, saved: Saved, say: Say) -> tuple[Asked, list[Registered]]:
+    """What is asked with the seeds that it was registered with, and what else was asked.
+
+    The saved runs of other questions are left out.
+    """
+    own, others = register(asked.folder, asked.decides, saved.seeds)
+    if saved.seeds and not any(map(own.has, saved.seeds)):
+        say(f"asked anew: with draws and seeds of its own, from {own.first_seed} on")
+    saved.rows = {run: row for run, row in saved.rows.items() if own.has(run[-1])}
+    return replace(asked, first_seed=own.first_seed), others
 
 
 def _timed(asked: Asked, runner: Runner) -> float:
@@ -209,11 +220,9 @@ def _judged(
     rows: list[Row],
     size_name: str,
     run_s: float,
-    *,
     one_loss: bool,
-    seen: int,
 ) -> Raced:
-    """What the rule says; ``seen``: runs that there were before what decides was given."""
+    """What the rule says."""
     early = bool(study.handicaps)
     ways = {way: way_runs(rows, NAME, way, SIZES[size_name]) for way in study.ways}
     spread = measure(ways[NORM], ways[NONE], (NORM, NONE), 1.0).levels["sd"]
@@ -221,7 +230,7 @@ def _judged(
     margin = asked.margin or spread
     claim = Claim(
         id=NAME,
-        kind="estimate" if asked.margin is None or seen else "comparison",
+        kind="estimate" if asked.margin is None else "comparison",
         notebook=str(asked.target),
         question=f"Does clipping the norm help {asked.target}, each way at its own best?",
         study=NAME,
@@ -247,7 +256,6 @@ def _judged(
         spread=spread,
         one_loss=one_loss,
         early=early,
-        seen=seen,
         notes=tuple(_without_effect(rows)),
     )
 

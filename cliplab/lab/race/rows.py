@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from cliplab.lab.report.tables import is_number
@@ -34,7 +34,8 @@ def checked(
     A row with one loss, ``val_loss`` or ``loss``, has it as both; then ``one_loss`` is true.
     """
     if not isinstance(returned, Sequence) or not all(isinstance(r, Mapping) for r in returned):
-        raise ValueError(f"returned {returned!r:.80}, expected a list of dictionaries, one a run")
+        expected = "expected a list of dictionaries, one a run"
+        raise ValueError(f"returned {returned!r:.80}, {expected}{_as_list(returned)}")
     if len(returned) != len(seeds):
         raise ValueError(f"returned {len(returned)} rows, expected {len(seeds)}, one a run")
     return [
@@ -43,13 +44,20 @@ def checked(
     ]
 
 
+def _as_list(returned: Any) -> str:
+    """How what was returned becomes a list of rows, if it is known to."""
+    if isinstance(returned, Iterator):
+        return ": list() of it"
+    return ": to_dict('records') of it" if hasattr(returned, "to_dict") else ""
+
+
 def _checked(given: Mapping[str, Any], run: str) -> Row:
     row = {str(name): plain(value) for name, value in given.items()}
     diverged = row.setdefault("diverged", False)
     if not isinstance(diverged, bool):
         raise ValueError(f"({run}): diverged = {diverged!r:.60}, expected True or False")
     if "val_loss" not in row and "loss" not in row:
-        has = ", ".join(row)
+        has = ", ".join(map(str, given)) or "nothing"
         raise ValueError(f"({run}): no val_loss and no loss in the row, which has {has}")
     row.setdefault("val_loss", row.get("loss"))
     row["one_loss"] = "test_loss" not in row
@@ -63,6 +71,10 @@ def _checked(given: Mapping[str, Any], run: str) -> Row:
         if not is_number(value) or isinstance(value, bool):
             hint = "" if diverged else ", or diverged = True"
             raise ValueError(f"({run}): {name} = {value!r:.60}, expected a finite number{hint}")
+    share = row.get("clip_fraction")
+    if not (diverged or share is None or (is_number(share) and 0 <= share <= 1)):
+        expected = "expected the share of updates that were clipped, from 0 to 1"
+        raise ValueError(f"({run}): clip_fraction = {share!r:.60}, {expected}")
     return {name: value for name, value in row.items() if is_scalar(value)}
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Executor, Future, as_completed
 from typing import Any
 
 from cliplab.lab.batch.spec import RunError
 from cliplab.lab.race.function import Called, Target, call
-from cliplab.lab.race.rows import EARLY, Row, checked, named, scored
+from cliplab.lab.race.rows import EARLY, Row, named, scored
 from cliplab.lab.race.saved import Saved, key_of
 from cliplab.lab.report.tables import duration
 
@@ -100,14 +100,12 @@ class Runner:
             if called.error:
                 run = named(*part[0]) + (f", and {len(part) - 1} more" if len(part) > 1 else "")
                 raise RaisedError(f"{self.target} raised {called.error} at ({run})", called.trace)
-            try:
-                rows = checked(called.returned, own, own_seeds)
-            except ValueError as error:
-                raise ValueError(f"{self.target} {error}") from None
-            for row, configuration, seed in zip(rows, own, own_seeds, strict=True):
+            if called.refused:
+                raise ValueError(f"{self.target} {called.refused}")
+            for row, configuration, seed in zip(called.rows, own, own_seeds, strict=True):
                 self._check_early(row, configuration, seed)
-            self._tell_left_out(called.returned, rows)
-            for row, configuration, seed in zip(rows, own, own_seeds, strict=True):
+            self._tell_left_out(called.left_out)
+            for row, configuration, seed in zip(called.rows, own, own_seeds, strict=True):
                 self.saved.add(configuration, seed, row, called.seconds / len(part))
             self.meter.ran(len(part))
         return [self.saved.rows[key_of(*run)] for run in runs]
@@ -126,11 +124,8 @@ class Runner:
                 f"first one {there}: expected it in all rows of runs that lived, or in none"
             )
 
-    def _tell_left_out(self, returned: Sequence[Mapping[str, Any]], rows: Sequence[Row]) -> None:
+    def _tell_left_out(self, names: Set[str]) -> None:
         """Say once which columns no table can hold."""
-        names = {
-            str(n) for given, row in zip(returned, rows, strict=True) for n in given if n not in row
-        }
         if new := sorted(names - self._left_out):
             self._left_out |= names
             what = "a table holds numbers, text, True and False"

@@ -47,9 +47,10 @@ class Saved:
                 raise ValueError(f"{path}, line {number}: {error!r}: remove the line") from None
         return found
 
-    def runs_with(self, seeds: range) -> int:
-        """How many runs there are with these seeds, of whatever code."""
-        return sum(seed in seeds for seed in [*(run[3] for run in self.rows), *self.others])
+    @property
+    def seeds(self) -> list[int]:
+        """Of all runs, of whatever code."""
+        return [*(run[3] for run in self.rows), *self.others]
 
     def add(self, configuration: Mapping[str, Any], seed: int, row: Row, seconds: float) -> None:
         """Keep a run."""

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import cached_property
 from textwrap import fill, wrap
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cliplab.lab.claims.verdict import Outcome
 from cliplab.lab.race.found import ERROR, STUDIES, Surer, at_an_edge, choice, flat, surer
 from cliplab.lab.race.race import NONE, NORM, UNTRAINED, Raced
 from cliplab.lab.report.measured import of_each, why
 from cliplab.lab.report.tables import duration, effect, number, percent, points
+from cliplab.lab.stats.paired import Estimate
 
 __all__ = ["Line", "Summary"]
 
 WIDTH = 96  # of what is printed
-APART = 10_000  # from one first seed to another, more than a race has
 FREE = {
     Outcome.HELPS: "Clipping the norm helps",
     Outcome.HARMS: "Clipping the norm harms",
@@ -54,13 +55,8 @@ class Summary:
         if self.raced.asked.margin is None:
             said.append(
                 "no margin was given, the smallest difference that would change what you do, so "
-                f"there are numbers and no word. Choose one and take {self._other_draws}"
-            )
-        elif self.raced.seen:
-            said.append(
-                f"a margin of {self.raced.asked.margin:g} (with this --chance and --lost, or none) "
-                f"was first given when {self.raced.seen} runs of these draws had been made: chosen "
-                f"after a look at them, it describes and does not decide. Take {self._other_draws}"
+                "there are numbers and no word. With --margin there is one, of fresh draws and "
+                "seeds: these runs were looked at"
             )
         elif reason := why(self.verdict):
             said.append(reason)
@@ -78,10 +74,6 @@ class Summary:
         elif self.raced.size_name == "half" and self.raced.has_word:
             said.append("how often this size errs was not calibrated")
         return "; ".join(said)
-
-    @property
-    def _other_draws(self) -> str:
-        return f"other draws: --first-seed {self.raced.asked.first_seed + APART}"
 
     @property
     def unit(self) -> str:
@@ -104,13 +96,14 @@ class Summary:
         else:
             matter = f"{number(self.raced.margin)} would matter; " if given else ""
             sd = f"run-to-run sd {number(self.raced.spread)}" if self.raced.spread else "no spread"
-            text = f"{losses}; clipping is better by {effect(verdict.loss)} ({matter}{sd})"
-            yield Line("Loss", text)
+            gain = by(verdict.loss, "better", "worse")
+            yield Line("Loss", f"{losses}; clipping is {gain} ({matter}{sd})")
         assert verdict.failures is not None
+        fewer = by(verdict.failures, "fewer", "more", points)
         yield Line(
             "Failures",
-            f"{failed} of the best configurations' runs; fewer by {points(verdict.failures)} with "
-            f"clipping ({100 * (verdict.failure_margin or 0):g} would matter)",
+            f"{failed} of the best configurations' runs; {fewer} with clipping "
+            f"({100 * (verdict.failure_margin or 0):g} would matter)",
         )
         if verdict.usable is not None and self.raced.margin is not None:
             first, rival = levels["usable"]
@@ -118,11 +111,12 @@ class Summary:
             yield Line(
                 "Usable range",
                 f"{number(first)} decades of the learning rate (norm), {number(rival)} (none), "
-                f"wider by {effect(verdict.usable)}: where runs end within {behind} of the best",
+                f"{by(verdict.usable, 'wider', 'narrower')} with clipping: where runs end within "
+                f"{behind} of the best",
             )
         if verdict.control is not None:
-            text = f"none at its earlier checkpoint is behind norm by {effect(verdict.control)}"
-            yield Line("Control", text)
+            text = by(verdict.control, "behind norm", "ahead of norm")
+            yield Line("Control", f"none at its earlier checkpoint is {text}")
 
     @cached_property
     def recommended(self) -> list[Line]:
@@ -145,11 +139,11 @@ class Summary:
         ]
         if (near := flat(self.raced)) is not None:
             text = (
-                f"{near.works} of {near.drawn} thresholds drawn ended within a {self.unit} of the"
+                f"with {near.works} of {near.drawn} thresholds drawn, each at a rate of its own, "
+                f"all screening runs end within 2 {self.unit}s of the best"
             )
-            text += " best"
             if near.works:
-                text += f", each at a rate of its own: {number(near.low)} to {number(near.high)}"
+                text += f": {number(near.low)} to {number(near.high)}"
             found.append(Line("How flat", text))
         return found
 
@@ -176,7 +170,8 @@ class Summary:
         raced = self.raced
         said = [*raced.notes]
         if raced.size.decides:
-            said += [f"{self.verdict.note}: widen what is tried"] if self.verdict.note else []
+            more = ": widen what is tried, which takes fresh runs"
+            said += [self.verdict.note + more] if self.verdict.note else []
         else:
             said += at_an_edge(raced)
         if raced.one_loss:
@@ -195,7 +190,7 @@ class Summary:
                 "without the scores of an earlier checkpoint (early_val_loss, early_test_loss) "
                 "there is no control, and “no matter” cannot be said"
             )
-        return said
+        return [*said, *asked_before(raced)]
 
     def text(self) -> str:
         """All of it for a terminal."""
@@ -206,6 +201,57 @@ class Summary:
         head = f"{self.headline}: {self.why}" if self.why else self.headline
         told = [_wrapped(f"{line.name + ':' * bool(line.name):15}{line.text}") for line in lines]
         return "\n".join([*wrap(head, WIDTH), "", *told])
+
+
+def by(found: Estimate, more: str, less: str, told: Callable[[Estimate], str] = effect) -> str:
+    """A difference in words, above 0 whichever way it is, and its interval as many.
+
+    >>> by(Estimate(-0.25, -0.5, 0.125, 0.1, 8), "wider", "narrower")
+    'narrower by 0.250 [−0.125, +0.500]'
+    >>> by(Estimate(0.0, -0.1, 0.2, 1.0, 8), "fewer", "more", points)
+    'neither fewer nor more (0.0 [−10.0, +20.0] points)'
+    """
+    if found.effect == 0:
+        return f"neither {more} nor {less} ({told(found)})"
+    if found.effect < 0:
+        return by(
+            replace(found, effect=-found.effect, low=-found.high, high=-found.low), less, more, told
+        )
+    return f"{more} by {told(found).removeprefix('+')}"
+
+
+def asked_before(raced: Raced) -> Iterator[str]:
+    """What else was asked in the folder, and what is not known of it."""
+    if raced.others:
+        other = "; ".join(differing(one, raced.asked.decides) for one in raced.others)
+        yield (
+            f"also asked in this folder, each with fresh draws and seeds: {other}. Whoever picks "
+            "one of several answers picks luck, too"
+        )
+    if raced.judged:
+        yield (
+            f"judged before with other --minutes ({', '.join(raced.judged)}): a race that grows "
+            "until its word pleases tests nothing"
+        )
+    if raced.has_word:
+        yield (
+            "race.json tells that what decides was fixed before these runs; what was tried in "
+            "another folder, or by hand, it cannot know"
+        )
+
+
+def differing(given: Mapping[str, Any], own: Mapping[str, Any]) -> str:
+    """What another question has otherwise, as it is typed.
+
+    >>> differing({"margin": None, "lr": [0.1, 1]}, {"margin": 0.2, "lr": [0.01, 1]})
+    'no --margin, --lr 0.1:1'
+    """
+    told = []
+    for name, value in given.items():
+        text = ":".join(f"{x:g}" for x in (value if isinstance(value, list) else [value or 0]))
+        if value != own[name]:
+            told.append(f"no --{name}" if value is None else f"--{name} {text}")
+    return ", ".join(told)
 
 
 def _wrapped(line: str) -> str:

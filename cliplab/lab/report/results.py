@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cliplab.lab.notebook.naming import meant, only
 from cliplab.lab.notebook.presets import notebook_name
 from cliplab.lab.runs.record import RunRecord
 
@@ -82,7 +83,7 @@ def load_all(paths: Iterable[Path]) -> tuple[list[RunRecord], list[str]]:
 
 
 def chosen(words: Sequence[str], known: Iterable[str], notebooks: Path) -> set[str]:
-    """The notebooks meant by name, file name, unique prefix of one, path or folder; all if no word.
+    """The notebooks meant by name (or what is ``meant``), path or folder; all if no word.
 
     >>> sorted(chosen(["01", "b"], ["01_a", "mine/b", "c"], Path("notebooks")))
     ['01_a', 'mine/b']
@@ -90,25 +91,15 @@ def chosen(words: Sequence[str], known: Iterable[str], notebooks: Path) -> set[s
     names = dict.fromkeys(known)
     if not words:
         return set(names)
-    return {name for word in words for name in _chosen(word, list(names), notebooks)}
+    return {name for word in words for name in _chosen(word, names, notebooks)}
 
 
-def _chosen(word: str, known: Sequence[str], notebooks: Path) -> list[str]:
+def _chosen(word: str, known: Collection[str], notebooks: Path) -> list[str]:
     if word.endswith(".ipynb"):
         word = notebook_name(Path(word), notebooks)
-        matches = [name for name in known if name == word]
-    else:
-        folders = (os.path.normpath(word), notebook_name(Path(word, "_"), notebooks)[:-2])
-        inside = [name for name in known for one in folders if one and name.startswith(f"{one}/")]
-        if inside and word not in known:
-            return inside
-        files = {name: name.rpartition("/")[2] for name in known}
-        matches = (
-            [name for name in known if name == word]
-            or [name for name, file in files.items() if file == word]
-            or [name for name, file in files.items() if word and file.startswith(word)]
-        )
-    if len(matches) != 1:
-        what = f"matches {len(matches)} notebooks" if matches else "matches no notebook"
-        raise ValueError(f"{word!r} {what}: {', '.join(matches or known) or 'none found'}")
-    return matches
+        return [only(word, [name for name in known if name == word], known)]
+    folders = (os.path.normpath(word), notebook_name(Path(word, "_"), notebooks)[:-2])
+    inside = [name for name in known for one in folders if one and name.startswith(f"{one}/")]
+    if inside and word not in known:
+        return inside
+    return [only(word, meant(word, known), known)]

@@ -55,6 +55,40 @@ def test_a_notebook_is_meant_by_any_of_its_names(tree):
     assert found(tree, "B/30_data.ipynb", "A/30_data.ipynb") == ["B/30_data", "A/30_data"]
 
 
+def test_a_notebook_is_meant_by_its_number_and_by_a_word_of_its_name(make_notebook, tmp_path):
+    for name in ("01_what_is_a_rate", "03_Dynamic_rates", "10_games", "sub/13_rl_board_games"):
+        make_notebook(tmp_path / "notebooks" / f"{name}.ipynb")
+
+    def meant(name):
+        return found(tmp_path, name)[0].removeprefix("notebooks/")
+
+    for name in ("1", "01", "001", "what", "rate", "is-a"):
+        assert meant(name) == "01_what_is_a_rate"
+    for name in ("3", "dynamic", "DYNAMIC", "03_Dyn", "rates"):
+        assert meant(name) == "03_Dynamic_rates"
+    for name in ("13", "board", "board_games", "Board games", "sub/13_rl"):
+        assert meant(name) == "sub/13_rl_board_games"
+    for name, complaint in {
+        "games": "'games' matches 2 notebooks: 10_games, sub/13_rl_board_games",
+        "dinamic": "'dinamic' matches no notebook: the nearest is 03_Dynamic_rates",
+        "10_game5": "'10_game5' matches no notebook: the nearest is 10_games",
+        "dyn": "'dyn' matches no notebook",  # a word, not a part of one
+        "7": "'7' matches no notebook: 01_what_is_a_rate, 03_Dynamic_rates, 10_games, sub/13_rl_",
+        "_": "'_' matches no notebook",
+    }.items():
+        with pytest.raises(ValueError, match=re.escape(complaint)):
+            meant(name)
+
+
+def test_what_lies_there_by_that_name_comes_before_a_word(tree, make_notebook):
+    make_notebook(tree / "notebooks" / "04_data_A.ipynb")
+    make_notebook(tree / "data.ipynb")
+    assert found(tree, "A")[0] == "A/30_data"
+    assert found(tree, "data") == ["data"]
+    (tree / "data.ipynb").unlink()
+    assert found(tree, "data") == ["notebooks/04_data_A"]
+
+
 @pytest.mark.parametrize(
     ("name", "complaint"),
     [

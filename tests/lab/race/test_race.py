@@ -7,12 +7,13 @@ import sys
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from racing import TOY, calls, write_toy
 
 from cliplab.lab.race import race as racing
-from cliplab.lab.race.decided import check_folder, runs_before
+from cliplab.lab.race.decided import check_folder, register
 from cliplab.lab.race.figure import BOTTOM, LEFT, RIGHT, TOP, cloud, plane
 from cliplab.lab.race.function import code_of, load, target_of
 from cliplab.lab.race.page import write_page
@@ -20,7 +21,8 @@ from cliplab.lab.race.race import Asked, race
 from cliplab.lab.race.rows import checked
 from cliplab.lab.race.runner import RaisedError
 from cliplab.lab.race.size import choose, runs_of
-from cliplab.lab.race.summary import Summary
+from cliplab.lab.race.summary import Summary, by
+from cliplab.lab.stats.paired import Estimate
 from cliplab.lab.study.size import SIZES
 from cliplab.lab.study.space import Log, Space
 
@@ -152,7 +154,10 @@ def test_the_recommended_threshold_is_that_of_the_best_configuration(raced):
     assert told.unclipped.lr <= 0.1
     assert told.unclipped.threshold is None
     near = next(line.text for line in told.recommended if line.name == "How flat")
-    assert near.startswith(f"{len(near_the_best(found))} of 48 thresholds drawn ended within a m")
+    works = near_the_best(found)
+    assert near.startswith(f"with {sum(works.values())} of 48 thresholds drawn, each at a rate of")
+    filled = [dot["kind"] == "fresh" for dot in plane(found)["dots"]]
+    assert filled == [works[i] for i in range(48)]
 
 
 def test_a_threshold_that_never_clips_is_not_recommended_in_silence(raced):
@@ -167,13 +172,13 @@ def test_a_threshold_that_never_clips_is_not_recommended_in_silence(raced):
 
 
 def near_the_best(found):
-    level = found.verdict.levels["loss"][0]
-    means = {}
+    line = min(found.verdict.levels["loss"]) + 2 * found.margin
+    worst = {}
     for row in found.rows:
         if row["way"] == "norm" and row["stage"] == "screening":
             loss = math.inf if row["failed"] else row["test_loss"]
-            means.setdefault(row["configuration"], []).append(loss)
-    return [i for i, own in means.items() if np.mean(own) <= level + found.margin]
+            worst[row["configuration"]] = max(loss, worst.get(row["configuration"], 0))
+    return {i: loss <= line for i, loss in worst.items()}
 
 
 def test_the_figures_show_every_run_within_their_axes(raced, tmp_path):
@@ -211,7 +216,7 @@ def test_a_function_without_any_noise_is_told_and_drawn(raced):
     assert "How flat" not in text
     page = write_page(still, Summary(still)).read_text()
     assert "A cross: a run failed." in page
-    assert "within two" not in page
+    assert "runs end within" not in page
 
 
 @pytest.mark.parametrize(("margin", "unit"), [(None, "standard deviation"), (0.1, "margin")])
@@ -220,7 +225,8 @@ def test_what_differences_are_measured_in_is_the_same_everywhere(raced, margin, 
     summary = Summary(found)
     assert f"runs end within 2 {unit}s (" in " ".join(summary.text().split())
     assert (
-        f"all its runs end within two {unit}s of the best" in write_page(found, summary).read_text()
+        f"all its screening runs end within 2 {unit}s of the best"
+        in write_page(found, summary).read_text()
     )
 
 
@@ -260,7 +266,15 @@ GOOD = {"val_loss": 1.0, "test_loss": 1.0}
         ([1.0], r"returned \[1.0\], expected a list of dictionaries"),
         ([], "returned 0 rows, expected 1"),
         ([GOOD, GOOD], "returned 2 rows, expected 1"),
-        ([{"acc": 1, "test_loss": 1.0}], r"threshold 2, seed 7\): no val_loss .*has acc, test_l"),
+        (iter([GOOD]), r"returned <list_iterator .*, expected a list of .*, one a run: list\(\)"),
+        (pd.DataFrame([GOOD]), r"expected a list of .*, one a run: to_dict\('records'\) of it"),
+        ([{}], r"no val_loss and no loss in the row, which has nothing"),
+        ([GOOD | {"clip_fraction": 1.5}], r"clip_fraction = 1.5, expected the share of updates"),
+        ([GOOD | {"clip_fraction": "all"}], r"clip_fraction = 'all', expected the share"),
+        (
+            [{"acc": 1, "test_loss": 1.0}],
+            r"threshold 2, seed 7\): no val_loss .*has acc, test_loss$",
+        ),
         ([GOOD | {"val_loss": math.nan}], r"\(norm, lr 0.1, .* val_loss = nan, .* diverged = True"),
         ([GOOD | {"test_loss": "low"}], "test_loss = 'low', expected a finite number"),
         ([GOOD | {"test_loss": [1.0, 2.0]}], r"test_loss = \[1.0, 2.0\], expected a finite"),
@@ -290,41 +304,78 @@ def test_a_column_that_no_table_holds_is_named(raced):
 
 
 UNUSED = "\n\ndef unused():\n    pass\n"
-DECISIVE = {"margin": 0.1, "size": "half", "name": "toy_margins.py"}
+ASKED = {"margin": 0.1, "size": "half", "name": "toy_asked.py"}
 
 
 @pytest.mark.parametrize(
-    ("first", "then", "word"),
+    ("changed", "before"),
     [
-        ({}, {}, True),
-        ({"first_seed": 10_000, "margin": None}, {}, True),
-        ({"margin": None}, {}, False),
-        ({"margin": None}, {"code": TOY + UNUSED}, False),
-        ({}, {"code": TOY + UNUSED}, True),
-        ({"margin": 0.2}, {}, False),
-        ({}, {"chance": 4.0}, False),
-        ({}, {"lost": 4.0}, False),
-        ({"margin": None}, {"first_seed": 10_000}, True),
+        ({"margin": None}, "--margin 0.1"),
+        ({"margin": 0.2}, "--margin 0.1"),
+        ({"chance": 4.0}, "no --chance"),
+        ({"lost": 4.0}, "no --lost"),
+        ({"lr": (1e-5, 10.0)}, "--lr 0.0001:10"),
+        ({"threshold": (0.001, 100.0)}, "--threshold 0.01:100"),
+        ({"repeat": 1}, "--repeat 0"),
     ],
 )
-def test_a_word_is_had_only_where_what_decides_came_before_the_runs(raced, first, then, word):
-    raced(**DECISIVE | first)
-    after = raced(**DECISIVE | then)
-    summary = Summary(after)
-    assert after.verdict.kind == ("comparison" if word else "estimate")
-    assert (summary.headline == "Measured, without a word") is not word
-    assert ("after a look at them" in summary.why) is not word
-    assert ("--first-seed 10000" in summary.why) is not word
-    if not word:
-        assert all(one.two is None for one in summary.sizes)
-        again = raced(**DECISIVE | then)
-        assert again.verdict.kind == "estimate"
+def test_what_is_changed_after_a_look_takes_runs_of_its_own(raced, changed, before, tmp_path):
+    said = []
+    first = raced(**ASKED, said=said)
+    assert not any("asked anew" in line for line in said)
+    made = calls(tmp_path)
+    after = raced(**ASKED | changed, said=said)
+    assert sum("asked anew" in line for line in said) == 1
+    assert (first.asked.first_seed, after.asked.first_seed) == (0, 10_000)
+    own = {row["seed"] for row in after.rows}
+    assert own.isdisjoint(row["seed"] for row in first.rows)
+    both = calls(tmp_path)
+    assert both[: len(made)] == made
+    assert any(f"draws and seeds: {before}. " in note for note in Summary(after).notes)
+    again, back = raced(**ASKED | changed), raced(**ASKED)
+    assert (again.rows, back.rows, calls(tmp_path)) == (after.rows, first.rows, both)
 
 
-def test_without_a_margin_other_draws_are_asked_for(raced):
-    summary = Summary(raced())
-    assert "no margin was given" in summary.why
-    assert "--first-seed 10000" in summary.why
+def test_a_word_is_had_with_a_margin_and_says_what_is_known(raced):
+    none = Summary(raced(**ASKED | {"margin": None}))
+    assert none.headline == "Measured, without a word"
+    assert "no margin was given" in none.why
+    assert "there is one, of fresh draws and seeds" in none.why
+    assert not any("race.json" in note for note in none.notes)
+    for code in (TOY, TOY + UNUSED):
+        told = Summary(raced(**ASKED, code=code))
+        assert told.raced.verdict.kind == "comparison"
+        assert told.notes[-1].startswith("race.json tells that what decides was fixed before")
+        assert any("no --margin" in note for note in told.notes)
+
+
+def test_a_race_that_grows_is_told_where_it_had_a_word_before(raced):
+    def told(size):
+        notes = " ".join(Summary(raced(**ASKED | {"size": size})).notes)
+        return "judged before with other --minutes (half)" in notes
+
+    assert [told(size) for size in ("small", "half", "half", "full32")] == [False] * 3 + [True]
+
+
+def test_a_repeat_is_called_one_on_its_page(raced):
+    def page(**changes):
+        found = raced(name="toy_repeated.py", **changes)
+        return write_page(found, Summary(found)).read_text()
+
+    assert " · repeat 2 · " in page(repeat=2)
+    assert "· repeat" not in page()
+
+
+@pytest.mark.parametrize(
+    ("effect", "told"),
+    [
+        (Estimate(0.25, -0.5, 1.0, 0.5, 8), "better by 0.250 [−0.500, +1.00]"),
+        (Estimate(-0.25, -1.0, 0.5, 0.5, 8), "worse by 0.250 [−0.500, +1.00]"),
+        (Estimate(0.0, -1.0, 0.5, 0.5, 8), "neither better nor worse (0 [−1.00, +0.500])"),
+    ],
+)
+def test_a_difference_is_told_in_the_direction_that_it_has(effect, told):
+    assert by(effect, "better", "worse") == told
 
 
 def test_a_folder_has_the_runs_of_one_function(tmp_path):
@@ -337,7 +388,12 @@ def test_a_folder_has_the_runs_of_one_function(tmp_path):
         check_folder(folder, two)
     (folder / "race.json").write_text("{}")
     with pytest.raises(ValueError, match=r"race\.json is damaged: remove it"):
-        runs_before(folder, {"margin": 0.1}, 3)
+        register(folder, {"margin": 0.1}, [])
+
+
+def test_seeds_of_runs_that_nothing_was_registered_for_are_not_used(tmp_path):
+    own, others = register(tmp_path, {"margin": 0.1}, [64, 20_128])
+    assert (own.first_seed, others) == (30_000, [])
 
 
 EARLY = '"early_val_loss": loss + 0.5, "early_test_loss": loss + 0.5'
@@ -381,6 +437,42 @@ def test_early_losses_count_where_the_first_runs_all_diverged(raced):
     code = TOY.replace("gone = ", f"gone = seed == {timed} or ")
     found = raced(code.replace('"val_loss"', WITH_EARLY + '"val_loss"'), margin=0.3, chance=4.9)
     assert found.verdict.control is not None
+
+
+def test_rows_that_no_process_can_send_are_refused_by_name(raced):
+    code = TOY.replace("    return rows", "    return (row for row in rows)")
+    with pytest.raises(ValueError, match=r"returned <generator .*: list\(\) of it"):
+        raced(code, name="toy_generator.py", jobs=2)
+
+
+@pytest.mark.parametrize(
+    ("code", "complaint"),
+    [
+        ("class train: ...", r"no function 'train' \(it is <class '\w+\.train'>\), only helper"),
+        ("train = 3", r"no function 'train' \(it is 3\), only helper$"),
+        ("def other(): ...", "no function 'train', only helper, other$"),
+        (
+            "def train(configurations): ...",
+            r"takes \(configurations\), expected one that is called",
+        ),
+        (
+            "def train(a, b, c): ...",
+            r"takes \(a, b, c\), expected .* train\(configurations, seeds\)",
+        ),
+        ("def train(a, b, c=1): ...", None),
+        ("train = functools.partial(helper, 1)", None),
+        ("train = max", None),
+    ],
+)
+def test_what_is_no_training_function_is_refused_before_it_is_called(code, complaint, tmp_path):
+    before = "import functools\n\nhelp = functools.partial(print)\n\n\ndef helper(*a): ...\n\n\n"
+    path = write_toy(tmp_path, before + code + "\n", next(names))
+    target = target_of(f"{path}:train")
+    if complaint is None:
+        assert callable(load(target))
+    else:
+        with pytest.raises(ValueError, match=complaint):
+            load(target)
 
 
 def test_what_the_function_raises_names_the_run(raced):
