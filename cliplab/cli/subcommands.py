@@ -19,7 +19,7 @@ NOTEBOOKS: dict[str, Any] = {
 
 RECORDS: dict[str, Any] = {"type": Path, "default": Path("records"), "metavar": "DIR"}
 
-RACED = "--minutes 0.4 --lr 0.01:3 --margin 0.02"
+RACED = "--minutes 0.4 --lr 0.01:3 --margin 0.06"
 NEW = f"""
 cliplab new my-study                        # my-study.ipynb, and its claim
 cliplab run my-study.ipynb --preset smoke

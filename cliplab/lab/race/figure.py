@@ -13,7 +13,7 @@ from cliplab.lab.report.tables import number
 
 __all__ = ["cloud", "plane"]
 
-LEFT, RIGHT, TOP, BOTTOM = 52.0, 402.0, 10.0, 250.0  # of the axes
+LEFT, RIGHT, TOP, BOTTOM = 66.0, 402.0, 10.0, 250.0  # of the axes
 FAILED = 26.0  # height of the strip for runs that failed
 BEST = 0.7  # share of the height that the best of the losses get
 

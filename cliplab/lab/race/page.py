@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,11 @@ def write_page(raced: Raced, summary: Summary) -> Path:
 
 
 def _html(raced: Raced, summary: Summary) -> str:
-    template = environment(Path(__file__).parent).get_template("race.html.j2")
-    return template.render(
+    from markupsafe import Markup, escape
+
+    pages = environment(Path(__file__).parent)
+    pages.filters["options"] = lambda text: Markup(_options(str(escape(text))))
+    return pages.get_template("race.html.j2").render(
         file=PAGE,
         summary=summary,
         verdict=raced.verdict,
@@ -44,6 +48,11 @@ def _html(raced: Raced, summary: Summary) -> str:
         table=TABLE,
         settings=_settings(raced),
     )
+
+
+def _options(text: str) -> str:
+    """A sentence whose options are code, which no line breaks."""
+    return re.sub(r"--[a-z]+", r"<code>\g<0></code>", text)
 
 
 def _settings(raced: Raced) -> dict[str, Any]:

@@ -47,8 +47,8 @@ def checked(
 def _as_list(returned: Any) -> str:
     """How what was returned becomes a list of rows, if it is known to."""
     if isinstance(returned, Iterator):
-        return ": list() of it"
-    return ": to_dict('records') of it" if hasattr(returned, "to_dict") else ""
+        return ", as by list(rows)"
+    return ", as by rows.to_dict('records')" if hasattr(returned, "to_dict") else ""
 
 
 def _checked(given: Mapping[str, Any], run: str) -> Row:

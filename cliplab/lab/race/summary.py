@@ -143,7 +143,9 @@ class Summary:
                 f"all screening runs end within 2 {self.unit}s of the best"
             )
             if near.works:
-                text += f": {number(near.low)} to {number(near.high)}"
+                text += f": {number(near.low)}"
+            if near.works > 1:
+                text += f" to {number(near.high)}"
             found.append(Line("How flat", text))
         return found
 
@@ -225,8 +227,8 @@ def asked_before(raced: Raced) -> Iterator[str]:
     if raced.others:
         other = "; ".join(differing(one, raced.asked.decides) for one in raced.others)
         yield (
-            f"also asked in this folder, each with fresh draws and seeds: {other}. Whoever picks "
-            "one of several answers picks luck, too"
+            f"also asked in this folder, each with fresh draws and seeds: {other}. The best of "
+            "several answers is luck, too"
         )
     if raced.judged:
         yield (
@@ -235,7 +237,7 @@ def asked_before(raced: Raced) -> Iterator[str]:
         )
     if raced.has_word:
         yield (
-            "race.json tells that what decides was fixed before these runs; what was tried in "
+            "what decides was fixed before these runs, as race.json tells; what was tried in "
             "another folder, or by hand, it cannot know"
         )
 

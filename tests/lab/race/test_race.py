@@ -266,8 +266,14 @@ GOOD = {"val_loss": 1.0, "test_loss": 1.0}
         ([1.0], r"returned \[1.0\], expected a list of dictionaries"),
         ([], "returned 0 rows, expected 1"),
         ([GOOD, GOOD], "returned 2 rows, expected 1"),
-        (iter([GOOD]), r"returned <list_iterator .*, expected a list of .*, one a run: list\(\)"),
-        (pd.DataFrame([GOOD]), r"expected a list of .*, one a run: to_dict\('records'\) of it"),
+        (
+            iter([GOOD]),
+            r"returned <list_iterator .*, expected a list of .*, one a run, as by list\(rows\)",
+        ),
+        (
+            pd.DataFrame([GOOD]),
+            r"expected a list of .*, one a run, as by rows\.to_dict\('records'\)",
+        ),
         ([{}], r"no val_loss and no loss in the row, which has nothing"),
         ([GOOD | {"clip_fraction": 1.5}], r"clip_fraction = 1.5, expected the share of updates"),
         ([GOOD | {"clip_fraction": "all"}], r"clip_fraction = 'all', expected the share"),
@@ -345,7 +351,7 @@ def test_a_word_is_had_with_a_margin_and_says_what_is_known(raced):
     for code in (TOY, TOY + UNUSED):
         told = Summary(raced(**ASKED, code=code))
         assert told.raced.verdict.kind == "comparison"
-        assert told.notes[-1].startswith("race.json tells that what decides was fixed before")
+        assert told.notes[-1].startswith("what decides was fixed before these runs, as race.json")
         assert any("no --margin" in note for note in told.notes)
 
 
@@ -364,6 +370,7 @@ def test_a_repeat_is_called_one_on_its_page(raced):
 
     assert " · repeat 2 · " in page(repeat=2)
     assert "· repeat" not in page()
+    assert "no <code>--margin</code>" in page(margin=0.1)
 
 
 @pytest.mark.parametrize(
@@ -441,7 +448,7 @@ def test_early_losses_count_where_the_first_runs_all_diverged(raced):
 
 def test_rows_that_no_process_can_send_are_refused_by_name(raced):
     code = TOY.replace("    return rows", "    return (row for row in rows)")
-    with pytest.raises(ValueError, match=r"returned <generator .*: list\(\) of it"):
+    with pytest.raises(ValueError, match=r"returned <generator .*, as by list\(rows\)"):
         raced(code, name="toy_generator.py", jobs=2)
 
 
