@@ -116,3 +116,5 @@ def test_an_error_of_the_function_is_shown_with_its_run(tmp_path):
     assert re.search(r"\(line \d+ of train\.py\) at \(none, lr \S+, seed 129\)$", last)
     assert "1 / (seeds[0] - 129)" in err
     assert "cliplab/lab" not in err.split("Traceback")[1]
+    saved = (tmp_path / "race" / "train-train" / "rows.jsonl").read_text().splitlines()
+    assert len(saved) == len(calls(tmp_path)) > 3  # it raised before it said that it was called
