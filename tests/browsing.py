@@ -26,6 +26,8 @@ RAN = f"""() => {{
     const failed = code.some(c => numbers(c).some(i => c.outputs.get(i).type === "error"));
     return code.length && (failed || code.every(cell => cell.executionCount !== null));
 }}"""
+# What an earlier run left would pass for this one's.
+CLEAR = f"() => {{ for (const cell of {CONTENT}.cells) cell.clearExecution?.(); }}"
 STATE = f"""() => [{CONTEXT}.sessionContext.kernelDisplayStatus,
     [...{CONTENT}.cells].map(cell => cell.executionState ?? null),
     document.querySelector(".jp-Dialog")?.innerText ?? "no dialog"]"""
@@ -102,6 +104,7 @@ def restart_and_run_all(page, url: str, name: str) -> None:
     page.goto(url.replace("NAME", name))
     page.wait_for_selector(".jp-Notebook .jp-CodeCell")
     page.wait_for_function(OPEN, arg=name, polling=SOON)
+    page.evaluate(CLEAR)
     page.get_by_role("menuitem", name="Kernel", exact=True).click()
     page.get_by_role("menuitem", name="Restart Kernel and Run All Cells").click()
     page.locator(".jp-Dialog .jp-mod-accept").click()
