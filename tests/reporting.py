@@ -166,5 +166,6 @@ def published() -> Beside:
     studies = {NAME: {"toy": STUDY.about()}}
     full = {NAME: [*rows(), *study_rows()]}
     verdicts = {v.id: v for v in judge_all(full, "verdict", LEDGER, studies)}
-    answer = Answer(3, "Does it help?", "Often, `c` at $c=1$", "+0.3", "decided", "never", (NAME,))
+    grade, notebooks = "replicated 2, decided 1", (NAME, "02_other")
+    answer = Answer(3, "Does it help?", "Often, `c` at $c=1$", "+0.3", grade, "never", notebooks)
     return Beside([answer], verdicts)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from cliplab.lab.session import Outcome
 
 FAILED, INTERRUPTED = 1, 130
+PIPED = 100  # columns of what is printed into a file
 STOPS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 
 
@@ -179,7 +180,7 @@ def _say(outcome: Outcome, bad: Sequence[str] = ()) -> int:
     from cliplab.lab.report.terminal import failure_table, verdict_table
 
     if outcome.verdicts:
-        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        width = shutil.get_terminal_size((PIPED, 24)).columns
         print(verdict_table(outcome.verdicts, width, outcome.published))
     if outcome.index:
         print(f"report: {outcome.index}")

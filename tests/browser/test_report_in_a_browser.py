@@ -150,6 +150,22 @@ def test_below_640_px_a_table_is_cards_that_name_their_values(opened: Open, repo
         assert answer.get_by_text("helps").bounding_box()["x"] < width - 30
 
 
+def test_a_badge_leads_to_what_its_word_means_by_keyboard_too(opened: Open, report):
+    for path in (report / "index.html", pages(report)[1]):
+        page = opened(path)
+        badge = page.locator(".badge").filter(has_text="published: helps").first
+        word = badge.get_by_role("link", name="helps")
+        title = word.get_attribute("title")
+        word.focus()
+        page.keyboard.press("Enter")
+        page.wait_for_selector("dt:target")
+        assert page.locator("dt:target + dd").inner_text() == title
+        assert (
+            page.locator("dt:target").bounding_box()["y"]
+            >= page.locator(".bar").bounding_box()["height"]
+        )
+
+
 def test_figures_are_dark_in_dark_mode_and_say_what_they_show(opened: Open, report):
     for path in pages(report)[:3]:
         filters = {}

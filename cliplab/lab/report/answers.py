@@ -15,7 +15,8 @@ from cliplab.lab.report.measured import measured_lines, why
 from cliplab.lab.report.published import Published, deviations, holds
 from cliplab.lab.report.remeasured import remeasured
 from cliplab.lab.report.tables import effect, number, percent, points, share
-from cliplab.lab.report.twelve import HOW_SURE, Answer
+from cliplab.lab.report.twelve import Answer
+from cliplab.lab.report.words import HOW_SURE
 
 __all__ = ["found_cell", "results_page"]
 

@@ -14,6 +14,7 @@ from cliplab.lab.claims.verdict import Outcome, Verdict
 from cliplab.lab.notebook.cells import read_notebook, tagged, title_and_question
 from cliplab.lab.report import grid, tables
 from cliplab.lab.report.alt import Figures
+from cliplab.lab.report.beside import Told
 from cliplab.lab.report.pictures import is_plot, thumbnail
 from cliplab.lab.report.tables import is_number
 
@@ -28,7 +29,7 @@ PICTURES = ("image/png", "image/jpeg")
 def card(
     records: Sequence[RunRecord],
     hrefs: Sequence[str],
-    verdicts: Iterable[Verdict],
+    told: Iterable[Told],
     ledger: Ledger,
 ) -> dict[str, Any]:
     """All that the index shows of the runs of one notebook and preset; ``hrefs``: their pages."""
@@ -41,7 +42,7 @@ def card(
     return {
         "name": name,
         **_shown_of(records),
-        "tally": tally(verdicts),
+        "tallies": tallies(told),
         "metric": metric,
         "models": [] if grid.has_settings(records) else tables.across_models(_shown(rows), metric),
         "noise": [
@@ -63,7 +64,16 @@ def published_picture(path: Path | None) -> dict[str, Any]:
     return {"picture": small, "plot": is_plot(picture)} if small else {}
 
 
-def tally(verdicts: Iterable[Verdict]) -> dict[Outcome, int]:
+def tallies(told: Iterable[Told]) -> dict[str, dict[Outcome, int]]:
+    """How many claims had each outcome: of those that are published, and of this run's own."""
+    told = list(told)
+    return {
+        "published:": outcomes(one.verdict for one in told if one.here),
+        "": outcomes(one.verdict for one in told if not one.here),
+    }
+
+
+def outcomes(verdicts: Iterable[Verdict]) -> dict[Outcome, int]:
     """How many claims had each outcome, the decided ones first."""
     counts = Counter(verdict.outcome for verdict in verdicts)
     return {outcome: counts[outcome] for outcome in Outcome if outcome in counts}

@@ -7,18 +7,10 @@ from typing import Any
 
 from cliplab.lab.claims.verdict import Outcome, Verdict
 from cliplab.lab.report.tables import effect, number, p_value, percent, points
+from cliplab.lab.report.words import REASONS
 from cliplab.lab.stats.paired import Estimate
 
 __all__ = ["measured_lines", "of_each", "why"]
-
-REASONS = {
-    "mixed": "loss and failures speak for different ways",
-    "loss wide": "the loss may differ by more than the margin, and that is not certain",
-    "failures wide": "failures may differ by more than their margin, and that is not certain",
-    "control": "the handicapped rival was not told apart as it should have been",
-    "edge": "the best configurations lie at an edge of the space",
-    "below margin": "a difference was shown, and not that it is as large as the margin",
-}
 
 
 def why(verdict: Verdict) -> str:

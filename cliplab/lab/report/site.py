@@ -12,12 +12,12 @@ from cliplab.lab.claims.ledger import Ledger
 from cliplab.lab.claims.verdict import Outcome, Verdict
 from cliplab.lab.report.beside import Beside, Told
 from cliplab.lab.report.beside import told as all_told
-from cliplab.lab.report.cards import card, published_picture, tally
+from cliplab.lab.report.cards import card, outcomes, published_picture, tallies
 from cliplab.lab.report.environment import environment
 from cliplab.lab.report.folder import INDEX, PAGES, claim_folder
 from cliplab.lab.report.forest import forest
 from cliplab.lab.report.runpages import RunPages
-from cliplab.lab.report.twelve import HOW_SURE
+from cliplab.lab.report.words import HOW_SURE
 from cliplab.lab.runs.files import write_atomic
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def write_report(
     hrefs = [[pages.address(record) for record in group] for group in groups]
     names = [group[0].notebook for group in groups]
     cards = [
-        card(group, own, [t.verdict for t in told if t.verdict.notebook == name], ledger)
+        card(group, own, [t for t in told if t.verdict.notebook == name], ledger)
         | published_picture(published.pictures.get(name))
         for name, group, own in zip(names, groups, hrefs, strict=True)
     ]
@@ -61,7 +61,7 @@ def write_report(
     pages.remove_others()
     index = out_dir / INDEX
     shown = [t.verdict for t in told]
-    withdrawn = [v for v in verdicts if v.outcome is Outcome.WITHDRAWN]
+    withdrawn = [Told(v) for v in verdicts if v.outcome is Outcome.WITHDRAWN]
     html = templates.get_template("index.html.j2").render(
         file=index.name,
         presets=sorted({record.preset for record in records}),
@@ -71,7 +71,7 @@ def write_report(
         told=told,
         published=any(t.here for t in told),
         withdrawn=withdrawn,
-        tally=tally([*shown, *withdrawn]),
+        tallies=tallies([*told, *withdrawn]),
         choices=_choices(shown, cards, numbers),
         numbers=numbers,
         forest=forest(shown),
@@ -122,7 +122,7 @@ def _choices(
     """
     titles = {one["name"]: str(one["title"]) for one in cards}
     return {
-        "outcome": {str(outcome): str(outcome) for outcome in tally(verdicts)},
+        "outcome": {str(outcome): str(outcome) for outcome in outcomes(verdicts)},
         "kind": {v.kind: v.kind for v in verdicts},
         "notebook": {number: titles.get(name, name) for name, number in numbers.items()},
     }

@@ -16,24 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from cliplab.lab.claims.ledger import Ledger
-from cliplab.lab.report.backing import SUPERSEDED, UNMEASURED, Backing, backings
+from cliplab.lab.report.backing import SUPERSEDED, Backing, backings
 from cliplab.lab.report.published import Published
+from cliplab.lab.report.words import GRADES
 
-__all__ = ["HOW_SURE", "Answer", "Decision", "read_answers"]
+__all__ = ["Answer", "Decision", "read_answers"]
 
 ANSWERS = "answers.toml"
 _PLACE = re.compile(r"\{(\w+)\.(\w+)\}")
-HOW_SURE = """\
-How sure: *identity*, true by algebra and compared bit for bit; *replicated*, a registered
-comparison that was decided and holds on other draws and seeds; *decided*, and not replicated yet;
-*undecided*; *description*, at a setting that was chosen or over cases that were counted, without a
-verdict; *superseded*, measured with code that was mended since, the run is pending; *not measured*.
-Several words count the claims that an answer rests on.
-"""
-GRADES = (  # surest first
-    *("identity", "replicated", "decided", "not replicated"),
-    *("undecided", "description", SUPERSEDED, UNMEASURED),
-)
 
 _FILE = {"names": dict, "answer": list, "decision": list}
 _TOLD: dict[str, type] = {"notebooks": list}
@@ -233,5 +223,5 @@ def _grade(grades: Iterable[str]) -> str:
     counts = Counter(grades)
     if len(counts) < 2:
         return next(iter(counts), "description")
-    order = [grade for grade in GRADES if grade in counts]
+    order = [grade for grade in ("identity", *GRADES) if grade in counts]
     return ", ".join(f"{grade} {counts[grade]}" for grade in order)

@@ -70,7 +70,7 @@ def test_a_damaged_record_is_named_and_does_not_cost_the_report(notebooks, tmp_p
     outcome = tell([record], notebooks=notebooks, reports=reports)
     assert outcome.bad == []
     assert outcome.published["identity"].outcome is Outcome.HOLDS
-    assert "published; here: no verdict (smoke)" in outcome.index.read_text()
+    assert "here: no verdict (smoke)" in outcome.index.read_text()
     (notebooks.parent / "records" / f"{NAME}.json").write_text("{")
     outcome = tell([record], notebooks=notebooks, reports=reports)
     assert "damaged record" in outcome.bad[0]

@@ -159,7 +159,8 @@ def test_what_is_withdrawn_is_folded_away_and_counted(site: Path) -> None:
     assert "Withdrawn, being redone: 1" in page.text
     assert "It was claimed once" in page.text
     tally = page.source[page.source.index('<ul class="chips">') :]
-    tally = re.findall(r'<li class="([\w-]+)">(\d+) ([\w ]+)</li>', tally[: tally.index("</ul>")])
+    chip = r'<li class="([\w-]+)">(\d+) <a [^>]*>([\w ]+)</a></li>'
+    tally = re.findall(chip, tally[: tally.index("</ul>")])
     assert tally == [
         ("helps", "1", "helps"), ("no-matter", "1", "no matter"), ("harms", "1", "harms"),
         ("unclear", "1", "unclear"), ("holds", "1", "holds"), ("shown", "1", "shown"),
@@ -176,7 +177,7 @@ def test_the_forest_plot_marks_each_answer_by_shape_and_by_word(site: Path) -> N
         for kind in ("helps", "harms", "no-matter", "unclear")
     }
     assert '<circle r="4.5">' in rows["helps"]
-    assert "<td>helps</td>" in rows["helps"]
+    assert ">helps</a></td>" in rows["helps"]
     assert '<a href="#good_clip">good_clip</a>' in rows["helps"]
     assert '<rect x="-4"' in rows["harms"]
     assert "<path" in rows["harms"]  # an arrow: 10 margins are off the scale
@@ -279,7 +280,8 @@ def test_a_run_that_decides_nothing_stands_beside_what_is_published(tmp_path: Pa
     index, page = published_beside(tmp_path)
     row = re.search(r'<tr id="shown".*?</tr>', index.source, re.DOTALL)[0]
     assert 'data-outcome="shown"' in row
-    assert "published; here: no verdict (smoke)" in row
+    assert re.search("published: <a [^>]*>shown</a>", row)
+    assert "here: no verdict (smoke)" in row
     assert "here: +0.1" in row
     assert ("li", {"class": "helps"}) in index.tags  # published, as no study was run
     assert "Preset smoke decides nothing" in index.text
@@ -297,6 +299,20 @@ def test_answers_come_first_and_link_to_their_notebooks(tmp_path: Path) -> None:
     assert headings[:3] == ["answers", "notebooks", "claims"]
     answer = index.source[index.source.index('<li id="answer-3"') : index.source.index("</ol>")]
     assert f'<a href="pages/{NAME}' in answer
+    assert "02_other (not run)" in answer
+    assert re.search('#word-replicated" [^>]*>replicated</a> 2, <a [^>]*>decided</a> 1', answer)
+
+
+def test_a_word_has_its_explanation_as_title_and_leads_to_it(tmp_path: Path) -> None:
+    index, page = published_beside(tmp_path)
+    told = dict(re.findall(r'<dt id="([\w-]+)">[^<]*</dt><dd>([^<]*)</dd>', index.source))
+    words = {}
+    for one, begin in ((index, "#"), (page, "../index.html#")):
+        links = [a for tag, a in one.tags if tag == "a" and a.get("class") == "word"]
+        assert all(a["href"].startswith(begin) for a in links)
+        words |= {a["href"].removeprefix(begin): a["title"] for a in links}
+    assert {"word-helps", "word-unclear-below-margin", "word-holm-p", "word-identity"} <= set(words)
+    assert words.items() <= {name: unescape(text) for name, text in told.items()}.items()
 
 
 def test_pages_lead_to_their_neighbours_and_keep_their_cells(tmp_path: Path) -> None:
