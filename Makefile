@@ -53,7 +53,7 @@ docs: $(READY) ## build the documentation, docs/_build/docs/index.html
 	TF_CPP_MIN_LOG_LEVEL=3 $(BIN)python -m sphinx -W --keep-going -q -c docs . docs/_build
 	@echo "docs/_build/docs/index.html"
 
-check: lint ## lint, types, and the tests of the core, in a minute, for the loop of editing
+check: lint ## lint, types, and the tests of the core, for the loop of editing
 	$(TESTS) -m "not slow and not nightly" tests cliplab \
 		--ignore tests/lab --ignore tests/cli --ignore cliplab/lab --ignore cliplab/cli
 

@@ -2,14 +2,17 @@
 
 from pathlib import Path
 
+from bs4 import BeautifulSoup
 from docutils import nodes
 from sphinx.application import Sphinx
 
 from cliplab import __version__
 from cliplab.lab.report.markdown import relinked
 from cliplab.lab.report.pages import mathml
+from cliplab.lab.report.words import WORDS, slug
 
 ROOT = Path(__file__).parents[1]
+MEANINGS = {slug(word): meaning for word, meaning in WORDS.items()}
 
 project = "cliplab"
 author = "The cliplab authors"
@@ -82,6 +85,25 @@ def lead_to_pages(app: Sphinx, docname: str, content: list[str]) -> None:
     content[0] = relinked(content[0], lead)
 
 
+def finish(
+    app: Sphinx, pagename: str, templatename: str, context: dict[str, str], doctree: object
+) -> None:
+    """Name the column of each cell, for narrow screens; say in a title what a word means."""
+    body = context.get("body", "")
+    if "<table" not in body and "glossary.html#" not in body:
+        return
+    soup = BeautifulSoup(body, "html.parser")
+    for table in soup.select("table.docutils"):
+        names = [head.get_text(" ", strip=True) for head in table.select("thead th")]
+        for row in table.select("tbody tr"):
+            for name, cell in zip(names, row("td"), strict=False):
+                if cell.get_text(strip=True):
+                    cell["data-label"] = name
+    for link in soup.select("a[href*='glossary.html#']"):
+        link["title"] = MEANINGS[link["href"].partition("#")[2]]
+    context["body"] = str(soup)
+
+
 def visit_inline(translator: object, node: nodes.math) -> None:
     """Write a formula within a line."""
     translator.body.append(mathml(f"${node.astext().strip()}$"))
@@ -95,6 +117,7 @@ def visit_display(translator: object, node: nodes.math_block) -> None:
 
 
 def setup(app: Sphinx) -> None:
-    """Write formulas as MathML, which browsers show without a script, and follow notebooks."""
+    """Write formulas as MathML, which browsers show without a script; follow notebooks; finish."""
     app.add_html_math_renderer("mathml", (visit_inline, None), (visit_display, None))
     app.connect("source-read", lead_to_pages)
+    app.connect("html-page-context", finish)

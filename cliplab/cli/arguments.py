@@ -138,7 +138,11 @@ def _parser() -> argparse.ArgumentParser:
     add_diagnose(commands)
     report = commands.add_parser("report", parents=[shared], help="judge and report again")
     report.add_argument("--preset", help="all current records of it (default: the last run)")
-    report.add_argument("--publish", action="store_true", help="write records/ and RESULTS.md")
+    report.add_argument(
+        "--publish",
+        action="store_true",
+        help="write records/ and RESULTS.md; of smoke and quick runs, how long they took",
+    )
     add_commands(commands, shared)
     add_race(commands)
     return parser

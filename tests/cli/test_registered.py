@@ -47,6 +47,7 @@ def project(tmp_path, make_notebook, monkeypatch):
     notebook.with_name("claims.toml").write_text(LEDGER)
     (tmp_path / "README.md").write_text(README)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
     calibrate = registering.calibrate
     monkeypatch.setattr(
         registering, "calibrate", lambda size, noise, family, _: calibrate(size, noise, family, 10)

@@ -102,6 +102,34 @@ def test_an_unpublished_notebook_is_linked_as_a_file_and_a_published_one_as_its_
             assert not (ROOT / "docs" / "notebooks" / f"{Path(href).stem}.md").exists()
 
 
+def test_a_word_that_leads_to_the_glossary_says_what_it_means(pages):
+    word = "article [href*='glossary.html#']"
+    links = [link for page in pages.values() for link in page.select(word)]
+    assert len(links) > 20
+    for link in links:
+        name = link["href"].partition("#")[2]
+        (section,) = pages["docs/glossary.html"].select(f"section#{name}")
+        assert section.p.get_text().rstrip(".").lower() == link["title"].lower()
+
+
+CUT = """all => all.filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.outerHTML)"""
+
+
+def test_on_a_phone_a_row_is_a_card_and_commands_wrap(site, browser):
+    page = browser.new_page(viewport={"width": 390, "height": 900})
+    for name in PAGES:
+        page.goto((site / f"{name}.html").as_uri())
+        cut = page.locator("article table.docutils, .highlight-sh pre").evaluate_all(CUT)
+        assert cut == [], name
+    page.goto((site / "docs" / "which_method.html").as_uri())
+    cell = page.locator("article tbody tr").first.locator("td").nth(1)
+    label = "e => getComputedStyle(e, '::before').content"
+    assert "What to do" in cell.evaluate(label)
+    page.set_viewport_size({"width": 1280, "height": 900})
+    assert cell.evaluate(label) == "none"
+    page.close()
+
+
 PAGES = (
     "docs/index",
     "docs/quick_start",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from cliplab.lab.report.markdown import link, markdown, short_links
 from cliplab.lab.report.published import Published
 from cliplab.lab.report.tables import effect
 from cliplab.lab.report.twelve import Answer, Decision
+from cliplab.lab.report.words import linked
 
 __all__ = ["answers_list", "answers_table", "decisions_table", "notebooks_table"]
 
@@ -34,12 +36,17 @@ def _listed(answer: Answer, root: str) -> Iterator[str]:
     yield f"{answer.number}. **{answer.question}** {answer.sentence}"
     for name, text in (
         ("Number", answer.figure),
-        ("How sure", answer.grade),
+        ("How sure", _graded(answer.grade, root)),
         ("Not to be read beyond", answer.fails),
         ("Notebooks", short_links(answer.notebooks, root)),
     ):
         if text:
             yield f"    * {name}: {text}"
+
+
+def _graded(grade: str, root: str) -> str:
+    """How sure an answer is, each word leading to what it means."""
+    return re.sub("[a-z]+(?: [a-z]+)*", lambda word: linked(word[0], root), grade)
 
 
 def decisions_table(decisions: Iterable[Decision], root: str = "") -> str:

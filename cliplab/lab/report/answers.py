@@ -16,7 +16,7 @@ from cliplab.lab.report.published import Published, deviations, holds
 from cliplab.lab.report.remeasured import remeasured
 from cliplab.lab.report.tables import effect, number, percent, points, share
 from cliplab.lab.report.twelve import Answer
-from cliplab.lab.report.words import HOW_SURE
+from cliplab.lab.report.words import HOW_SURE, linked
 
 __all__ = ["found_cell", "results_page"]
 
@@ -25,8 +25,9 @@ Each question was put to two ways of training, each tuned alike: both draw their
 from one registered space, and the answer is about the first-named way. **Helps** and **harms** mean
 by more than would change a decision; **no matter** means by less, in loss and in failures, and a
 handicapped rival was told apart; **unclear** says why. How it is measured, and how often the rule
-errs: [docs/study.md](docs/study.md). Rows and choices: [records](records); with
-which code they were measured: [docs/records.md](docs/records.md).
+errs: [docs/study.md](docs/study.md); what the words mean: [docs/glossary.md](docs/glossary.md).
+Rows and choices: [records](records); with which code they were measured:
+[docs/records.md](docs/records.md).
 
 Differences above 0 speak for the first-named way; brackets are 90 % intervals. Losses are those of
 the best of k configurations, given that the run succeeds. Holm's correction counts all {family}
@@ -37,7 +38,7 @@ comparisons that are planned.
 def results_page(published: Published, ledger: Ledger, twelve: Sequence[Answer] = ()) -> str:
     """RESULTS.md, without its first lines."""
     sections = [
-        ("Twelve answers", f"{HOW_SURE}\n{answers_list(twelve)}" if twelve else ""),
+        ("Twelve answers", f"{HOW_SURE}\n\n{answers_list(twelve)}" if twelve else ""),
         ("By notebook", notebooks_table(published) or "None yet."),
         ("Comparisons", _overview(published, ledger)),
         ("Shares", _shares(published, ledger)),
@@ -64,9 +65,9 @@ def _overview(published: Published, ledger: Ledger) -> str:
             "Question": v.statement,
             "Answer": f"**{v.verdict}**"
             + (", deviates" if _deviates(published, ledger, v) else ""),
-            "Replicated": holds(v, published.again.get(v.id)) or "–",
-            "Loss": effect(v.loss, v.unit),
-            "Failures": points(v.failures),
+            linked("replicated", text="Replicated"): holds(v, published.again.get(v.id)) or "–",
+            linked("loss given success", text="Loss"): effect(v.loss, v.unit),
+            linked("failures", text="Failures"): points(v.failures),
             "Notebook": short_links([v.notebook]),
         }
         for v in _of_kind(published, "comparison")

@@ -1,18 +1,29 @@
-"""What the published answers cost to compute, pilots included: the times that pages tell."""
+"""What runs cost to compute: the published ones with their pilots, and the short presets.
+
+The times that pages tell are these. ``records/times.toml`` has those of the short presets, whose
+records are not published.
+"""
 
 from __future__ import annotations
 
+import json
 import re
+import tomllib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from cliplab.lab.report.markdown import link, markdown
 from cliplab.lab.report.published import Published, superseded
 from cliplab.lab.report.tables import minutes
 
-__all__ = ["computing", "cost", "with_time"]
+__all__ = ["TIMED", "TIMES", "computing", "cost", "read_times", "times_text", "with_times"]
 
-_VERDICT = re.compile(r"verdict (?:less than a minute|(?:about )?\d+(?: to \d+)? minutes?)")
+TIMED = ("smoke", "quick")  # presets whose records are not published, but for their times
+TIMES = Path("records", "times.toml")
+Times = Mapping[str, Mapping[str, float]]  # core-seconds by notebook and preset
+_ORDER = ("smoke", "quick", "verdict", "full")
+_LINE = re.compile(r"(\*\*Expected time\*\*[^:\n]*: )(.+?)(?=\.(?:\s|$)|$)", re.MULTILINE)
 
 
 def cost(published: Published) -> str:
@@ -50,29 +61,74 @@ def cost(published: Published) -> str:
     )
 
 
-def computing(published: Published) -> str:
-    """How long the published runs took, in a sentence."""
+def computing(published: Published, times: Times) -> str:
+    """How long the published runs took, and the smoke runs of all notebooks, in a sentence each."""
     spent = [seconds for about in published.about.values() if (seconds := _seconds(about))]
     if not spent:
         return ""
-    return (
+    smoke = [own["smoke"] for own in times.values() if "smoke" in own]
+    said = (
         f"The published runs of {len(spent)} notebooks took {sum(spent) / 3600:.1f} core-hours, "
         f"{_minutes(min(spent))} to {_minutes(max(spent))} core-minutes a notebook "
         "([each one](RESULTS.md#what-it-cost))."
     )
+    if not smoke:
+        return said
+    return (
+        f"{said} Smoke runs of {len(smoke)} took {_minutes(sum(smoke))} core-minutes, without what "
+        "starts kernels and writes the report."
+    )
 
 
-def with_time(title: str, about: Mapping[str, Any]) -> str:
-    """A notebook's title with the minutes that its published run took, where it names any.
+def read_times(root: Path) -> dict[str, dict[str, float]]:
+    """Core-seconds by notebook and short preset; ``ValueError`` for a file that is damaged."""
+    path = root / TIMES
+    if not path.exists():
+        return {}
+    try:
+        times = tomllib.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    for name, own in times.items():
+        if not isinstance(own, dict) or not all(
+            preset in TIMED and type(seconds) is float for preset, seconds in own.items()
+        ):
+            raise ValueError(f"{path}: {name} = {own!r:.60}, expected seconds of {TIMED}")
+    return times
 
-    >>> with_time("**Expected time**: verdict 10 to 15 minutes", {"provenance": {"cpu_s": 500}})
-    '**Expected time**: verdict about 8 minutes'
+
+def times_text(times: Times) -> str:
+    """The file that `read_times` reads."""
+    lines = ["# Core-seconds of a run; written by `cliplab report --preset smoke --publish`."]
+    for name, own in sorted(times.items()):
+        told = [f"{preset} = {own[preset]:.1f}" for preset in TIMED if preset in own]
+        lines += ["", f"[{json.dumps(name)}]", *told]
+    return "\n".join(lines) + "\n"
+
+
+def with_times(text: str, about: Mapping[str, Any], short: Mapping[str, float]) -> str:
+    """A title cell whose line of expected times has those that were measured; others stay.
+
+    >>> with_times("**Expected time**: full days.", {"provenance": {"cpu_s": 500}}, {"smoke": 4.0})
+    '**Expected time**: smoke 4 seconds · verdict about 8 minutes · full days.'
     """
-    seconds = _seconds(about)
-    if not seconds or "**Expected time**" not in title:
-        return title
-    took = minutes(seconds)
-    return _VERDICT.sub(f"verdict {'about ' * took[0].isdigit()}{took}", title)
+    measured = {**short, "verdict": _seconds(about)}
+
+    def told(line: re.Match[str]) -> str:
+        parts = dict(part.split(" ", 1) for part in line[2].split(" · ") if " " in part)
+        if not set(parts) <= set(_ORDER):
+            return line[0]
+        parts |= {preset: _told(seconds) for preset, seconds in measured.items() if seconds}
+        return line[1] + " · ".join(f"{p} {parts[p]}" for p in _ORDER if p in parts)
+
+    return _LINE.sub(told, text)
+
+
+def _told(seconds: float) -> str:
+    if seconds < 59.5:
+        whole = max(1, round(seconds))
+        return f"{whole} second{'s' if whole > 1 else ''}"
+    return f"about {minutes(seconds)}"
 
 
 def _seconds(about: Mapping[str, Any], clock: str = "cpu_s") -> float:

@@ -22,6 +22,7 @@ from cliplab.lab.runs.record import MIME, RunRecord
 
 FOLDER = Path("docs", "notebooks")
 GENERATED = ("found", "recommended")  # tags of cells whose text follows from the records
+WORDS = "words"  # of the one whose text is the list of words, which stays in its place
 LARGEST = 500_000  # bytes of a file of a page
 _PRE = re.compile(r"(<pre\b.*?</pre>)|\n\s*", re.DOTALL)
 
@@ -44,7 +45,8 @@ def notebook_page(record: RunRecord, root: Path) -> dict[Path, str | bytes]:
     for place, cell in enumerate(cells[1:], start=1):
         tags = cell["metadata"].get("tags", [])
         if cell["cell_type"] == "markdown" and not set(GENERATED) & set(tags):
-            said.append(_moved(cell["source"]))
+            text = _moved(cell["source"])
+            said.append(_marked(WORDS, text) if WORDS in tags else text)
         elif cell["cell_type"] == "code":
             said.append(_folded(cell))
             for output in cell.get("outputs", []):

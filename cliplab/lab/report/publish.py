@@ -18,7 +18,14 @@ from cliplab.lab.notebook.cells import load_cells, read_notebook, tagged, title_
 from cliplab.lab.notebook.registrations import REPLICA
 from cliplab.lab.report.answered import answers_list, answers_table, decisions_table
 from cliplab.lab.report.answers import found_cell, results_page
-from cliplab.lab.report.cost import computing, with_time
+from cliplab.lab.report.cost import (
+    TIMED,
+    TIMES,
+    computing,
+    read_times,
+    times_text,
+    with_times,
+)
 from cliplab.lab.report.notebook_pages import notebook_page, orphans, page_of, with_generated
 from cliplab.lab.report.outcome import overrides, seeds_of
 from cliplab.lab.report.published import Published, load_published
@@ -26,6 +33,7 @@ from cliplab.lab.report.recommended import recommendations
 from cliplab.lab.report.reference import data_table, methods_table, records_table
 from cliplab.lab.report.registered import as_registered
 from cliplab.lab.report.twelve import Answer, Decision, read_answers
+from cliplab.lab.report.words import HOW_SURE, glossary, terms_cell
 from cliplab.lab.runs.csvrows import write_rows
 from cliplab.lab.runs.record import RunRecord, union_rows
 from cliplab.lab.runs.register import PRESETS
@@ -40,24 +48,33 @@ def publish(records: Sequence[RunRecord], root: Path, ledger: Ledger | None = No
 
     A verdict's notebook, as it ran, becomes a page in ``root/docs/notebooks``.
 
-    A notebook run in several parts (split seeds) becomes one file. ``ValueError``: nothing of these
-    presets, other parameters than the preset has, parts that froze different choices, or a
-    comparison that is not registered, or not as it was registered.
+    A notebook run in several parts (split seeds) becomes one file. Of smoke and quick runs their
+    times are kept, in ``records/times.toml``. ``ValueError``: nothing of these presets, other
+    parameters than the preset has, parts that froze different choices, or a comparison that is not
+    registered, or not as it was registered.
     """
     groups: dict[tuple[str, str], list[RunRecord]] = defaultdict(list)
     for record in records:
-        if record.preset in PRESETS:
+        if record.preset in (*PRESETS, *TIMED):
             groups[record.notebook, record.preset].append(record)
     if not groups:
         presets = sorted({record.preset for record in records})
-        raise ValueError(f"presets = {presets}, expected records of the verdict preset to publish")
+        raise ValueError(
+            f"presets = {presets}, expected records of verdict to publish, or the times of smoke"
+        )
     ledger = load_ledger(root) if ledger is None else ledger
     readme = root / "README.md"
     _fill(readme, _read(readme), dict.fromkeys(_SECTIONS, ""))  # refused before anything is written
     wanted: dict[Path, str | bytes] = {}
+    times = read_times(root)
     for (name, preset), parts in groups.items():
         if changed := {n for part in overrides(parts, root / "notebooks") for n in part}:
             raise ValueError(f"{name}: {sorted(changed)} not as the {preset} preset has them")
+        if preset in TIMED:
+            spent = sum(part.provenance.get("cpu_s") or 0.0 for part in parts)
+            times.setdefault(name, {})[preset] = spent
+            wanted[root / TIMES] = times_text(times)
+            continue
         notebook = root / "notebooks" / f"{name}.ipynb"
         registration, deviates = as_registered(notebook, parts, ledger)
         if deviates:
@@ -130,7 +147,10 @@ def _generated(root: Path, ledger: Ledger | None) -> dict[Path, str | bytes]:
     published = load_published(root, ledger)
     readme = root / "README.md"
     answers, decisions = read_answers(published, ledger, root)
-    sections = {"answers": answers_table(answers), "computing": computing(published)}
+    sections = {
+        "answers": answers_table(answers),
+        "computing": computing(published, read_times(root)),
+    }
     return {
         root / "RESULTS.md": f"<!-- {_NOTE} -->\n{results_page(published, ledger, answers)}",
         readme: _fill(readme, _read(readme), sections),
@@ -144,11 +164,12 @@ def _pages(
 ) -> dict[Path, str | bytes]:
     """Those of the pages with generated sections that a project has in docs/."""
     tables = {
-        "answers": answers_list(answers, "../"),
+        "answers": f"{HOW_SURE}\n\n{answers_list(answers, '../')}",
         "which_method": decisions_table(decisions, "../"),
         "methods": methods_table(),
         "data": data_table(),
         "records": records_table(published),
+        "glossary": glossary(),
     }
     pages = {root / "docs" / f"{name}.md": {name: table} for name, table in tables.items()}
     pages[root / "docs" / "index.md"] = {"answers": answers_table(answers, "../")}
@@ -156,24 +177,24 @@ def _pages(
 
 
 def _opened(root: Path, published: Published, ledger: Ledger) -> dict[Path, str | bytes]:
-    """The notebooks with cells tagged ``found`` and ``recommended``, and their pages, filled.
+    """The notebooks with cells tagged ``found`` and so on, and their pages, filled.
 
-    What the notebook's own run found; what follows from all of them, by model and optimizer.
+    What the notebook's own run found; what follows from all of them, by model and optimizer; the
+    words that are used; and, in the title, how long runs take.
     """
     texts: dict[Path, str | bytes] = {}
-    recommended = recommendations(published, ledger)  # one text, whichever notebook shows it
+    same = {"recommended": recommendations(published, ledger), "words": terms_cell()}
+    times = read_times(root)
     for path in sorted((root / "notebooks").glob("*.ipynb")):
-        said = {
-            "found": found_cell(published.verdicts.get(path.stem, [])),
-            "recommended": recommended,
-        }
+        said = {"found": found_cell(published.verdicts.get(path.stem, [])), **same}
+        took = (published.about.get(path.stem, {}), times.get(path.stem, {}))
         cells = load_cells(path)
         page = page_of(path.stem, root)
         if page.exists():
-            texts[page] = with_generated(page, said)
+            texts[page] = with_times(with_generated(page, said), *took)
         places = {tag: place for tag in said if (place := tagged(cells, tag)) is not None}
         title = cells[0]["source"] if cells else ""
-        said["title"] = with_time(title, published.about.get(path.stem, {}))
+        said["title"] = with_times(title, *took)
         if said["title"] != title:
             places["title"] = 0
         if not places:

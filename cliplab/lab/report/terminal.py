@@ -49,7 +49,10 @@ def verdict_table(
 
 
 def _asked(verdict: Verdict) -> str:
-    return f"{verdict.statement} ({verdict.note})" if verdict.note else verdict.statement
+    """What was asked, with its note: of a study before it, as the end may be cut."""
+    note, statement = verdict.note and f"({verdict.note})", verdict.statement
+    parts = (note, statement) if verdict.kind in STUDIED else (statement, note)
+    return " ".join(filter(None, parts))
 
 
 def _beside(columns: Mapping[str, list[str]], told: Sequence[Told]) -> dict[str, list[str]]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from cliplab.lab.report.markdown import markdown
 
-__all__ = ["HOW_SURE", "PARTS", "REASONS", "WORDS", "glossary", "slug", "terms_cell"]
+__all__ = ["HOW_SURE", "PARTS", "REASONS", "WORDS", "glossary", "linked", "slug", "terms_cell"]
 
 KINDS = {
     "identity": "true by algebra, and compared bit for bit in every row",
@@ -122,7 +122,7 @@ _RULE = "The rule in steps, with its error rates: [docs/study.md](../docs/study.
 HOW_SURE = (
     "How sure: "
     + "; ".join(f"*{word}*, {WORDS[word]}" for word in ("identity", *GRADES))
-    + ". Several words count the claims that an answer rests on.\n"
+    + ". Several words count the claims that an answer rests on."
 )
 
 
@@ -133,6 +133,15 @@ def slug(word: str) -> str:
     ('holm-p', 'aa', 'unclear-loss-wide')
     """
     return re.sub(r"[^a-z -]", "", word.lower()).replace(" ", "-")
+
+
+def linked(word: str, root: str = "", text: str = "") -> str:
+    """A word in Markdown that leads to the glossary; ``root`` leads there from the page's folder.
+
+    >>> linked("margin", "../")
+    '[margin](../docs/glossary.md#margin)'
+    """
+    return f"[{text or word}]({root}docs/glossary.md#{slug(word)})"
 
 
 def glossary() -> str:

@@ -1,8 +1,12 @@
 """What RESULTS.md says of computing: every run, and every pilot that was timed."""
 
+import json
+import re
+from pathlib import Path
+
 import pytest
 
-from cliplab.lab.report.cost import computing, cost, with_time
+from cliplab.lab.report.cost import TIMES, computing, cost, read_times, times_text, with_times
 from cliplab.lab.report.published import Published
 
 
@@ -42,24 +46,68 @@ def test_a_superseded_run_is_no_part_of_it():
     told = cost(published(about))
     assert "In all 1.0 core-hours." in told
     assert "| [02_old](notebooks/02_old.ipynb) | – | – | – | – |" in told
-    assert "of 1 notebooks took 1.0 core-hours" in computing(published(about))
+    assert "of 1 notebooks took 1.0 core-hours" in computing(published(about), {})
 
 
 def test_the_sentence_has_the_least_and_the_most():
-    told = computing(published({"01_toy": took(3000.0), "02_other": took(600.0)}))
+    both = published({"01_toy": took(3000.0), "02_other": took(600.0)})
+    told = computing(both, {"01_toy": {"smoke": 30.0}, "02_other": {"quick": 200.0}})
     assert "took 1.0 core-hours, 10.0 to 50.0 core-minutes a notebook" in told
+    assert "Smoke runs of 1 took 0.5 core-minutes" in told
+    assert "Smoke" not in computing(both, {})
 
 
 def test_without_records_nothing_is_said():
-    assert cost(published()) == computing(published()) == ""
+    assert cost(published()) == computing(published(), {}) == ""
 
 
 @pytest.mark.parametrize(
     ("seconds", "said"),
-    [(8.0, "less than a minute"), (70.0, "about 1 minute"), (100.0, "about 2 minutes")],
+    [(0.2, "1 second"), (8.0, "8 seconds"), (70.0, "about 1 minute"), (100.0, "about 2 minutes")],
 )
 def test_a_title_tells_the_time_also_where_it_is_short_and_each_time_anew(seconds, said):
-    title = "**Expected time**: quick 2 minutes · verdict {} · full days"
-    told = with_time(title.format("10 to 15 minutes"), took(seconds))
-    assert told == title.format(said)
-    assert with_time(told, took(500.0)) == title.format("about 8 minutes")
+    title = (
+        "# Is it?\n\n**Expected time** (one core): {} · full days (at 1.5 GHz). More. Twice.\n\n$x$"
+    )
+    told = with_times(
+        title.format("quick 1.5 minutes · verdict 10 to 15 minutes"), took(seconds), {}
+    )
+    assert told == title.format(f"quick 1.5 minutes · verdict {said}")
+    again = with_times(told, took(500.0), {"smoke": 4.0, "quick": 90.0})
+    assert again == title.format(
+        "smoke 4 seconds · quick about 2 minutes · verdict about 8 minutes"
+    )
+
+
+@pytest.mark.parametrize("title", ["# No line", "**Expected time**: under a minute · always."])
+def test_a_title_without_presets_stays(title):
+    assert with_times(title, took(8.0), {"smoke": 4.0}) == title
+
+
+def test_what_is_written_of_times_is_read_and_what_is_damaged_named(tmp_path):
+    assert read_times(tmp_path) == {}
+    times = {"01_toy": {"smoke": 3.0, "quick": 61.5}, "ordner/größe": {"smoke": 0.5}}
+    path = tmp_path / TIMES
+    path.parent.mkdir()
+    path.write_text(times_text(times), encoding="utf-8")
+    assert read_times(tmp_path) == times
+    for text in ("[", "smoke = 1.0", "[a]\nfull = 1.0", "[a]\nsmoke = 'x'"):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=r"times.toml: "):
+            read_times(tmp_path)
+
+
+NOTEBOOKS = sorted((ROOT := Path(__file__).parents[3]).glob("notebooks/*.ipynb"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_tells_only_times_that_were_measured_but_for_full(path):
+    """They stand in its title; those of presets that were not timed are left out."""
+    text = path.read_text(encoding="utf-8")
+    (line,) = re.findall(r"\*\*Expected time\*\* \(one core\): (.*?)\.(?:\\n| )", text)
+    timed = read_times(ROOT).get(path.stem, {})
+    about = json.loads((ROOT / "records" / f"{path.stem}.json").read_text("utf-8"))
+    verdict = [] if about.get("pending") else ["verdict"]
+    parts = [part.split(" ")[0] for part in line.split(" · ")]
+    assert [part for part in parts if part != "full"] == [*timed, *verdict]
+    assert all("estimated" in part for part in line.split(" · ") if part.startswith("full"))

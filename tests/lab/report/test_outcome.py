@@ -76,6 +76,27 @@ def test_the_verdict_table_is_cut_in_what_was_asked_and_counts_what_is_withdrawn
     assert verdict_table([]) == ""
 
 
+def test_a_study_that_deviates_says_so_before_what_was_asked():
+    study = Verdict("a", "comparison", "Does it? " * 20, NAME, Outcome.HELPS, note="not registered")
+    share = replace(study, kind="share", note="45 of 87")
+    assert "(not registered) Does it?" in verdict_table([study], 100)
+    assert verdict_table([share]).endswith("Does it?  (45 of 87)")
+
+
+def test_what_goes_into_a_pipe_fits_a_hundred_columns(tmp_path, make_notebook, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("COLUMNS", raising=False)
+    notebook = make_notebook(tmp_path / "notebooks" / f"{NAME}.ipynb", parameters="lr: float = 0.1")
+    claims = LEDGER.replace("nothing changes", "nothing changes " * 20)
+    notebook.with_name("claims.toml").write_text(claims)
+    record = finished(tmp_path / "results" / NAME / "quick" / ("0" * 16), notebook)
+    replace(record, code_key=code_key(notebook)).write(record.directory / "record.json")
+    assert main(["report", "--preset", "quick"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) == 100
+    assert any(line.startswith("C1 ") and line.endswith("…") for line in lines)
+
+
 @pytest.mark.parametrize("width", [40, 80, 100, 200])
 def test_the_verdict_table_fits_its_width_and_keeps_what_was_answered(width):
     norm = Estimate(0.3, 0.2, 0.4, 1e-6, 48)

@@ -163,18 +163,23 @@ def test_what_was_found_opens_the_notebook_and_changes_none_of_its_code(root: Pa
     assert json.loads(notebook.read_text())["cells"][1]["source"] == [FOUND]
 
 
-def test_the_title_tells_how_long_the_published_run_took(root: Path) -> None:
+def test_the_title_tells_how_long_runs_took(root: Path) -> None:
     notebook = root / "notebooks" / f"{fakes.NAME}.ipynb"
     content = json.loads(notebook.read_text())
-    told = "# Is it?\n\n**Expected time** (one core): quick 3 minutes · verdict {} · full days."
+    told = "# Is it?\n\n**Expected time** (one core): {} · full days."
     title = {"cell_type": "markdown", "id": "title", "metadata": {}}
-    content["cells"].insert(0, title | {"source": told.format("10 to 15 minutes")})
+    content["cells"].insert(0, title | {"source": told.format("verdict 10 to 15 minutes")})
     notebook.write_text(json.dumps(content))
     record = fakes.run_record(root / "r")
     record.provenance["cpu_s"] = 440.0
     publish([record], root, DEMONSTRATED)
+    short = [fakes.run_record(root / "s", preset="quick", first_seed=s, n=1) for s in (1, 2)]
+    for part in short:
+        part.provenance["cpu_s"] = 2.0
+    changed = publish(short, root, DEMONSTRATED)
+    assert {notebook, root / "records" / "times.toml"} <= set(changed)
     source = json.loads(notebook.read_text())["cells"][0]["source"]
-    assert "".join(source) == told.format("about 7 minutes")
+    assert "".join(source) == told.format("quick 4 seconds · verdict about 7 minutes")
     assert stale(root, DEMONSTRATED) == []
 
 
@@ -189,11 +194,16 @@ def test_a_found_cell_of_code_is_left_alone_and_refused(root: Path) -> None:
     assert notebook.read_text() == text
 
 
-def test_only_verdict_records_are_published(root: Path) -> None:
-    quick = fakes.run_record(root / "r", preset="quick")
-    with pytest.raises(ValueError, match=r"presets = \['quick'\], expected records of the verdict"):
-        publish([quick], root)
+def test_a_preset_that_is_not_published_is_refused(root: Path) -> None:
+    pilot = fakes.run_record(root / "r", preset="pilot")
+    with pytest.raises(ValueError, match=r"presets = \['pilot'\], expected records of verdict"):
+        publish([pilot], root)
     assert not (root / "records").exists()
+
+
+def test_of_a_quick_run_nothing_is_published_but_its_time(root: Path) -> None:
+    publish([fakes.run_record(root / "r", preset="quick")], root, DEMONSTRATED)
+    assert [path.name for path in (root / "records").iterdir()] == ["times.toml"]
 
 
 def test_another_setting_than_the_registered_one_is_refused(root: Path) -> None:
