@@ -15,6 +15,7 @@ from cliplab.lab.report.markdown import CODE, FORMULA
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+HIGHLIGHTED = '<div class=" highlight'  # how nbconvert begins the code of a cell
 _TOKENS = re.compile(rf"{CODE}|{FORMULA}|(?P<dollar>\\?\$)", re.DOTALL | re.MULTILINE)
 
 
@@ -101,15 +102,21 @@ def markdown_html(text: str) -> str:
 
 @cache
 def _exporter() -> Any:
-    """One for all pages: its templates are compiled once."""
+    """One for all pages: its templates are compiled once. Highlighted code is not cleaned again."""
     from nbconvert import HTMLExporter
+    from nbconvert.filters.strings import clean_html
 
-    return HTMLExporter(
+    def cleaned(text: str) -> str:
+        return text if str(text).startswith(HIGHLIGHTED) else str(clean_html(text))
+
+    exporter = HTMLExporter(
         template_name="basic",
         exclude_input_prompt=True,
         exclude_output_prompt=True,
         exclude_anchor_links=True,
     )
+    exporter.register_filter("clean_html", cleaned)
+    return exporter
 
 
 def _bundles(cell: Any) -> Iterator[tuple[Any, Any]]:
