@@ -88,8 +88,12 @@ def lead_to_pages(app: Sphinx, docname: str, content: list[str]) -> None:
 def finish(
     app: Sphinx, pagename: str, templatename: str, context: dict[str, str], doctree: object
 ) -> None:
-    """Name the column of each cell, for narrow screens; say in a title what a word means."""
-    body = context.get("body", "")
+    """Name the column of each cell, for narrow screens; say in a title what a word means.
+
+    The captions of the menu are headings without a level in the theme, which they need.
+    """
+    menu, body = context.get("furo_navigation_tree", ""), context.get("body", "")
+    context["furo_navigation_tree"] = menu.replace('"heading"', '"heading" aria-level="2"')
     if "<table" not in body and "glossary.html#" not in body:
         return
     soup = BeautifulSoup(body, "html.parser")
@@ -120,4 +124,4 @@ def setup(app: Sphinx) -> None:
     """Write formulas as MathML, which browsers show without a script; follow notebooks; finish."""
     app.add_html_math_renderer("mathml", (visit_inline, None), (visit_display, None))
     app.connect("source-read", lead_to_pages)
-    app.connect("html-page-context", finish)
+    app.connect("html-page-context", finish, priority=900)  # after the theme
