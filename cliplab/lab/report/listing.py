@@ -83,7 +83,7 @@ def as_text(entry: dict[str, Any], brief: bool = False) -> str:
     """A description for people; a brief one is of what was run alone."""
     lines = [": ".join(filter(None, (entry["notebook"], entry["question"])))]
     if entry["expected_time"] and not brief:
-        lines.append(f"  expected time: {entry['expected_time']}")
+        lines.append(f"  expected time {entry['expected_time']}")
     for preset, state in entry["records"].items():
         counts = [f"{state[n]} {n}" for n in ("current", "stale", "corrupt", "failed") if state[n]]
         if brief and not counts:
