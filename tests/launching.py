@@ -1,7 +1,9 @@
 """Real ranks for tests: processes that run the cases of ``clipper/ranks.py``."""
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -26,32 +28,30 @@ def launch(folder, world, *cases):
     """
     own = folder / f"{world}-{cases[0]}"
     own.mkdir()
-    ended, said = _run(own, "store", world, cases)
-    if any(status < 0 for status in ended):
-        print("a rank crashed, and all are started again:", *said, sep="\n")
-        ended, said = _run(own, "store again", world, cases)
-    assert not any(ended), said
+    status, said = _run(own, "store", world, cases)
+    if status < 0:
+        print("a rank crashed, and all are started again:", said, sep="\n")
+        status, said = _run(own, "store again", world, cases)
+    assert status == 0, said
     return [json.loads((own / f"{rank}.json").read_text()) for rank in range(world)]
 
 
 def _run(own, store, world, cases):
-    """Exit status and output of every rank."""
+    """Exit status and output of a process that imports everything once and forks the ranks."""
     paths = os.pathsep.join(map(str, (HERE.parent, HERE)))
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
     command = [sys.executable, "-X", "faulthandler", "-W", "ignore", HERE / "clipper" / "ranks.py"]
-    ranks = [
-        subprocess.Popen(
-            [*command, str(rank), str(world), str(own / store), str(own), *cases],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(world)
-    ]
+    ranks = subprocess.Popen(
+        [*command, str(world), str(own / store), str(own), *cases],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
     try:
-        said = [rank.communicate(timeout=LONG)[0] for rank in ranks]
+        said, _ = ranks.communicate(timeout=LONG)
     finally:
-        for rank in ranks:
-            rank.kill()
-    return [rank.returncode for rank in ranks], said
+        with contextlib.suppress(ProcessLookupError):  # all have ended
+            os.killpg(ranks.pid, signal.SIGKILL)
+    return ranks.returncode, said

@@ -95,8 +95,22 @@ def again(pairs):
     lists = [[nn.Parameter(p.detach()) for p in params] for params in pairs]
     for params, olds in zip(lists, pairs, strict=True):
         for p, old in zip(params, olds, strict=True):
-            p.grad = old.grad.clone()
+            p.grad = copied(old.grad)
     return lists
+
+
+def copied(tensor):
+    """A copy in the same layout: ``clone`` of a DTensor would sum its addends."""
+    if not isinstance(tensor, DTensor):
+        return tensor.clone()
+    return DTensor.from_local(
+        tensor.to_local().clone(),
+        tensor.device_mesh,
+        tensor.placements,
+        run_check=False,
+        shape=tensor.shape,
+        stride=tensor.stride(),
+    )
 
 
 def compare(found, pairs, form=list, *, broken=False, **settings):

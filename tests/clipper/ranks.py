@@ -1,15 +1,18 @@
 """Run by ``launching.py`` on every rank: each case returns numbers that the tests compare.
 
-``python ranks.py RANK WORLD STORE FOLDER CASE...`` writes ``FOLDER/RANK.json``.
+``python ranks.py WORLD STORE FOLDER CASE...`` writes ``FOLDER/RANK.json`` of every rank.
 """
 
 import copy
 import io
 import json
+import multiprocessing
+import os
 import sys
 from pathlib import Path
 
 import torch
+import torch._dynamo  # what works on a DTensor imports it: once, before the ranks are forked
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 import torch.distributed.checkpoint.state_dict as states
@@ -312,15 +315,12 @@ CASES |= LAYOUT_CASES | APART_CASES | INCREMENT_CASES
 FOLDER_CASES = {f.__name__: f for f in (save, resume)}
 
 
-def main():
-    rank, world = int(sys.argv[1]), int(sys.argv[2])
-    folder = Path(sys.argv[4])
+def run(rank, world, store, folder, cases):
+    """What one rank does."""
     torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo", init_method=f"file://{sys.argv[3]}", rank=rank, world_size=world
-    )
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
     results = {}
-    for case in sys.argv[5:]:
+    for case in cases:
         if case in CASES:
             results[case] = CASES[case](rank, world)
         else:
@@ -328,6 +328,24 @@ def main():
     (folder / f"{rank}.json").write_text(json.dumps(results))
     dist.barrier()
     dist.destroy_process_group()
+
+
+def main():
+    """Start all ranks, and end as the one that ended worst: by a signal, with an error, well."""
+    world, store, folder, *cases = sys.argv[1:]
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    ranks = [
+        context.Process(target=run, args=(rank, int(world), store, Path(folder), cases))
+        for rank in range(int(world))
+    ]
+    for rank in ranks:
+        rank.start()
+    for rank in ranks:
+        rank.join()
+    statuses = [rank.exitcode for rank in ranks]
+    if min(statuses) < 0:
+        os.kill(os.getpid(), -min(statuses))
+    sys.exit(max(statuses))
 
 
 if __name__ == "__main__":
