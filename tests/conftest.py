@@ -89,21 +89,7 @@ def _seed() -> None:
 @pytest.fixture
 def make_notebook(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
     """Write a small notebook: title, parameters cell, then the given code cells."""
-    import nbformat
+    from recording import write_notebook
 
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))  # kernels find cliplab
-
-    def make(path: Path, *cells: str, parameters: str = "", title: str = "# A question?") -> Path:
-        seeds = "first_seed: int = 0  # first seed [>= 0]\nn_seeds: int = 2  # seeds"
-        kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-        notebook = nbformat.v4.new_notebook(metadata={"kernelspec": kernel})
-        tagged = nbformat.v4.new_code_cell(
-            f"{parameters}\n{seeds}", metadata={"tags": ["parameters"]}
-        )
-        code = [nbformat.v4.new_code_cell(cell) for cell in cells]
-        notebook.cells = [nbformat.v4.new_markdown_cell(title), tagged, *code]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(nbformat.writes(notebook), encoding="utf-8")
-        return path
-
-    return make
+    return write_notebook

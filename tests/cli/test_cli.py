@@ -14,9 +14,12 @@ from waiting import LONG, is_gone, wait_until
 
 from cliplab.lab.runs.keys import code_key
 
+# Waits, or until it may go on.
 SLOW = f"""{LIGHT}
-import time
-time.sleep(wait)
+import os, time
+until = time.monotonic() + wait
+while time.monotonic() < until and not os.path.exists("go"):
+    time.sleep(0.05)
 seeds = range(first_seed, first_seed + n_seeds)
 record([{{"arm": f"wait={{wait}}", "seed": seed, "ok": True}} for seed in seeds])
 """
@@ -216,7 +219,7 @@ def cells_running(results: Path) -> list[str]:
 
 @pytest.mark.slow
 def test_kill_9_leaves_no_process_and_loses_only_what_was_in_flight(project, capsys):
-    command = "run 01 --grid wait=0,8,8.1,8.2 --jobs 2"
+    command = "run 01 --grid wait=0,3600,3601,3602 --jobs 2"
     batch = start(command)
     wait_until(lambda: list(project.rglob("record.json")))
     (done,) = project.rglob("record.json")
@@ -229,6 +232,7 @@ def test_kill_9_leaves_no_process_and_loses_only_what_was_in_flight(project, cap
     wait_until(lambda: all(map(is_gone, family)))
     assert list(project.rglob("record.json")) == [done]
 
+    (project / "notebooks" / "go").touch()
     assert status_of(command) == 0
     out, err = capsys.readouterr()
     assert "1 done, 3 to run" in err

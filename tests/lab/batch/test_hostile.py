@@ -3,10 +3,12 @@
 import re
 import subprocess
 import sys
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import pytest
-from recording import LIGHT
+from recording import LIGHT, write_notebook
 from waiting import is_gone, wait_until
 
 from cliplab.cli.main import main
@@ -18,6 +20,7 @@ from cliplab.lab.executors.local import LocalExecutor
 from cliplab.lab.report.site import write_report
 from cliplab.lab.report.terminal import failure_table
 
+ROOT = Path(__file__).parents[3]
 RECORD = f"{LIGHT}\nrecord([{{'arm': 'a', 'seed': 0}}])"
 # A child in a session of its own whose parent is gone: no signal to the kernel's group reaches it.
 DAEMON = """
@@ -52,42 +55,58 @@ SEGFAULT = "import ctypes\nctypes.string_at(0)"
 FLOOD = "for _ in range(1000):\n    print('x' * 99_999)"
 
 
+CELLS = {
+    "01_good": [RECORD],
+    "02_daemon": [DAEMON, RECORD],
+    "03_forever": [DAEMON, DEAF],
+    "04_greedy": [GREEDY],
+    "05_segfault": [SEGFAULT],
+    "06_exits": ["import os; os._exit(3)"],
+    "07_flood": [FLOOD, RECORD],
+    "08_good": [RECORD],
+}
+
+
+@pytest.fixture(scope="module")
+def minutes(patience) -> float:
+    """What a notebook that does not end has to end in."""
+    return patience / 3
+
+
+@pytest.fixture(scope="module")
+def batch(tmp_path_factory, minutes) -> tuple[Path, BatchResult]:
+    """All of them in both kinds of kernel, at once: the two that do not end wait together."""
+    folder, specs = tmp_path_factory.mktemp("hostile"), []
+    for name, kernel in product(CELLS, ("fork", "stock")):
+        notebook = write_notebook(folder / kernel / f"{name}.ipynb", *CELLS[name])
+        budget_s = 60 * minutes if name == "03_forever" else 3600
+        how = How(budget_s=budget_s, memory_gb=1.0, kernel=kernel)
+        specs += plan([notebook], "quick", folder / "results" / kernel, how=how)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT))
+        with LocalExecutor(3) as executor:
+            return folder, run_batch(specs, executor)
+
+
+def of(kernel: str, batch: tuple[Path, BatchResult]) -> BatchResult:
+    folder, result = batch
+    results = folder / "results" / kernel
+    return replace(
+        result,
+        records=[r for r in result.records if r.directory.is_relative_to(results)],
+        failures=[f for f in result.failures if f.spec.results == results],
+    )
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kernel", ["fork", "stock"])
-def test_each_fails_alone_and_leaves_no_process(kernel, tmp_path, make_notebook, patience):
-    folder = tmp_path / "nb"
-    cells = {
-        "01_good": [RECORD],
-        "02_daemon": [DAEMON, RECORD],
-        "03_forever": [DAEMON, DEAF],
-        "04_greedy": [GREEDY],
-        "05_segfault": [SEGFAULT],
-        "06_exits": ["import os; os._exit(3)"],
-        "07_flood": [FLOOD, RECORD],
-        "08_good": [RECORD],
-    }
-    notebooks = [make_notebook(folder / f"{name}.ipynb", *code) for name, code in cells.items()]
-    specs = [
-        spec
-        for notebook in notebooks
-        for spec in plan(
-            [notebook],
-            "quick",
-            tmp_path / "results",
-            how=How(
-                budget_s=20 * patience if notebook.stem == "03_forever" else 3600,
-                memory_gb=1.0,
-                kernel=kernel,
-            ),
-        )
-    ]
-    with LocalExecutor(2) as executor:
-        result = run_batch(specs, executor)
+def test_each_fails_alone_and_leaves_no_process(kernel, batch, tmp_path, minutes):
+    result = of(kernel, batch)
     assert [r.notebook for r in result.records] == ["01_good", "02_daemon", "07_flood", "08_good"]
     kernels = {record.provenance["kernel"] for record in result.records}
     assert kernels == {"forked" if kernel == "fork" and sys.platform == "linux" else "stock"}
     assert {f.spec.label: (f.cell, f.error) for f in result.failures} == {
-        "03_forever": ("4/4", f"over its budget of {patience / 3:.3g} minutes"),
+        "03_forever": ("4/4", f"over its budget of {minutes:.3g} minutes"),
         "04_greedy": ("3/3", "over its budget of 1 GB of memory"),
         "05_segfault": ("3/3", "the kernel died: killed by SIGSEGV"),
         "06_exits": ("3/3", "the kernel died: exit status 3"),
@@ -95,10 +114,10 @@ def test_each_fails_alone_and_leaves_no_process(kernel, tmp_path, make_notebook,
     for failure in result.failures:
         names = {path.name for path in failure.spec.directory.iterdir()}
         assert names == {".lock", "error.txt", "notebook.ipynb"}
-    daemons = [int(pid) for pid in (folder / "pids").read_text().split()]
+    daemons = [int(pid) for pid in (batch[0] / kernel / "pids").read_text().split()]
     assert len(daemons) >= 2
     wait_until(lambda: all(map(is_gone, daemons)))
-    check_what_is_said(result, tmp_path, f"{patience / 3:.3g}")
+    check_what_is_said(result, tmp_path, f"{minutes:.3g}")
 
 
 def check_what_is_said(result: BatchResult, folder: Path, minutes: str) -> None:

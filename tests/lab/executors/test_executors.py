@@ -263,16 +263,18 @@ def test_a_worker_killed_at_any_moment_of_a_run_is_one_retry(specs, open_, batch
     assert sorted(told.told) == sorted(f"{spec.params['lr']:g}: {WORKER_DIED}" for spec in planned)
 
 
-def test_a_scheduler_may_end_and_come_back(specs, cluster, open_):
+def test_a_scheduler_may_end_and_come_back(specs, cluster, open_, monkeypatch):
+    monkeypatch.setattr("cliplab.lab.executors.dask.ANSWER_S", 3)
     planned = specs(WAIT, RECORD, runs=2)
     scheduler, worker = cluster.start_scheduler(), cluster.start_worker()
     executor = open_(f"dask://{cluster.address}", 2)
+    lost = executor._client
     futures = [executor.submit(run_one, spec) for spec in planned]
     wait_until(lambda: started(planned))
     scheduler.kill()
     scheduler.wait()
     end(psutil.Process(worker.pid))
-    time.sleep(12)  # the client gives up
+    wait_until(lambda: lost.status == "closed")  # the client gives up
     assert not any(future.done() for future in futures)
     go(planned)
     cluster.start_scheduler()
