@@ -1,8 +1,10 @@
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -17,7 +19,10 @@ import torch  # noqa: E402
 PATIENCE = max(1.0, (time.perf_counter() - began) / 3)
 
 torch.set_num_threads(1)
-hypothesis.settings.register_profile("cliplab", deadline=None, derandomize=True, max_examples=60)
+# tensorboard imports tensorflow for its files, for five seconds, unless it is told to do without.
+sys.modules["tensorboard.compat.notf"] = ModuleType("tensorboard.compat.notf")
+
+hypothesis.settings.register_profile("cliplab", deadline=None, derandomize=True, max_examples=25)
 hypothesis.settings.register_profile("nightly", deadline=None, max_examples=500, print_blob=True)
 hypothesis.settings.load_profile("cliplab")
 

@@ -1,5 +1,6 @@
 """``cliplab diagnose`` as it is typed: files, a pipe, and a file that grows, by real processes."""
 
+import io
 import json
 import math
 import os
@@ -142,25 +143,43 @@ def test_what_cannot_be_told_is_refused(log, capsys):
     assert status_of("diagnose log.jsonl --norm total_norm") == 0
 
 
-def test_a_pipe_is_read_whatever_its_format():
-    rows = [{"step": i, "grad_norm": math.nan if i == 7 else norm_of(i)} for i in range(60)]
-    jsonl = "".join(json.dumps(row) + "\n" for row in rows)
-    table = "step,grad_norm\n" + "".join(f"{r['step']},{r['grad_norm']}\n" for r in rows)
-    state = json.dumps({"log_history": rows})
-    for text, kind in [(jsonl, "JSON lines"), (table, "CSV"), (state, "trainer_state.json")]:
-        done = subprocess.run(
-            [*COMMAND, "-"], input=text, env=ENV, capture_output=True, text=True, timeout=LONG
-        )
-        assert done.returncode == 1
-        assert done.stdout.startswith(
-            "60 steps (0 to 59): 1 warning, 1 info\n\nwarning: non-finite"
-        )
-        assert done.stderr.startswith(
-            f"cliplab: standard input ({kind}): norm: grad_norm, step: step"
-        )
-    done = subprocess.run([*COMMAND, "-"], input="", env=ENV, capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "cliplab: error: standard input: an empty file\n"
+ROWS = [{"step": i, "grad_norm": math.nan if i == 7 else norm_of(i)} for i in range(60)]
+PIPED = {
+    "JSON lines": "".join(json.dumps(row) + "\n" for row in ROWS),
+    "CSV": "step,grad_norm\n" + "".join(f"{r['step']},{r['grad_norm']}\n" for r in ROWS),
+    "trainer_state.json": json.dumps({"log_history": ROWS}),
+}
+
+
+def check_piped(kind, status, out, err):
+    assert status == 1
+    assert out.startswith("60 steps (0 to 59): 1 warning, 1 info\n\nwarning: non-finite")
+    assert err.startswith(f"cliplab: standard input ({kind}): norm: grad_norm, step: step")
+
+
+def test_a_pipe_is_read():
+    done = subprocess.run(
+        [*COMMAND, "-"],
+        input=PIPED["JSON lines"],
+        env=ENV,
+        capture_output=True,
+        text=True,
+        timeout=LONG,
+    )
+    check_piped("JSON lines", done.returncode, done.stdout, done.stderr)
+
+
+@pytest.mark.parametrize("kind", PIPED)
+def test_what_comes_by_a_pipe_may_have_any_format(kind, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(PIPED[kind].encode())))
+    check_piped(kind, status_of("diagnose -"), *capsys.readouterr())
+
+
+def test_an_empty_pipe_is_named(monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO()))
+    assert status_of("diagnose -") == 2
+    line = "cliplab: error: standard input: an empty file\n"
+    assert capsys.readouterr() == ("", line)
 
 
 class Watched:

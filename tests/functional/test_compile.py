@@ -70,13 +70,17 @@ def step(form):
     return clip_and_update
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def fresh_graphs():
     torch.compiler.reset()
 
 
+@pytest.mark.usefixtures("fresh_graphs")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize(
+    "dtype",
+    [torch.float32, torch.bfloat16, pytest.param(torch.float64, marks=pytest.mark.nightly)],
+)
 @pytest.mark.parametrize("name", [name for name in FORMS if name not in INSIDE])
 def test_a_step_is_one_graph_and_does_what_the_eager_one_does(name, dtype):
     eager, compiled = parameters(dtype), parameters(dtype)
@@ -88,6 +92,7 @@ def test_a_step_is_one_graph_and_does_what_the_eager_one_does(name, dtype):
         torch.testing.assert_close(a.data, b.data)
 
 
+@pytest.mark.usefixtures("fresh_graphs")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("name", ["norm", "agc", "tf global norm", "tf norm of rows"])
 def test_a_step_through_aot_is_the_same(name):
@@ -99,6 +104,7 @@ def test_a_step_through_aot_is_the_same(name):
         torch.testing.assert_close(a.data, b.data)
 
 
+@pytest.mark.usefixtures("fresh_graphs")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("norm_type", [None, 2.0])
 def test_an_activation_is_clipped_behind_a_compiled_forward_pass(norm_type):
@@ -113,6 +119,7 @@ def test_an_activation_is_clipped_behind_a_compiled_forward_pass(norm_type):
     assert w.grad.abs().max() > 0
 
 
+@pytest.mark.usefixtures("fresh_graphs")
 def test_compiled_half_precision_does_not_overflow():
     def norm(tensors):
         return cliplab.get_total_norm(tensors)

@@ -1,5 +1,7 @@
 """optax's clipping transformations, by optax itself, on random trees."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -10,8 +12,8 @@ from needs import need
 
 import cliplab
 
-optax = need("optax", "parity")
-jnp = need("jax.numpy", "parity")
+optax: Any
+jnp: Any
 
 # Few shapes: jax compiles for each. Units are those that are a slice in both: optax takes three
 # axes, and axes of length 1, for one vector.
@@ -19,6 +21,13 @@ UNITS = [(3,), (4, 3), (2, 3, 2, 4), (3, 2, 2, 2, 2)]
 SHAPES = [*UNITS, (), (1, 3), (2, 1, 4)]
 scale = st.integers(-8, 8).map(lambda power: 10.0**power)
 ratio = st.floats(1e-3, 1e3)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _peers():
+    """Imported by the process that runs these tests, not by all that list them."""
+    global optax, jnp
+    optax, jnp = need("optax", "parity"), need("jax.numpy", "parity")
 
 
 @st.composite

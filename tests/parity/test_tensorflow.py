@@ -1,6 +1,7 @@
 """TensorFlow's forms and Keras's arguments for clipping, by themselves, on random tensors."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,14 +14,21 @@ from needs import need
 import cliplab
 from cliplab import Clipper
 
-tf = need("tensorflow", "parity")
-keras = need("keras", "parity")
+tf: Any
+keras: Any
 
 SHAPES = [(), (3,), (4, 2), (2, 3, 4), (1, 5), (0, 2)]
 seeds = st.integers(0, 2**31)
 scales = st.integers(-8, 8).map(lambda power: 10.0**power)
 ratios = st.floats(1e-3, 1e3)
 bounds = st.integers(-30, 30).map(lambda tenths: tenths / 10)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _peers():
+    """Imported for five seconds by the process that runs these tests, not by all that list them."""
+    global tf, keras
+    tf, keras = need("tensorflow", "parity"), need("keras", "parity")
 
 
 def draw(seed, scale=1.0, shapes=SHAPES):
