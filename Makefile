@@ -18,7 +18,7 @@ READY := $(VENV)/.ready
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help env peers lab reproduce report results docs check test nightly lint format clean
+.PHONY: help env peers lab reproduce report results docs check test nightly lint style format clean
 
 TESTS = $(BIN)python -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder \
 	--max-worker-restart 0
@@ -57,16 +57,22 @@ check: lint ## lint, types, and the tests of the core, for the loop of editing
 	$(TESTS) -m "not slow and not nightly" tests cliplab \
 		--ignore tests/lab --ignore tests/cli --ignore cliplab/lab --ignore cliplab/cli
 
-test: lint ## lint, types, and all tests, the notebooks included
-	$(TESTS)
+test: style ## lint, types, and all tests, the notebooks included; types beside the tests
+	@$(BIN)python -m compileall -q cliplab  # once, for hundreds of processes
+	@said=$$(mktemp); $(BIN)mypy > $$said 2>&1 & types=$$!; \
+	echo "$(TESTS)"; $(TESTS); tests=$$?; \
+	wait $$types; types=$$?; echo mypy; cat $$said; rm -f $$said; \
+	test $$tests = 0 && test $$types = 0
 
 nightly: $(READY) ## what is long or random (a hundred kills, all notebooks in JupyterLab, all fingerprints)
 	$(TESTS) -m "nightly or hypothesis" --hypothesis-profile nightly
 
-lint: $(READY) ## lint and types
+lint: style ## lint and types
+	$(BIN)mypy
+
+style: $(READY)
 	$(BIN)ruff check .
 	$(BIN)ruff format --check .
-	$(BIN)mypy
 
 format: $(READY) ## format the code
 	$(BIN)ruff check --fix .

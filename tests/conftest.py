@@ -26,6 +26,8 @@ hypothesis.settings.register_profile("cliplab", deadline=None, derandomize=True,
 hypothesis.settings.register_profile("nightly", deadline=None, max_examples=500, print_blob=True)
 hypothesis.settings.load_profile("cliplab")
 
+# Keras has one backend a process: test_keras.py runs this file in a process of its own.
+collect_ignore = ["integrations/keras_on_torch.py"] * (os.environ.get("KERAS_BACKEND") != "torch")
 
 # Where tests start processes, each its own: any of them may go to any worker.
 SCATTERED = (

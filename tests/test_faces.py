@@ -1,6 +1,7 @@
 """The faces of the package: what importing costs, and that every way to a name agrees."""
 
 import ast
+import json
 import pickle
 import pydoc
 import subprocess
@@ -18,8 +19,31 @@ pytestmark = pytest.mark.slow
 FACES = [cliplab, cliplab.lab]
 
 
-def fresh(code):
-    """What code prints in a fresh process."""
+# Each code in a child of a process that has imported torch, and nothing of cliplab.
+FORKING = """
+import json, os, sys, torch
+
+for code in json.load(sys.stdin):
+    if os.fork() == 0:
+        exec(code, {})
+        sys.stdout.flush()
+        os._exit(0)
+    assert os.wait()[1] == 0, code
+"""
+
+
+def fresh(*codes):
+    """What each code prints, one line, in a fresh process."""
+    run = [sys.executable, "-u", "-c", FORKING]
+    done = subprocess.run(run, input=json.dumps(codes), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(codes), lines
+    return lines
+
+
+def anew(code):
+    """What code prints in a new interpreter."""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
@@ -41,7 +65,7 @@ def test_importing_cliplab_needs_nothing():
         "heavy = {'torch', 'pandas', 'scipy', 'matplotlib', 'papermill', 'nbformat', 'IPython'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
-    assert fresh(code) == "[]"
+    assert anew(code) == "[]"
 
 
 def test_using_cliplab_needs_torch_alone():
@@ -51,7 +75,7 @@ def test_using_cliplab_needs_torch_alone():
         "heavy = {'pandas', 'scipy', 'seaborn', 'matplotlib', 'papermill', 'cliplab.lab'}\n"
         "print(sorted(heavy & (set(sys.modules) - before)))"
     )
-    assert fresh(code) == "[]"
+    assert anew(code) == "[]"
 
 
 @pytest.mark.parametrize("face", FACES, ids=lambda face: face.__name__)
@@ -80,9 +104,11 @@ def test_a_star_import_gives_the_public_names(face):
 
 
 def test_rooms_are_attributes_and_files_are_imported_as_ever():
-    assert fresh("import cliplab; print(cliplab.norms.total_norm is cliplab.total_norm)") == "True"
-    assert fresh("from cliplab import plots; print(plots.__name__)") == "cliplab.plots"
-    assert fresh("import cliplab.plots; print(cliplab.plots.__name__)") == "cliplab.plots"
+    assert fresh(
+        "import cliplab; print(cliplab.norms.total_norm is cliplab.total_norm)",
+        "from cliplab import plots; print(plots.__name__)",
+        "import cliplab.plots; print(cliplab.plots.__name__)",
+    ) == ["True", "cliplab.plots", "cliplab.plots"]
 
 
 LISTED = "[name for name in dir(cliplab) if not name.startswith('__')]"
@@ -90,26 +116,26 @@ LISTED = "[name for name in dir(cliplab) if not name.startswith('__')]"
 
 def test_completion_shows_the_public_names_and_no_room_but_the_figures():
     public = sorted([*cliplab.__all__, "plots"])
-    assert fresh(f"import cliplab; print({LISTED} == {public})") == "True"
-    assert (
-        fresh(f"import cliplab, cliplab.lab; cliplab.create; print({LISTED} == {public})") == "True"
-    )
+    assert fresh(
+        f"import cliplab; print({LISTED} == {public})",
+        f"import cliplab, cliplab.lab; cliplab.create; print({LISTED} == {public})",
+    ) == ["True", "True"]
     assert {"__doc__", "__version__", "__all__"} <= set(dir(cliplab))
 
 
 def test_the_figures_are_an_attribute_where_they_can_be_drawn():
-    draw = "import cliplab; print(cliplab.plots.history.__name__)"
-    assert fresh(draw) == "history"
     without = "import sys; sys.modules['matplotlib'] = None; import cliplab, pydoc\n"
+    ways = ("cliplab.plots", "from cliplab import plots", "import cliplab.plots")
+    told = (
+        f"{without}try:\n    {way}\nexcept (ImportError, AttributeError) as error:\n"
+        "    print(\"pip install 'cliplab[lab]'\" in str(error))"
+        for way in ways
+    )
     assert fresh(
-        f"{without}print(hasattr(cliplab, 'plots'), len(pydoc.render_doc(cliplab)) > 999)"
-    ) == ("False True")
-    for way in ("cliplab.plots", "from cliplab import plots", "import cliplab.plots"):
-        told = (
-            f"{without}try:\n    {way}\nexcept (ImportError, AttributeError) as error:\n"
-            "    print(\"pip install 'cliplab[lab]'\" in str(error))"
-        )
-        assert fresh(told) == "True"
+        "import cliplab; print(cliplab.plots.history.__name__)",
+        f"{without}print(hasattr(cliplab, 'plots'), len(pydoc.render_doc(cliplab)) > 999)",
+        *told,
+    ) == ["history", "False True", "True", "True", "True"]
 
 
 def test_public_names_are_pickled_and_documented():
@@ -124,8 +150,7 @@ FUNCTION = "from cliplab.lab import contrasts"
 FILE = "from cliplab.lab.contrasts import contrasts as same"
 
 
-@pytest.mark.parametrize("first", [FUNCTION, FILE, "import cliplab.lab.contrasts"])
-def test_contrasts_is_the_function_whatever_was_imported_first(first):
-    assert fresh(f"{first}\n{FUNCTION}\n{FILE}\nprint(contrasts is same, callable(same))") == (
-        "True True"
-    )
+def test_contrasts_is_the_function_whatever_was_imported_first():
+    same = f"{FUNCTION}\n{FILE}\nprint(contrasts is same, callable(same))"
+    firsts = (FUNCTION, FILE, "import cliplab.lab.contrasts")
+    assert fresh(*(f"{first}\n{same}" for first in firsts)) == ["True True"] * 3

@@ -1,4 +1,4 @@
-"""Every notebook through the real runner, smoke preset, no network."""
+"""Notebooks through the real runner in both kinds of kernel, smoke preset, no network."""
 
 import re
 import sys
@@ -15,7 +15,14 @@ from cliplab.lab.runs.record import MIME
 
 ROOT = Path(__file__).parents[1]
 PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-PAIRS = [PATHS[i : i + 2] for i in range(0, len(PATHS), 2)]
+PAIRS = [
+    pytest.param(
+        PATHS[i : i + 2],
+        id="-".join(path.stem[:2] for path in PATHS[i : i + 2]),
+        marks=[pytest.mark.nightly] * (i % 6 > 0),  # CI runs the others in test_reproduction.py
+    )
+    for i in range(0, len(PATHS), 2)
+]
 
 pytestmark = pytest.mark.slow
 
@@ -33,7 +40,7 @@ def workers(tmp_path_factory):
         executor.kill()
 
 
-@pytest.mark.parametrize("paths", PAIRS, ids=lambda paths: "-".join(p.stem[:2] for p in paths))
+@pytest.mark.parametrize("paths", PAIRS)
 def test_forked_and_stock_kernels_and_any_number_of_jobs_give_the_same_outputs(
     paths, smoke, workers, tmp_path
 ):

@@ -22,7 +22,7 @@ PATH = Path("there/notebook.ipynb")
 
 
 def stream(text: str, name: str = "stdout") -> nbformat.NotebookNode:
-    return new_output("stream", name=name, text=text)
+    return nbformat.from_dict({"output_type": "stream", "name": name, "text": text})
 
 
 def fitted(*outputs: nbformat.NotebookNode) -> nbformat.NotebookNode:
