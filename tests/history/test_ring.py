@@ -4,6 +4,7 @@ import copy
 import math
 import pickle
 import sys
+from itertools import product
 
 import pytest
 import torch
@@ -39,9 +40,17 @@ def held(history):
     return total
 
 
-@pytest.mark.parametrize("of_numbers", [True, False])
-@pytest.mark.parametrize("lr", [0.1, None, torch.tensor(0.1)])
-@pytest.mark.parametrize("measured", [30_000, 15_000, 0])
+RATES, MEASURED = (0.1, None, torch.tensor(0.1)), (30_000, 15_000, 0)
+
+
+@pytest.mark.parametrize(
+    ("of_numbers", "lr", "measured"),
+    [  # every pair of values; the other halves by night
+        pytest.param(of_numbers, RATES[i], MEASURED[k], marks=marks)
+        for i, k in product(range(3), range(3))
+        for of_numbers, marks in ((i % 2 == k % 2, ()), (i % 2 != k % 2, [pytest.mark.nightly]))
+    ],
+)
 def test_all_that_a_ring_holds_is_within_its_bytes(of_numbers, lr, measured):
     history = History(scalar=True, max_bytes=1 << 18)
     most = 0
