@@ -1,3 +1,4 @@
+import gc
 import os
 import shutil
 import sys
@@ -19,6 +20,7 @@ import torch  # noqa: E402
 PATIENCE = max(1.0, (time.perf_counter() - began) / 3)
 
 torch.set_num_threads(1)
+gc.disable()  # until all tests are collected
 # tensorboard imports tensorflow for its files, for five seconds, unless it is told to do without.
 sys.modules["tensorboard.compat.notf"] = ModuleType("tensorboard.compat.notf")
 
@@ -45,6 +47,12 @@ SCATTERED = (
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What is slow comes first, so that no worker ends alone with it."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+def pytest_collection_finish() -> None:
+    """What 13,000 tests are made of lives to the end: no garbage collection looks at it again."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.hookimpl(optionalhook=True)
