@@ -311,8 +311,9 @@ def test_an_optimizer_and_a_scheduler_of_ones_own(arguments):
 
 
 @pytest.mark.parametrize("norm", [None, 0.7])
-def test_clipping_that_was_left_on_is_warned_of(norm, arguments):
-    args = TrainingArguments("out", use_cpu=True) if norm is None else arguments(max_grad_norm=norm)
+def test_clipping_that_was_left_on_is_warned_of(norm, arguments, tmp_path):
+    own = TrainingArguments(tmp_path, use_cpu=True)
+    args = own if norm is None else arguments(max_grad_norm=norm)
     with pytest.warns(UserWarning, match=rf"max_grad_norm={norm or 1.0} .*max_grad_norm=0\.0") as w:
         ClippingTrainer(llama(), args, None, DATA, clipping="autoclip")
     assert w[0].filename == __file__
