@@ -85,6 +85,9 @@ def run(options: argparse.Namespace) -> int:
         return _show(specs) or _say_bad(bad)
     if options.prepare_only:
         return _prepare(specs) or _say_bad(bad)
+    if not options.notebook:
+        what = f"{len(specs)} runs of all notebooks at preset {_preset(options)}"
+        print(f"{what}; Ctrl-C stops them, what is done is kept", file=sys.stderr)
     before = {number: signal.getsignal(number) for number in STOPS}
     for number, handler in before.items():
         if handler != signal.SIG_IGN:  # as under nohup, or in the background of a script
@@ -111,7 +114,7 @@ def run(options: argparse.Namespace) -> int:
         _say_part(options)
     elif options.no_report and outcome.records:
         remember(specs[0].results, outcome.records)  # for `cliplab report`
-    status = _say(outcome, bad)
+    status = _say(outcome, bad, len(specs))
     if outcome.left:
         _say_left(outcome.left, len(specs), options)
     return status
@@ -175,8 +178,11 @@ def _say_part(options: argparse.Namespace) -> None:
     print(f"part {index} of {count} is over; when all are: `{after}`", file=sys.stderr)
 
 
-def _say(outcome: Outcome, bad: Sequence[str] = ()) -> int:
-    """Verdicts and report on stdout, what went wrong on stderr; the exit status."""
+def _say(outcome: Outcome, bad: Sequence[str] = (), runs: int = 0) -> int:
+    """Verdicts and report on stdout; on stderr how many runs are done, and what went wrong.
+
+    Returns the exit status.
+    """
     from cliplab.lab.report.terminal import failure_table, verdict_table
 
     if outcome.verdicts:
@@ -184,6 +190,8 @@ def _say(outcome: Outcome, bad: Sequence[str] = ()) -> int:
         print(verdict_table(outcome.verdicts, width, outcome.published))
     if outcome.index:
         print(f"report: {outcome.index}")
+    if runs:
+        print(f"done: {len(outcome.records)} of {runs} runs", file=sys.stderr)
     if outcome.refusal:
         fail(FAILED, outcome.refusal)
     if outcome.failures:

@@ -31,17 +31,19 @@ from cliplab.lab.batch.progress import Silent
 from cliplab.lab.batch.spec import KERNEL_ENV, Failure, How, RunSpec, find_done
 from cliplab.lab.claims import Verdict
 from cliplab.lab.claims.ledger import registered
-from cliplab.lab.executors.opening import open_executor
+from cliplab.lab.executors.opening import check_executor, open_executor
 from cliplab.lab.notebook.presets import named_notebooks
 from cliplab.lab.report.beside import Beside, read_beside
 from cliplab.lab.report.folder import claim_folder
 from cliplab.lab.report.index import write_index
 from cliplab.lab.report.outcome import check_reportable, judge_and_report, remember
+from cliplab.lab.report.registered import as_registered
 from cliplab.lab.report.tables import duration
 from cliplab.lab.runs.faces import PACKAGE
 from cliplab.lab.runs.files import check_writable
 from cliplab.lab.runs.keys import closure
 from cliplab.lab.runs.record import RunRecord
+from cliplab.lab.runs.register import PRESETS
 
 # What runs, their verdicts and their report import at last.
 FOR_RUNS = ("papermill", "ipykernel", "psutil", "tqdm", "scipy", "nbconvert", "latex2mathml")
@@ -134,6 +136,7 @@ def run(
     When stopped, by an exception, it ends the runs in flight.
     """
     require(*FOR_RUNS)
+    check_executor(executor)
     display = display or Silent()
     if reports is not None and specs:
         check_reportable(notebooks, reports, specs[0].results)
@@ -143,6 +146,7 @@ def run(
     missing = [spec for spec in specs if spec.directory not in done]
     result = BatchResult([], [])
     if missing:
+        _say_unregistered(missing, notebooks, display)
         result = _carry_out(missing, executor, jobs, display, len(done), reports, stop_on_failure)
         write_index(missing[0].results, specs, display.say)
     else:
@@ -156,6 +160,14 @@ def run(
         return Outcome(records, failures, left=left)
     remember(specs[0].results, records)
     return replace(tell(records, failures, notebooks=notebooks, reports=reports), left=left)
+
+
+def _say_unregistered(specs: Sequence[RunSpec], notebooks: Path, display: Silent) -> None:
+    """Say before a long run that no answer of it will count, not only after it."""
+    ledger = registered(notebooks)
+    for path in dict.fromkeys(spec.notebook for spec in specs if spec.preset in PRESETS):
+        for why in as_registered(path, [], ledger)[1]:
+            display.say(f"{path.stem} decides nothing, as it is {why}")
 
 
 def _carry_out(

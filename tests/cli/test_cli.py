@@ -73,7 +73,7 @@ def test_data_that_cannot_be_fetched_is_one_line_and_nothing_starts(tmp_path, mo
         ("run 0", "'0' matches 2 notebooks"),
         ("run none.ipynb", "no notebook none.ipynb"),
         ("run 01 --notebooks nowhere", "matches no notebook"),
-        ("run 01 --preset fast", "01_slow has no preset 'fast', only quick, smoke"),
+        ("run 01 --preset fast", "error: 01_slow has no preset 'fast', only quick, smoke"),
         ("run 01 -p lr=1", "unknown parameter 'lr'; declared: wait, sizes"),
         ("run -p wait=1", "02_fail: unknown parameter 'wait'"),
         ("run 01 -p wait=abc", "'abc' is not of type float"),

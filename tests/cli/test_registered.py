@@ -78,8 +78,11 @@ def test_a_study_is_piloted_registered_measured_published_and_replicated(project
     out = done("run 01 --preset pilot --kernel stock", capsys)
     assert "no verdict (pilot, small)" in out
 
-    out = done("run 01 --preset verdict --kernel stock", capsys)
+    assert main(["run", "01", "--preset", "verdict", "--kernel", "stock"]) == 0
+    out, err = capsys.readouterr()
     assert "not registered: `cliplab register 01_toy`" in out
+    before, _, _ = err.partition("0 done, 1 to run")
+    assert "decides nothing, as it is not registered: `cliplab register 01_toy`" in before
     assert "not registered" in refused("report --preset verdict --publish", capsys)
     assert not records.exists()
 

@@ -92,6 +92,13 @@ def test_what_is_done_is_found_and_only_the_rest_is_carried_out(folder):
     assert one.record_path.stat() == stamp
 
 
+def test_an_executor_that_does_not_exist_is_refused_though_nothing_is_left_to_run(folder):
+    specs = planned(folder)
+    run(specs, reports=None)
+    with pytest.raises(ValueError, match="executor 'dusk': expected local, dask, "):
+        run(specs, executor="dusk", reports=None)
+
+
 def test_a_finished_session_reads_each_record_once_and_starts_nothing(folder, monkeypatch):
     from cliplab.lab.runs.record import RunRecord
 

@@ -102,7 +102,8 @@ def plan(
                 )
                 specs.append(spec)
         except ValueError as error:
-            raise ValueError(f"{name}: {error}") from None
+            said = str(error)
+            raise ValueError(said if name in said else f"{name}: {said}") from None
     _refuse_shared(specs)
     return specs
 

@@ -16,20 +16,27 @@ from cliplab.lab.executors.local import LocalExecutor
 LOGGERS = "distributed distributed.client distributed.gc tornado.application asyncio dask_jobqueue"
 
 
-def open_executor(name: str, jobs: int) -> LocalExecutor | DaskExecutor:
-    """The executor of that name; ``ValueError`` if there is none, or it cannot be had.
+ADDRESS, FILE = r"dask://([^\s/]+:\d+)", r"dask:(.+\.ya?ml)"
 
-    >>> open_executor("dusk", jobs=2)
+
+def check_executor(name: str) -> None:
+    """``ValueError`` if no executor has such a name.
+
+    >>> check_executor("dusk")
     Traceback (most recent call last):
     ValueError: executor 'dusk': expected local, dask, dask://host:port or dask:cluster.yaml
     """
-    if name == "local":
-        return LocalExecutor(jobs)
-    address = re.fullmatch(r"dask://([^\s/]+:\d+)", name)
-    file = re.fullmatch(r"dask:(.+\.ya?ml)", name)
-    if name != "dask" and not address and not file:
+    if not re.fullmatch(f"local|dask|{ADDRESS}|{FILE}", name):
         expected = "expected local, dask, dask://host:port or dask:cluster.yaml"
         raise ValueError(f"executor {name!r}: {expected}")
+
+
+def open_executor(name: str, jobs: int) -> LocalExecutor | DaskExecutor:
+    """The executor of that name; ``ValueError`` if there is none, or it cannot be had."""
+    check_executor(name)
+    if name == "local":
+        return LocalExecutor(jobs)
+    address, file = re.fullmatch(ADDRESS, name), re.fullmatch(FILE, name)
     for logger in LOGGERS.split():  # what concerns the user arrives as an exception
         logging.getLogger(logger).setLevel(logging.CRITICAL)
     try:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from cliplab.lab.batch.oneline import one_line
 from cliplab.lab.batch.spec import Failure
 from cliplab.lab.claims.ledger import STUDIED
-from cliplab.lab.claims.verdict import Verdict
+from cliplab.lab.claims.verdict import Outcome, Verdict
 from cliplab.lab.report import beside, tables
 from cliplab.lab.report.beside import Told
 
@@ -21,12 +21,16 @@ def verdict_table(
 ) -> str:
     """One line a claim, the published verdict where there is one; the withdrawn are counted.
 
-    Within a width, numbers go until a third of it is left for what was asked, which is then cut.
+    So are, of several notebooks, claims that ask for no answer but show something. Within a width,
+    numbers go until a third of it is left for what was asked, which is then cut.
     """
-    told = list(beside.told(verdicts, published or {}))
+    every = list(beside.told(verdicts, published or {}))
+    told = [one for one in every if one.verdict.outcome is not Outcome.SHOWN]
+    if len({one.verdict.notebook for one in every}) == 1 or not told:
+        told = every
     columns = {
         "claim": [one.verdict.id for one in told],
-        "answer": [one.verdict.verdict for one in told],
+        "published" if published else "answer": [one.verdict.verdict for one in told],
         "loss [90 % interval]": [tables.effect(one.verdict.loss, one.verdict.unit) for one in told],
         "failures": [tables.points(one.verdict.failures) for one in told],
         "Holm p": [tables.p_value(one.verdict.p_holm) for one in told],
@@ -43,7 +47,9 @@ def verdict_table(
         lines.append("Differences above 0 speak for the first-named way.")
     if any(one.here for one in told):
         lines.append("This run decides nothing: the answers are the published ones.")
-    if withdrawn := len(verdicts) - len(told):
+    if shown := len(every) - len(told):
+        lines.append(f"Shown without a verdict, in the report: {shown}.")
+    if withdrawn := len(verdicts) - len(every):
         lines.append(f"Withdrawn, being redone: {withdrawn}.")
     return "\n".join(lines)
 

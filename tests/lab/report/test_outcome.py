@@ -116,6 +116,18 @@ def test_the_verdict_table_fits_its_width_and_keeps_what_was_answered(width):
         assert any("published" in line for line in lines) == bool(beside)
 
 
+def test_of_several_notebooks_what_was_shown_without_a_verdict_is_counted():
+    study = Verdict("a", "comparison", "Does it?", NAME, Outcome.HELPS)
+    shown = Verdict("b", "demonstration", "It does.", "02_b", Outcome.SHOWN)
+    head, line, *others = verdict_table([study, shown], published={"a": study}).splitlines()
+    assert head.split()[:2] == ["claim", "published"]
+    assert line.startswith("a ")
+    assert others[-1] == "Shown without a verdict, in the report: 1."
+    alone = replace(shown, notebook=NAME)
+    assert [text[:2] for text in verdict_table([study, alone]).splitlines()[1:3]] == ["a ", "b "]
+    assert "It does." in verdict_table([shown, replace(shown, id="c", notebook=NAME)])
+
+
 def test_a_failed_run_is_one_line_whatever_its_error_and_its_parameters_say(tmp_path):
     error = "\x1b[31mValueError\x1b[0m: two\nlines\r\n\tand a bell \x07"
     label = "01_a text=one\ntwo"
