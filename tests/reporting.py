@@ -167,5 +167,5 @@ def published() -> Beside:
     full = {NAME: [*rows(), *study_rows()]}
     verdicts = {v.id: v for v in judge_all(full, "verdict", LEDGER, studies)}
     grade, notebooks = "replicated 2, decided 1", (NAME, "02_other")
-    answer = Answer(3, "Does it help?", "Often, `c` at $c=1$", "+0.3", grade, "never", notebooks)
+    answer = Answer(3, "Does it help?", "Often, `c` at $c=1$", "+0.3", grade, ("never",), notebooks)
     return Beside([answer], verdicts)

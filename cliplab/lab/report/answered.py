@@ -40,8 +40,13 @@ def _listed(answer: Answer, root: str) -> Iterator[str]:
         ("Not to be read beyond", answer.fails),
         ("Notebooks", short_links(answer.notebooks, root)),
     ):
-        if text:
-            yield f"    * {name}: {text}"
+        if isinstance(text, str):
+            text = [text] if text else []
+        if len(text) == 1:
+            yield f"    * {name}: {text[0]}"
+        elif text:
+            yield f"    * {name}:"
+            yield from (f"        * {one}" for one in text)
 
 
 def _graded(grade: str, root: str) -> str:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,14 +33,17 @@ _DECISION = {"situation": str, "advice": dict, "because": list} | _TOLD
 
 @dataclass(frozen=True)
 class Answer:
-    """One question's answer: a sentence, its number, how sure it is, and where it fails."""
+    """One question's answer: a sentence, its number, how sure it is, and where it fails.
+
+    Where it fails are several things, the limits of the claims that it rests on among them.
+    """
 
     number: int
     question: str
     sentence: str
     figure: str
     grade: str
-    fails: str
+    fails: tuple[str, ...]
     notebooks: tuple[str, ...]
 
 
@@ -94,9 +97,9 @@ class _Writer:
             number,
             question,
             _sentence(clauses),
-            self.pieces(table.get("figure", ()), where),
+            "; ".join(self.measured(table.get("figure", ()), where)),
             _grade(one.grade for one in rests),
-            self.pieces(table.get("fails", ()), where),
+            (*self.measured(table.get("fails", ()), where), *self.limits(rests)),
             self.notebooks(table, rests, where),
         )
 
@@ -111,7 +114,7 @@ class _Writer:
         return Decision(
             situation,
             self.fill(_template(advice, outcome, where), where),
-            self.pieces(table.get("because", ()), where),
+            "; ".join(self.measured(table.get("because", ()), where)),
             self.notebooks(table, rests, where),
         )
 
@@ -130,13 +133,27 @@ class _Writer:
             if text:
                 yield self.fill(text, where)
 
-    def pieces(self, pieces: Iterable[str], where: str) -> str:
+    def measured(self, pieces: Iterable[str], where: str) -> Iterator[str]:
         """Those of the texts whose numbers have all been measured."""
-        told = []
         for piece in pieces:
             with suppress(_NotMeasured):
-                told.append(self.fill(piece, where))
-        return "; ".join(told)
+                yield self.fill(piece, where)
+
+    def limits(self, rests: Sequence[Backing]) -> Iterator[str]:
+        """Where the claims' answers end; claims that share a limit say it together, and first."""
+        limited = [one for one in rests if one.outcome != "not run" and one.told.get("counter")]
+        said: dict[str, list[str]] = defaultdict(list)
+        parts = [(one, one.told["counter"].split("; ")) for one in limited]
+        every = [part for _, own in parts for part in own]
+        for one, own in parts:
+            for part in own:
+                said[_shortest(part, every)].append(self.names.get(one.id, one.id))
+        shared: dict[tuple[str, ...], list[str]] = defaultdict(list)
+        for part, names in sorted(said.items(), key=lambda item: -len(item[1])):
+            shared[tuple(names)].append(part)
+        for names, own in shared.items():
+            of = f"{_listed([*names])}: " if len(limited) > 1 else ""
+            yield of + "; ".join(own)
 
     def fill(self, template: str, where: str) -> str:
         """``{claim.number}`` as the records have it."""
@@ -207,6 +224,11 @@ def _template(templates: Mapping[str, Any], outcome: str, where: str) -> str:
     if outcome not in templates:
         raise ValueError(f"{where}: no template for the outcome {outcome!r}")
     return str(templates[outcome])
+
+
+def _shortest(part: str, every: Iterable[str]) -> str:
+    """The same without its reason, where that is said elsewhere: ``with Adam, whose steps ...``."""
+    return min((one for one in every if f"{part},".startswith(f"{one},")), key=len)
 
 
 def _sentence(clauses: Iterable[str]) -> str:

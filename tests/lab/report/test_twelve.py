@@ -43,7 +43,7 @@ other = "a CNN"
 question = "Does it help?"
 notebooks = ["00_first"]
 figure = ["{clip.effect}", "elsewhere {other.effect}"]
-fails = ["{clip.counter}"]
+fails = ["{clip.note}"]
 
 [[answer.says]]
 of = ["clip", "other"]
@@ -91,12 +91,28 @@ def test_claims_of_one_outcome_share_a_clause_and_the_numbers_are_of_record(tmp_
     [answer] = found
     assert answer.sentence == "It helps 1 of 2 (an LSTM); no matter to a CNN; this is so."
     assert answer.figure == "+0.123 [+0.050, +0.200] nats; elsewhere +0.123 [+0.050, +0.200] nats"
-    assert answer.fails == CLIP.counter
+    assert answer.fails == (f"an LSTM and a CNN: {CLIP.counter}",)
     assert answer.grade == "decided"
     assert answer.notebooks == (CLIP.notebook, "02_other", "00_first")
     assert [(d.situation, d.advice) for d in decisions] == [("An LSTM", "Clip")]
     [both], _ = answers(tmp_path, verdict(CLIP, Outcome.HELPS), verdict(OTHER, Outcome.HELPS))
     assert both.sentence == "It helps 2 of 2 (an LSTM and a CNN); this is so."
+
+
+def test_an_answer_ends_where_any_claim_that_it_rests_on_ends(tmp_path):
+    limits = {"clip": "with Adam, whose steps are scaled; deeper", "other": "wider; with Adam"}
+    claims = {one.id: replace(one, counter=limits[one.id]) for one in (CLIP, OTHER)}
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks" / "answers.toml").write_text(TOML)
+
+    def fails(clip, other):
+        own = [verdict(claims["clip"], clip, note="few"), verdict(claims["other"], other)]
+        [answer], _ = read_answers(Published({}, {"01": own}, {}), Ledger(claims, 9), tmp_path)
+        return answer.fails
+
+    both = ("few", "an LSTM and a CNN: with Adam", "an LSTM: deeper", "a CNN: wider")
+    assert fails(Outcome.HELPS, Outcome.NO_MATTER) == both
+    assert fails(Outcome.NOT_RUN, Outcome.HELPS) == ("wider; with Adam",)  # the only one
 
 
 def test_what_is_not_measured_is_said_and_its_numbers_are_left_out(tmp_path):
