@@ -4,14 +4,30 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 from cliplab.lab.report.markdown import link, markdown, short_links
 from cliplab.lab.report.published import Published
-from cliplab.lab.report.tables import effect
+from cliplab.lab.report.tables import effect, number
 from cliplab.lab.report.twelve import Answer, Decision
 from cliplab.lab.report.words import linked
+from cliplab.lab.runs.csvrows import read_rows
 
-__all__ = ["answers_list", "answers_table", "decisions_table", "notebooks_table"]
+__all__ = ["answers_list", "answers_table", "decisions_table", "notebooks_table", "sizes"]
+
+SIZED = "19_scale"  # the notebook whose rows say how many parameters a model has
+
+
+def sizes(root: Path, up: str = "") -> str:
+    """How small the models are, if a record says so, as a paragraph; ``up`` leads to ``root``."""
+    path = root / "records" / f"{SIZED}.csv"
+    rows = read_rows(path.read_text(encoding="utf-8")) if path.exists() else []
+    found = [row["parameters"] for row in rows if row.get("parameters")]
+    if not found:
+        return ""
+    counted = f"{number(min(found))} to {number(max(found))} parameters"
+    where = short_links([SIZED], up)
+    return f"**All models are small**: where sizes are compared, {counted} ({where}).\n\n"
 
 
 def answers_table(answers: Iterable[Answer], root: str = "") -> str:

@@ -16,7 +16,7 @@ from cliplab.lab.attest.carried import as_json
 from cliplab.lab.claims.ledger import Ledger, load_ledger
 from cliplab.lab.notebook.cells import load_cells, read_notebook, tagged, title_and_question
 from cliplab.lab.notebook.registrations import REPLICA
-from cliplab.lab.report.answered import answers_list, answers_table, decisions_table
+from cliplab.lab.report.answered import answers_list, answers_table, decisions_table, sizes
 from cliplab.lab.report.answers import found_cell, results_page
 from cliplab.lab.report.cost import (
     TIMED,
@@ -148,7 +148,7 @@ def _generated(root: Path, ledger: Ledger | None) -> dict[Path, str | bytes]:
     readme = root / "README.md"
     answers, decisions = read_answers(published, ledger, root)
     sections = {
-        "answers": answers_table(answers),
+        "answers": sizes(root) + answers_table(answers),
         "computing": computing(published, read_times(root)),
     }
     return {
@@ -163,8 +163,9 @@ def _pages(
     root: Path, published: Published, answers: Sequence[Answer], decisions: Sequence[Decision]
 ) -> dict[Path, str | bytes]:
     """Those of the pages with generated sections that a project has in docs/."""
+    small = sizes(root, "../")
     tables = {
-        "answers": f"{HOW_SURE}\n\n{answers_list(answers, '../')}",
+        "answers": f"{small}{HOW_SURE}\n\n{answers_list(answers, '../')}",
         "which_method": decisions_table(decisions, "../"),
         "methods": methods_table(),
         "data": data_table(),
@@ -172,7 +173,7 @@ def _pages(
         "glossary": glossary(),
     }
     pages = {root / "docs" / f"{name}.md": {name: table} for name, table in tables.items()}
-    pages[root / "docs" / "index.md"] = {"answers": answers_table(answers, "../")}
+    pages[root / "docs" / "index.md"] = {"answers": small + answers_table(answers, "../")}
     return {path: _fill(path, _read(path), own) for path, own in pages.items() if path.exists()}
 
 

@@ -12,11 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cliplab.lab.claims import Ledger
+from cliplab.lab.report.answered import sizes
 from cliplab.lab.report.markdown import markdown
 from cliplab.lab.report.publish import publish, regenerate, stale
 from cliplab.lab.runs.csvrows import read_rows, write_rows
 from cliplab.lab.runs.keys import code_key
 
+ROOT = Path(__file__).parents[3]
 REST = "<!-- computing:begin --><!-- computing:end -->\n"
 README = (
     "# cliplab\n\n<!-- answers:begin -->\nold\n<!-- answers:end -->\n\nThe rest | stays.\r\n" + REST
@@ -260,6 +262,16 @@ def test_the_pages_of_tables_that_a_project_has_are_filled(root: Path) -> None:
         regenerate(root, DEMONSTRATED)
 
 
+def test_how_small_the_models_are_is_of_record(root: Path) -> None:
+    (root / "records").mkdir()
+    assert sizes(root) == ""
+    rows = [{"arm": f"size {n}", "seed": 0, "parameters": n} for n in (None, 7000, 30, 500)]
+    (root / "records" / "19_scale.csv").write_text(write_rows(rows))
+    assert "sizes are compared, 30 to 7,000 parameters ([19](../notebooks/" in sizes(root, "../")
+    published = (ROOT / "README.md").read_text("utf-8").partition("answers:end")[0]
+    assert sizes(ROOT) in published.partition("answers:begin")[2]
+
+
 def test_without_records_the_files_say_so(root: Path) -> None:
     regenerate(root, DEMONSTRATED)
     assert "None yet." in (root / "README.md").read_text()
@@ -273,7 +285,7 @@ def test_results_are_not_written_without_the_ledger_that_they_are_judged_by(root
 
 
 def test_the_published_files_of_this_project_are_in_step() -> None:
-    assert stale(Path(__file__).parents[3]) == []  # else: python -m cliplab.lab.publish
+    assert stale(ROOT) == []  # else: python -m cliplab.lab.publish
 
 
 def test_a_markdown_table_keeps_its_columns() -> None:
