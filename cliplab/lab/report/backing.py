@@ -58,10 +58,12 @@ def _claimed(verdict: Verdict, published: Published, ledger: Ledger) -> Backing:
     told = {
         "effect": share(estimate)
         if is_share and estimate
-        else _rounded(estimate, verdict.unit, verdict.margin),
+        else _matters(_rounded(estimate, verdict.unit, verdict.margin), verdict.margin),
         "margins": _in_margins(verdict),
         "failed": of_each(verdict)[1],
-        "failures": points(verdict.failures) if verdict.failures else "",
+        "failures": _matters(points(verdict.failures), 100 * (verdict.failure_margin or 0))
+        if verdict.failures
+        else "",
         "usable": _rounded(verdict.usable, verdict.usable_unit, MARGINS),
         "margin": f"{number(verdict.margin)} {verdict.unit}" if verdict.margin else "",
         "note": verdict.note if verdict.outcome is not Outcome.NOT_RUN else "",
@@ -113,6 +115,11 @@ def _rounded(estimate: Estimate | None, unit: str, matters: float | None = None)
     effect, *others = (_signed(end, digits) for end in ends)
     interval = f" [{', '.join(others)}]" if math.isfinite(ends[2] - ends[1]) else ""
     return f"{effect}{interval} {unit}".rstrip()
+
+
+def _matters(told: str, margin: float | None) -> str:
+    """A difference beside what would matter, without which its outcome cannot be told."""
+    return f"{told} ({margin:g} would matter)" if told and margin else told
 
 
 def _signed(value: float, digits: int) -> str:

@@ -90,7 +90,9 @@ def test_claims_of_one_outcome_share_a_clause_and_the_numbers_are_of_record(tmp_
     )
     [answer] = found
     assert answer.sentence == "It helps 1 of 2 (an LSTM); no matter to a CNN; this is so."
-    assert answer.figure == "+0.123 [+0.050, +0.200] nats; elsewhere +0.123 [+0.050, +0.200] nats"
+    told = "+0.123 [+0.050, +0.200] nats (0.05 would matter)"
+    assert answer.figure == f"{told}; elsewhere {told}"
+    assert decisions[0].because == told
     assert answer.fails == (f"an LSTM and a CNN: {CLIP.counter}",)
     assert answer.grade == "decided"
     assert answer.notebooks == (CLIP.notebook, "02_other", "00_first")
@@ -120,7 +122,7 @@ def test_what_is_not_measured_is_said_and_its_numbers_are_left_out(tmp_path):
         tmp_path, verdict(CLIP, Outcome.NOT_RUN), verdict(OTHER, Outcome.HELPS)
     )
     assert answer.sentence == "It helps 1 of 2 (a CNN); not measured: an LSTM; this is so."
-    assert answer.figure == "elsewhere +0.123 [+0.050, +0.200] nats"
+    assert answer.figure == "elsewhere +0.123 [+0.050, +0.200] nats (0.05 would matter)"
     assert answer.grade == "decided 1, not measured 1"
     assert (decision.advice, decision.because) == ("Clip", "")
 
@@ -213,6 +215,13 @@ def test_what_has_no_verdict_goes_by_where_its_interval_lies(tmp_path):
     assert side(0.1, 0.2) == ("above", "description")
     assert side(-0.1, 0.2) == ("across", "description")
     assert side(-0.2, -0.1) == ("below", "description")
+
+
+def test_what_would_matter_stands_beside_a_difference_in_failures(tmp_path):
+    failures = Estimate(0.225, 0.17, 0.291, 0.0, 129)
+    own = verdict(CLIP, Outcome.HELPS, failures=failures, failure_margin=0.1)
+    found = backings(Published({}, {"01_toy": [own]}, {}), Ledger({CLIP.id: CLIP}, 9), tmp_path)
+    assert found["clip"].told["failures"] == "+22.5 [+17.0, +29.1] points (10 would matter)"
 
 
 def test_measures_over_all_tasks_are_of_the_rows_that_stand_for_clipping(tmp_path):
