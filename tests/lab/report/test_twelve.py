@@ -276,6 +276,12 @@ def test_the_twelve_questions_have_answers_with_notebooks_that_exist():
         assert set(re.sub(r" \d+", "", answer.grade).split(", ")) <= {"identity", *GRADES}
 
 
+def test_of_one_situation_alone_is_no_number_of_record():
+    _, decisions = read_answers(*ours(), ROOT)
+    silent = [one.situation for one in decisions if not one.because]
+    assert silent == ["Several optimizers over one model"]
+
+
 def test_every_outcome_of_every_claim_has_words(monkeypatch):
     """As each claim in turn comes out otherwise; also where nothing is measured yet."""
     from cliplab.lab.report import twelve as module
