@@ -116,7 +116,7 @@ def test_the_menu_leads_down_the_index_and_on_to_the_next_page(opened: Open, rep
 
 def shown(page: Any) -> list[str]:
     """The comparisons that can be seen."""
-    rows = page.locator("table.claims tbody tr")
+    rows = page.locator("table.claims tbody tr[id]")
     return rows.evaluate_all("all => all.filter(r => r.checkVisibility()).map(r => r.id)")
 
 
@@ -127,8 +127,11 @@ def test_comparisons_are_filtered_by_outcome_kind_and_notebook_without_a_script(
     assert page.locator("script").count() == 0
     everything = shown(page)
     assert len(everything) == 7
+    kinds = page.locator("table.claims .group:visible")
+    assert kinds.all_inner_texts() == ["Comparisons", "Demonstrations", "Identities"]
     page.locator("#by-outcome").select_option("helps")
     assert shown(page) == ["good_clip"]
+    assert kinds.all_inner_texts() == ["Comparisons"]
     page.locator("#by-kind").select_option("identity")
     assert shown(page) == []
     page.locator("#by-outcome").select_option("")

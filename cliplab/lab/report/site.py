@@ -24,6 +24,15 @@ if TYPE_CHECKING:
     from cliplab.lab.batch.spec import Failure
     from cliplab.lab.runs.record import RunRecord
 
+KINDS = {  # in the order in which an index lists them
+    "comparison": "Comparisons",
+    "a/a": "A way against itself",
+    "estimate": "Estimates",
+    "demonstration": "Demonstrations",
+    "share": "Shares",
+    "identity": "Identities",
+}
+
 
 def write_report(
     records: Sequence[RunRecord],
@@ -69,6 +78,7 @@ def write_report(
         n_rows=sum(len(record.rows) for record in records),
         claims=bool(verdicts),
         told=told,
+        by_kind={title: own for kind, title in KINDS.items() if (own := _of_kind(told, kind))},
         published=any(t.here for t in told),
         withdrawn=withdrawn,
         tallies=tallies([*told, *withdrawn]),
@@ -126,6 +136,10 @@ def _choices(
         "kind": {v.kind: v.kind for v in verdicts},
         "notebook": {number: titles.get(name, name) for name, number in numbers.items()},
     }
+
+
+def _of_kind(told: Sequence[Told], kind: str) -> list[Told]:
+    return [one for one in told if one.verdict.kind == kind]
 
 
 def _day(record: RunRecord) -> str:

@@ -284,10 +284,13 @@ def test_a_run_that_decides_nothing_stands_beside_what_is_published(tmp_path: Pa
     assert "here: no verdict (smoke)" in row
     assert "here: +0.1" in row
     assert ("li", {"class": "helps"}) in index.tags  # published, as no study was run
+    identity = re.search(r'<tr id="identity".*?</tr>', index.source, re.DOTALL)[0]
+    assert "here: no verdict (smoke), in all 3 rows" in identity
     assert "Preset smoke decides nothing" in index.text
     said = " ".join(page.text.split())
     assert "What was found" in said
     assert "This run (smoke): no verdict (smoke) · difference +0.1" in said
+    assert "This run (smoke): no verdict (smoke) · in all 3 rows" in said
     assert said.index("What was found") < said.index("Does clipping at")
 
 
@@ -301,6 +304,30 @@ def test_answers_come_first_and_link_to_their_notebooks(tmp_path: Path) -> None:
     assert f'<a href="pages/{NAME}' in answer
     assert "02_other (not run)" in answer
     assert re.search('#word-replicated" [^>]*>replicated</a> 2, <a [^>]*>decided</a> 1', answer)
+
+
+def test_a_report_of_one_notebook_of_ones_own_is_called_as_that_is(tmp_path: Path) -> None:
+    record = run_record(tmp_path / "results")
+    verdicts = judge_all({NAME: record.rows}, "verdict", LEDGER)
+    page = Page(write_report([record], verdicts, LEDGER, tmp_path / "reports")[0])
+    assert re.search("<h1>Exploding gradients, <math.*</h1>", page.source)
+    assert f">{NAME}</a></h3>" in page.source  # its card does not say so again
+    collection = published_beside(tmp_path / "collection")[0].source
+    assert "<h1>What gradient clipping does, question by question</h1>" in collection
+    assert re.search(">Exploding gradients, <math.*</a></h3>", collection)
+
+
+def test_comparisons_come_before_the_other_kinds(tmp_path: Path) -> None:
+    record = studied_record(tmp_path / "results")
+    ledger = Ledger({claim.id: claim for claim in reversed(CLAIMS)}, LEDGER.family)
+    verdicts = judge_all({NAME: record.rows}, "verdict", ledger, {NAME: {"toy": STUDY.about()}})
+    page = Page(write_report([record], verdicts, ledger, tmp_path / "reports")[0])
+    table = page.source.partition('<table class="cards claims">')[2].partition("</table>")[0]
+    found = re.findall(r'colspan="6">(\w+)</th>|<tr id="(\w+)"', table)
+    said = [kind or name for kind, name in found]
+    compared = [claim.id for claim in reversed(CLAIMS) if claim.kind == "comparison"]
+    others = ["Demonstrations", "shown", "Identities", "identity"]
+    assert said == ["Comparisons", *compared, *others]
 
 
 def test_a_word_has_its_explanation_as_title_and_leads_to_it(tmp_path: Path) -> None:
