@@ -51,6 +51,16 @@ def test_every_page_of_the_documentation_is_in_the_site(site):
         assert "_build" in path.parts or (site / path.with_suffix(".html")).exists(), path
 
 
+def test_the_menu_shows_no_part_of_more_than_a_few_pages(pages):
+    """What is more lies under one of them."""
+    parts = pages["docs/index.html"].select(".sidebar-tree > ul")
+    shown = [[entry.a["href"] for entry in part("li", recursive=False)] for part in parts]
+    assert "study.html" in shown[-1]
+    assert max(map(len, shown)) <= 5
+    under = {a["href"] for a in parts[-1].select("li li a")}
+    assert {"../benchmarks/clip.html", "../records/DEVIATIONS.html", "records.html"} <= under
+
+
 def test_every_link_leads_somewhere(site, pages):
     broken, followed = [], 0
     anchors = {name: {tag["id"] for tag in page.select("[id]")} for name, page in pages.items()}
