@@ -50,19 +50,17 @@ def answers_list(answers: Sequence[Answer], root: str = "") -> str:
 
 def _listed(answer: Answer, root: str) -> Iterator[str]:
     yield f"{answer.number}. **{answer.question}** {answer.sentence}"
-    for name, text in (
-        ("Number", answer.figure),
-        ("How sure", _graded(answer.grade, root)),
+    for name, texts in (
+        ("Number", [answer.figure]),
+        ("How sure", [_graded(answer.grade, root)]),
         ("Not to be read beyond", answer.fails),
-        ("Notebooks", short_links(answer.notebooks, root)),
+        ("Notebooks", [short_links(answer.notebooks, root)]),
     ):
-        if isinstance(text, str):
-            text = [text] if text else []
-        if len(text) == 1:
-            yield f"    * {name}: {text[0]}"
-        elif text:
+        if len(texts) > 1:
             yield f"    * {name}:"
-            yield from (f"        * {one}" for one in text)
+            yield from (f"        * {text}" for text in texts)
+        elif any(texts):
+            yield f"    * {name}: {texts[0]}"
 
 
 def _graded(grade: str, root: str) -> str:

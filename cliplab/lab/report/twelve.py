@@ -142,18 +142,18 @@ class _Writer:
     def limits(self, rests: Sequence[Backing]) -> Iterator[str]:
         """Where the claims' answers end; claims that share a limit say it together, and first."""
         limited = [one for one in rests if one.outcome != "not run" and one.told.get("counter")]
-        said: dict[str, list[str]] = defaultdict(list)
-        parts = [(one, one.told["counter"].split("; ")) for one in limited]
-        every = [part for _, own in parts for part in own]
-        for one, own in parts:
+        parts = {one.id: one.told["counter"].split("; ") for one in limited}
+        every = [part for own in parts.values() for part in own]
+        saying: dict[str, list[str]] = defaultdict(list)
+        for name, own in parts.items():
             for part in own:
-                said[_shortest(part, every)].append(self.names.get(one.id, one.id))
-        shared: dict[tuple[str, ...], list[str]] = defaultdict(list)
-        for part, names in sorted(said.items(), key=lambda item: -len(item[1])):
-            shared[tuple(names)].append(part)
-        for names, own in shared.items():
-            of = f"{_listed([*names])}: " if len(limited) > 1 else ""
-            yield of + "; ".join(own)
+                saying[_shortest(part, every)].append(self.names.get(name, name))
+        said: dict[tuple[str, ...], list[str]] = defaultdict(list)
+        for part, names in sorted(saying.items(), key=lambda item: -len(item[1])):
+            said[tuple(names)].append(part)
+        for together, limits in said.items():
+            of = f"{_listed([*together])}: " if len(limited) > 1 else ""
+            yield of + "; ".join(limits)
 
     def fill(self, template: str, where: str) -> str:
         """``{claim.number}`` as the records have it."""
