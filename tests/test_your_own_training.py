@@ -39,6 +39,8 @@ def test_the_function_of_the_page_is_raced_by_its_command(tmp_path):
     assert (tmp_path / "train.py").read_text() == code
     assert re.search(r"size (tiny|small|half|full32|full), ", said)
     assert re.search(r"^Loss: ", said, re.MULTILINE)
+    assert re.search(r"^Control: ", said, re.MULTILINE)
+    assert "no control" not in said
     assert (tmp_path / "race" / "train-train" / "race.html").is_file()
     assert (tmp_path / "race" / "train-train" / "rows.csv").is_file()
 

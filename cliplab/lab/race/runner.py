@@ -117,6 +117,11 @@ class Runner:
         has = EARLY[0] in row
         if self.early is None:
             self.early = has
+            if not has:
+                self.meter.say(
+                    f"{self.target}: no {' and '.join(EARLY)} in its rows, so there is no control: "
+                    "“no matter” cannot be said, and to add them later takes all runs again"
+                )
         if has != self.early:
             here, there = ("has", "has none") if has else ("has no", "has it")
             raise ValueError(

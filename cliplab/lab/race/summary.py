@@ -150,6 +150,18 @@ class Summary:
         return found
 
     @cached_property
+    def no_control(self) -> str:
+        """What no minutes help with; nothing where a control is there, or not needed any more."""
+        decided = self.raced.size.decides and self.verdict.outcome in (Outcome.HELPS, Outcome.HARMS)
+        if self.raced.early or decided:
+            return ""
+        return (
+            "return early_val_loss and early_test_loss, the scores of an earlier checkpoint: no "
+            "minutes lead to “no matter” without this control. It is other code, and takes all "
+            "runs again"
+        )
+
+    @cached_property
     def sizes(self) -> list[Surer]:
         """The larger races."""
         return list(surer(self.raced))
@@ -187,16 +199,12 @@ class Summary:
                 f"loss of a run at a rate of {UNTRAINED:g}: --chance says better what a predictor "
                 "that knows nothing scores"
             )
-        if not raced.early:
-            said.append(
-                "without the scores of an earlier checkpoint (early_val_loss, early_test_loss) "
-                "there is no control, and “no matter” cannot be said"
-            )
         return [*said, *asked_before(raced)]
 
     def text(self) -> str:
         """All of it for a terminal."""
         lines = [*self.measured, *self.recommended]
+        lines += [Line("Surer", self.no_control)] if self.no_control else []
         lines += [Line("Surer", _larger(size)) for size in self.sizes]
         lines += [Line("", self.chances)] if self.chances else []
         lines += [Line("Note", note) for note in self.notes]
