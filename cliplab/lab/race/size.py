@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from cliplab.lab.report.tables import duration
 from cliplab.lab.study.size import SIZES, Size
 
-__all__ = ["choose", "larger", "runs_of"]
+__all__ = ["choose", "enough", "larger", "runs_of"]
 
 WAYS = 2
 
@@ -47,3 +48,12 @@ def larger(than: str) -> Iterator[str]:
     """The larger sizes, smallest first."""
     ordered = list(SIZES)[::-1]
     yield from ordered[ordered.index(than) + 1 :]
+
+
+def enough(minutes: float) -> str:
+    """Minutes that surely suffice.
+
+    >>> enough(3.2), enough(50)
+    ('3.3', '51')
+    """
+    return f"{math.ceil(10.2 * minutes) / 10:g}" if minutes < 10 else str(math.ceil(1.02 * minutes))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple
 from cliplab.lab.claims.verdict import Outcome
 from cliplab.lab.race.found import ERROR, STUDIES, Surer, at_an_edge, choice, flat, surer
 from cliplab.lab.race.race import NONE, NORM, UNTRAINED, Raced
+from cliplab.lab.race.size import enough
 from cliplab.lab.report.measured import of_each, why
 from cliplab.lab.report.tables import duration, effect, number, percent, points
 from cliplab.lab.stats.paired import Estimate
@@ -41,16 +41,21 @@ class Summary:
     def __init__(self, raced: Raced) -> None:
         self.raced, self.verdict = raced, raced.verdict
         self.clipped, self.unclipped = choice(raced, NORM), choice(raced, NONE)
+        self.learned = not all(row["failed"] for row in raced.rows)
 
     @cached_property
     def headline(self) -> str:
         """The word, and what limits it."""
+        if not self.learned:
+            return "Nothing was learned, every run failed"
         small = " (small)" if self.raced.size.runs[1] == 0 else ""
         return FREE[self.verdict.outcome] + small
 
     @cached_property
     def why(self) -> str:
         """The reason of the word, and what a small race can say."""
+        if not self.learned:
+            return nothing_learned(self.raced)
         said = []
         if self.raced.asked.margin is None:
             said.append(
@@ -120,7 +125,9 @@ class Summary:
 
     @cached_property
     def recommended(self) -> list[Line]:
-        """What to train with."""
+        """What to train with; nothing where nothing was learned."""
+        if not self.learned:
+            return []
         c, n = self.clipped, self.unclipped
         share = "" if c.clipped is None else f"; it clips {percent(c.clipped)} of the updates"
         if c.idle:
@@ -153,7 +160,7 @@ class Summary:
     def no_control(self) -> str:
         """What no minutes help with; nothing where a control is there, or not needed any more."""
         decided = self.raced.size.decides and self.verdict.outcome in (Outcome.HELPS, Outcome.HARMS)
-        if self.raced.early or decided:
+        if self.raced.early or decided or not self.learned:
             return ""
         return (
             "return early_val_loss and early_test_loss, the scores of an earlier checkpoint: no "
@@ -163,8 +170,8 @@ class Summary:
 
     @cached_property
     def sizes(self) -> list[Surer]:
-        """The larger races."""
-        return list(surer(self.raced))
+        """The larger races; none where nothing was learned."""
+        return list(surer(self.raced)) if self.learned else []
 
     @cached_property
     def chances(self) -> str:
@@ -230,6 +237,18 @@ def by(found: Estimate, more: str, less: str, told: Callable[[Estimate], str] = 
     return f"{more} by {told(found).removeprefix('+')}"
 
 
+def nothing_learned(raced: Raced) -> str:
+    """How every run failed, and where that may come from."""
+    diverged = sum(row["diverged"] for row in raced.rows)
+    lost, line = raced.asked.lost, raced.chance
+    beaten = number(line if lost is None else min(line, lost))
+    options = "--chance and --lr" if lost is None else "--chance, --lost and --lr"
+    return (
+        f"{diverged} of {len(raced.rows)} runs diverged, {len(raced.rows) - diverged} were no "
+        f"better than {beaten}: check the function, {options}"
+    )
+
+
 def asked_before(raced: Raced) -> Iterator[str]:
     """What else was asked in the folder, and what is not known of it."""
     if raced.others:
@@ -276,13 +295,4 @@ def _larger(size: Surer) -> str:
     if size.equal is not None:
         chance += f", equal ways called “no matter” in {percent(size.equal)}"
     runs = f"{size.name}, at most {size.runs} runs, {duration(60 * size.minutes)}"
-    return f"--minutes {_up(size.minutes)}: {runs}{half}{chance}"
-
-
-def _up(minutes: float) -> str:
-    """Minutes that surely suffice.
-
-    >>> _up(3.2), _up(50)
-    ('3.3', '51')
-    """
-    return f"{math.ceil(10.2 * minutes) / 10:g}" if minutes < 10 else str(math.ceil(1.02 * minutes))
+    return f"--minutes {enough(size.minutes)}: {runs}{half}{chance}"

@@ -213,14 +213,38 @@ def test_the_figures_show_every_run_within_their_axes(raced, tmp_path):
     assert "What it would cost to be surer" in page
 
 
-@pytest.mark.parametrize("changes", [{}, {"chance": -1.5}, {"lost": 0.0}, {"chance": 0.0}])
-def test_a_race_in_which_nothing_succeeds_is_told_and_drawn(raced, changes):
+@pytest.mark.parametrize(
+    ("changes", "options"),
+    [
+        ({}, "--chance"),
+        ({"chance": -1.5}, "--chance"),
+        ({"lost": 0.0}, "--chance, --lost"),
+        ({"chance": 0.0}, "--chance"),
+    ],
+)
+def test_a_race_in_which_nothing_succeeds_is_told_and_drawn(raced, changes, options):
     lost = raced(
         TOY.replace('c["lr"] > 0.1 and limit > 3', 'c["lr"] > 1e-9'), margin=0.1, **changes
     )
     told = Summary(lost)
     assert "cannot be compared, as a way hardly ever succeeds" in told.text()
-    assert write_page(lost, told).exists()
+    assert "Nothing was learned, every run failed: " in told.text()
+    assert told.why.endswith(f"check the function, {options} and --lr")
+    page = write_page(lost, told).read_text()
+    for advice in ("With clipping", "Without", "What to train with", "Surer", "to be surer"):
+        assert advice not in told.text() + page
+
+
+def test_a_loss_that_never_falls_is_told_as_one_and_one_run_that_learns_is_enough(raced):
+    still = TOY.replace('min(bowl(c["lr"]) + noise, 4.9)', "1.0").replace(
+        "gone = c", "gone = 0 * c"
+    )
+    told = Summary(raced(still))
+    assert told.headline == "Nothing was learned, every run failed"
+    runs = len(told.raced.rows)
+    assert told.why.startswith(f"0 of {runs} runs diverged, {runs} were no better than 1.00: ")
+    row = told.raced.rows[0] | {"failed": False}
+    assert Summary(replace(told.raced, rows=[row, *told.raced.rows[1:]])).learned
 
 
 def test_a_function_without_any_noise_is_told_and_drawn(raced):
