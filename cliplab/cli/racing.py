@@ -42,7 +42,7 @@ def race(options: argparse.Namespace) -> int:
         print(error.trace, file=sys.stderr, end="")
         return fail(FAILED, error)
     except KeyboardInterrupt:
-        _say("stopped: the runs that are done are saved, and the same command goes on")
+        _say("stopped: the same command goes on with the runs that are saved")
         return INTERRUPTED
     summary = Summary(raced)
     print(summary.text(), flush=True)

@@ -16,7 +16,7 @@ from typing import Any
 from cliplab.lab.race.function import Target
 from cliplab.lab.runs.files import write_atomic
 
-__all__ = ["Registered", "check_folder", "judged_before", "register"]
+__all__ = ["Registered", "check_folder", "find", "judged_before", "register"]
 
 FILE = "race.json"
 APART = 10_000  # from one first seed to the next, more than a race has
@@ -48,22 +48,27 @@ def check_folder(folder: Path, target: Target) -> None:
     _write(folder, own, questions)
 
 
-def register(
+def find(
     folder: Path, given: Mapping[str, Any], seeds: Iterable[int]
 ) -> tuple[Registered, list[Registered]]:
-    """The question, noted in the folder if it is new, and the others that have runs.
+    """The question, as it was registered or would be, and the others that have runs.
 
     ``seeds``: of all saved runs. A new question has none of them, and none of another question's.
     """
-    function, known = _read(folder)
+    _, known = _read(folder)
     used = {seed - seed % APART for seed in seeds}
     own = next((one for one in known if one.given == given), None)
     if own is None:
         last = max([*used, *(one.first_seed for one in known)], default=-APART)
         own = Registered(dict(given), last + APART)
-        known.append(own)
-        _write(folder, function, known)
-    return own, [one for one in known if one is not own and one.first_seed in used]
+    return own, [one for one in known if one != own and one.first_seed in used]
+
+
+def register(folder: Path, given: Mapping[str, Any], first_seed: int) -> None:
+    """Note the question in the folder if it is new."""
+    function, known = _read(folder)
+    if all(one.given != given for one in known):
+        _write(folder, function, [*known, Registered(dict(given), first_seed)])
 
 
 def judged_before(folder: Path, given: Mapping[str, Any], size: str) -> list[str]:

@@ -14,7 +14,7 @@ from cliplab.lab.claims.judge import judge
 from cliplab.lab.claims.ledger import Claim
 from cliplab.lab.claims.verdict import Verdict
 from cliplab.lab.executors.local import LocalExecutor
-from cliplab.lab.race.decided import Registered, check_folder, judged_before, register
+from cliplab.lab.race.decided import Registered, check_folder, find, judged_before, register
 from cliplab.lab.race.function import Target, code_of, load
 from cliplab.lab.race.rows import Row
 from cliplab.lab.race.runner import Meter, Runner
@@ -124,7 +124,7 @@ def race(asked: Asked, say: Say) -> Raced:
         saved = Saved.read(asked.folder / "rows.jsonl", code_of(asked.target))
         if saved.others:
             say(f"{len(saved.others)} saved runs are of other code than today's, and not used")
-        asked, others = _registered(asked, saved, say)
+        asked, others = _found(asked, saved, say)
         pool = None
         if asked.jobs > 1:
             pool = LocalExecutor(asked.jobs)
@@ -135,6 +135,8 @@ def race(asked: Asked, say: Say) -> Raced:
         run_s = _timed(asked, runner)
         name = choose(run_s / asked.jobs, asked.minutes, bool(runner.early))
         chance = _chance(asked, runner, say)
+        register(asked.folder, asked.decides, asked.first_seed)  # nothing was refused
+        saved.keep()
         least, most = runs_of(SIZES[name], bool(runner.early))
         runs = f"{least} to {most}" if least < most else f"{most}"
         done = min(len(saved.rows), most)
@@ -154,12 +156,12 @@ def race(asked: Asked, say: Say) -> Raced:
     return replace(raced, others=tuple(one.given for one in others), judged=tuple(judged))
 
 
-def _registered(asked: Asked, saved: Saved, say: Say) -> tuple[Asked, list[Registered]]:
-    """What is asked with the seeds that it was registered with, and what else was asked.
+def _found(asked: Asked, saved: Saved, say: Say) -> tuple[Asked, list[Registered]]:
+    """What is asked with the seeds that it has or will have, and what else was asked.
 
     The saved runs of other questions are left out.
     """
-    own, others = register(asked.folder, asked.decides, saved.seeds)
+    own, others = find(asked.folder, asked.decides, saved.seeds)
     if saved.seeds and not any(map(own.has, saved.seeds)):
         say(f"asked anew: with draws and seeds of its own, from {own.first_seed} on")
     saved.rows = {run: row for run, row in saved.rows.items() if own.has(run[-1])}

@@ -17,13 +17,18 @@ Run = tuple[str, float, float | None, int]  # way, lr, threshold, seed
 
 @dataclass
 class Saved:
-    """Runs of one code in ``rows.jsonl``, and their seconds; ``others``: seeds of other code's."""
+    """Runs of one code in ``rows.jsonl``, and their seconds; ``others``: seeds of other code's.
+
+    Nothing is written before :meth:`keep`.
+    """
 
     path: Path
     code: str
     rows: dict[Run, Row] = field(default_factory=dict)
     seconds: dict[Run, float] = field(default_factory=dict)
     others: list[int] = field(default_factory=list)
+    unwritten: list[str] = field(default_factory=list)
+    keeps: bool = False
 
     @classmethod
     def read(cls, path: Path, code: str) -> Saved:
@@ -53,14 +58,22 @@ class Saved:
         return [*(run[3] for run in self.rows), *self.others]
 
     def add(self, configuration: Mapping[str, Any], seed: int, row: Row, seconds: float) -> None:
-        """Keep a run."""
+        """One more run."""
         run = key_of(configuration, seed)
         self.rows[run], self.seconds[run] = row, seconds
         names = ("way", "lr", "threshold", "seed")
         about = dict(zip(names, run, strict=True))
         line = json.dumps({"code": self.code, **about, "seconds": round(seconds, 4), "row": row})
+        self.unwritten.append(line + "\n")
+        if self.keeps:
+            self.keep()
+
+    def keep(self) -> None:
+        """Write what was added, and from now on each run as it comes."""
+        self.keeps = True
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+            file.writelines(self.unwritten)
+        self.unwritten.clear()
 
 
 def key_of(configuration: Mapping[str, Any], seed: int) -> Run:

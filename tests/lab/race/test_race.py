@@ -13,7 +13,7 @@ import torch
 from racing import TOY, calls, write_toy
 
 from cliplab.lab.race import race as racing
-from cliplab.lab.race.decided import check_folder, register
+from cliplab.lab.race.decided import check_folder, find
 from cliplab.lab.race.figure import BOTTOM, LEFT, RIGHT, TOP, cloud, plane
 from cliplab.lab.race.function import code_of, load, target_of
 from cliplab.lab.race.page import write_page
@@ -35,7 +35,7 @@ def raced(tmp_path, monkeypatch):
     """Race a function's code at a size: the race, what it was told to say, and its folder."""
 
     def run(code=TOY, size="small", said=None, name=None, **changes):
-        monkeypatch.setattr(racing, "choose", lambda *_: size)
+        monkeypatch.setattr(racing, "choose", (lambda *_: size) if size else choose)
         monkeypatch.syspath_prepend(tmp_path)
         path = write_toy(tmp_path, code, name or next(names))
         load.cache_clear()
@@ -381,6 +381,29 @@ def test_what_is_changed_after_a_look_takes_runs_of_its_own(raced, changed, befo
     assert (again.rows, back.rows, calls(tmp_path)) == (after.rows, first.rows, both)
 
 
+@pytest.mark.parametrize(
+    ("code", "changes", "complaint"),
+    [
+        (TOY, {"size": None, "minutes": 1e-9}, r"the smallest race \(tiny\) has 16 of them"),
+        (TOY.replace('c["lr"] > 0.1', 'c["lr"] < 1e-9'), {}, "give --chance"),
+    ],
+)
+def test_a_race_that_is_refused_takes_no_seeds_and_was_not_asked(
+    code, changes, complaint, raced, tmp_path
+):
+    with pytest.raises(ValueError, match=complaint):
+        raced(code, name="toy_refuses.py", margin=0.1, **changes)
+    assert not (tmp_path / "race_toy_refuses" / "rows.jsonl").exists()
+    said = []
+    found = raced(code, name="toy_refuses.py", margin=0.2, chance=4.9, said=said)
+    assert found.asked.first_seed == 0
+    text = " ".join([*said, *Summary(found).notes])
+    assert "asked anew" not in text
+    assert "also asked" not in text
+    lines = (tmp_path / "race_toy_refuses" / "rows.jsonl").read_text().splitlines()
+    assert len(lines) == len(set(lines)) >= len(found.rows)
+
+
 def test_a_word_is_had_with_a_margin_and_says_what_is_known(raced):
     none = Summary(raced(**ASKED | {"margin": None}))
     assert none.headline == "Measured, without a word"
@@ -434,11 +457,11 @@ def test_a_folder_has_the_runs_of_one_function(tmp_path):
         check_folder(folder, two)
     (folder / "race.json").write_text("{}")
     with pytest.raises(ValueError, match=r"race\.json is damaged: remove it"):
-        register(folder, {"margin": 0.1}, [])
+        find(folder, {"margin": 0.1}, [])
 
 
 def test_seeds_of_runs_that_nothing_was_registered_for_are_not_used(tmp_path):
-    own, others = register(tmp_path, {"margin": 0.1}, [64, 20_128])
+    own, others = find(tmp_path, {"margin": 0.1}, [64, 20_128])
     assert (own.first_seed, others) == (30_000, [])
 
 
