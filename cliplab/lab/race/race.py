@@ -19,7 +19,7 @@ from cliplab.lab.race.function import Target, code_of, load
 from cliplab.lab.race.rows import Row
 from cliplab.lab.race.runner import Meter, Runner
 from cliplab.lab.race.saved import Saved, key_of
-from cliplab.lab.race.size import choose, runs_of
+from cliplab.lab.race.size import choose, reach, runs_of
 from cliplab.lab.report.tables import duration, number
 from cliplab.lab.study.results import WayRuns, way_runs
 from cliplab.lab.study.size import BLOCK, SIZES, Size
@@ -143,6 +143,8 @@ def race(asked: Asked, say: Say) -> Raced:
         left = duration((most - done) * run_s / asked.jobs)
         told = f"at most {left} to go, {done} runs are saved"
         say(f"{asked.target}: {run_s:.2g} s a run; size {name}, {runs} runs; {told}")
+        if more := reach(name, run_s / asked.jobs, bool(runner.early)):
+            say(more)
         meter.begin(done, most)
         one_loss = any(row["one_loss"] for row in saved.rows.values())
         study = _study(asked, runner, chance)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from cliplab.lab.report.tables import duration
 from cliplab.lab.study.size import SIZES, Size
 
-__all__ = ["choose", "enough", "larger", "runs_of"]
+__all__ = ["choose", "enough", "larger", "reach", "runs_of"]
 
 WAYS = 2
 
@@ -39,8 +39,8 @@ def choose(run_s: float, minutes: float, control: bool) -> str:
     runs = runs_of(size, control)[1]
     raise ValueError(
         f"a run takes {duration(run_s) if run_s >= 10 else f'{run_s:.2g} s'}, and the smallest "
-        f"race ({name}) has {runs} of them: --minutes {run_s * runs / 60:.2g}, or shorten a run "
-        f"to {60 * minutes / runs:.2g} s"
+        f"race ({name}) has {runs} of them: --minutes {enough(run_s * runs / 60)}, or shorten a "
+        f"run to {60 * minutes / runs:.2g} s"
     )
 
 
@@ -50,10 +50,23 @@ def larger(than: str) -> Iterator[str]:
     yield from ordered[ordered.index(than) + 1 :]
 
 
+def reach(name: str, run_s: float, control: bool) -> str:
+    """Which minutes reach the larger sizes; nothing where there is none.
+
+    >>> reach("small", 1.0, True)
+    'small decides nothing; larger ones: --minutes 9.7 (half), 11 (full32), 12 (full)'
+    """
+    minutes = {size: run_s * runs_of(SIZES[size], control)[1] / 60 for size in larger(name)}
+    told = ", ".join(f"{enough(most)} ({size})" for size, most in minutes.items())
+    before = "" if SIZES[name].decides else f"{name} decides nothing; "
+    return f"{before}larger ones: --minutes {told}" if told else ""
+
+
 def enough(minutes: float) -> str:
     """Minutes that surely suffice.
 
-    >>> enough(3.2), enough(50)
-    ('3.3', '51')
+    >>> enough(0.312), enough(3.2), enough(50)
+    ('0.32', '3.3', '51')
     """
-    return f"{math.ceil(10.2 * minutes) / 10:g}" if minutes < 10 else str(math.ceil(1.02 * minutes))
+    scale = 1 if minutes >= 10 else 10 if minutes >= 1 else 100
+    return f"{math.ceil(1.02 * scale * minutes) / scale:g}"

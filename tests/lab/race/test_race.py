@@ -3,6 +3,7 @@
 import errno
 import itertools
 import math
+import re
 import sys
 from dataclasses import replace
 
@@ -20,7 +21,7 @@ from cliplab.lab.race.page import write_page
 from cliplab.lab.race.race import Asked, race
 from cliplab.lab.race.rows import checked
 from cliplab.lab.race.runner import RaisedError
-from cliplab.lab.race.size import choose, runs_of
+from cliplab.lab.race.size import choose, larger, reach, runs_of
 from cliplab.lab.race.summary import Summary, by
 from cliplab.lab.stats.paired import Estimate
 from cliplab.lab.study.size import SIZES
@@ -52,11 +53,27 @@ def test_the_largest_size_that_fits_is_taken_and_what_fits_is_said():
     assert [choose(s, 1, False) for s in (0.1, 0.11, 0.12, 0.13, 1.3)] == [
         *("full", "full32", "half", "small", "tiny")
     ]
-    with pytest.raises(ValueError, match=r"a run takes 30 s, .*--minutes 8, or .* to 3.8 s"):
+    with pytest.raises(ValueError, match=r"a run takes 30 s, .*--minutes 8.2, or .* to 3.8 s"):
         choose(30, 1, False)
     for size, control in itertools.product(SIZES.values(), (False, True)):
         least, most = runs_of(size, control)
         assert 0 < least <= most
+
+
+def test_the_minutes_that_are_said_to_reach_a_size_reach_it_and_are_said_before_the_runs(raced):
+    for run_s, control, size in itertools.product((0.012, 0.7, 30.0), (False, True), SIZES):
+        told = reach(size, run_s, control)
+        found = {name: float(told) for told, name in re.findall(r"([\d.]+) \((\w+)\)", told)}
+        assert list(found) == list(larger(size))
+        for name, minutes in found.items():
+            assert choose(run_s, minutes, control) in (name, *larger(name))
+        small = f"{size} decides nothing; "
+        assert told.startswith(small) is not SIZES[size].decides
+    said = []
+    raced(said=said)
+    assert ["size small" in said[-2], "--minutes" in said[-1]] == [True, True]
+    raced(size="full", said=said)
+    assert "size full" in said[-1]
 
 
 @pytest.mark.parametrize("size", ["tiny", "small", "half"])
