@@ -226,10 +226,10 @@ def by(found: Estimate, more: str, less: str, told: Callable[[Estimate], str] = 
     >>> by(Estimate(-0.25, -0.5, 0.125, 0.1, 8), "wider", "narrower")
     'narrower by 0.250 [−0.125, +0.500]'
     >>> by(Estimate(0.0, -0.1, 0.2, 1.0, 8), "fewer", "more", points)
-    'neither fewer nor more (0.0 [−10.0, +20.0] points)'
+    'neither fewer nor more (0.0 [−10.0, +20.0] points, above 0 fewer)'
     """
     if found.effect == 0:
-        return f"neither {more} nor {less} ({told(found)})"
+        return f"neither {more} nor {less} ({told(found)}, above 0 {more})"
     if found.effect < 0:
         return by(
             replace(found, effect=-found.effect, low=-found.high, high=-found.low), less, more, told

@@ -457,11 +457,26 @@ def test_a_repeat_is_called_one_on_its_page(raced):
     [
         (Estimate(0.25, -0.5, 1.0, 0.5, 8), "better by 0.250 [−0.500, +1.00]"),
         (Estimate(-0.25, -1.0, 0.5, 0.5, 8), "worse by 0.250 [−0.500, +1.00]"),
-        (Estimate(0.0, -1.0, 0.5, 0.5, 8), "neither better nor worse (0 [−1.00, +0.500])"),
+        (
+            Estimate(0.0, -1.0, 0.5, 0.5, 8),
+            "neither better nor worse (0 [−1.00, +0.500], above 0 better)",
+        ),
     ],
 )
 def test_a_difference_is_told_in_the_direction_that_it_has(effect, told):
     assert by(effect, "better", "worse") == told
+
+
+def test_the_page_tells_what_below_zero_is_for_a_loss_that_is_better_and_one_that_is_worse(raced):
+    found = raced(margin=0.1)
+    for loss, word in ((0.25, "better"), (-0.25, "worse")):
+        levels = replace(found.verdict.loss, effect=loss, low=loss - 1, high=loss + 0.5)
+        other = replace(found, verdict=replace(found.verdict, loss=levels))
+        page = " ".join(write_page(other, Summary(other)).read_text().split())
+        low = "−0.750" if loss > 0 else "−0.250"
+        assert f"clipping is {word} by 0.250 [{low}, " in page
+        assert "below 0 in them is the opposite of its line’s word" in page
+        assert "the other way round" not in page
 
 
 def test_a_folder_has_the_runs_of_one_function(tmp_path):
