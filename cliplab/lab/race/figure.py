@@ -58,7 +58,7 @@ def plane(raced: Raced) -> dict[str, Any]:
     near = works(raced)
     drawn = {row["configuration"]: row for row in raced.rows if row["way"] == NORM}
     failed = [bool(line.any()) for line in np.isnan(runs.screened_loss)]
-    picked = runs.picks()[0]
+    picked = runs.picks()[0] if raced.learned else None
     dots = []
     for i, row in sorted(drawn.items()):
         dots.append(

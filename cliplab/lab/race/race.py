@@ -102,6 +102,11 @@ class Raced:
         return self.verdict.kind == "comparison"
 
     @property
+    def learned(self) -> bool:
+        """Whether any run succeeded."""
+        return not all(row["failed"] for row in self.rows)
+
+    @property
     def minutes_a_run(self) -> float:
         """With all the jobs at work."""
         return self.run_s / 60 / self.asked.jobs

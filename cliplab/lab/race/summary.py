@@ -41,12 +41,11 @@ class Summary:
     def __init__(self, raced: Raced) -> None:
         self.raced, self.verdict = raced, raced.verdict
         self.clipped, self.unclipped = choice(raced, NORM), choice(raced, NONE)
-        self.learned = not all(row["failed"] for row in raced.rows)
 
     @cached_property
     def headline(self) -> str:
         """The word, and what limits it."""
-        if not self.learned:
+        if not self.raced.learned:
             return "Nothing was learned, every run failed"
         small = " (small)" if self.raced.size.runs[1] == 0 else ""
         return FREE[self.verdict.outcome] + small
@@ -54,7 +53,7 @@ class Summary:
     @cached_property
     def why(self) -> str:
         """The reason of the word, and what a small race can say."""
-        if not self.learned:
+        if not self.raced.learned:
             return nothing_learned(self.raced)
         said = []
         if self.raced.asked.margin is None:
@@ -126,7 +125,7 @@ class Summary:
     @cached_property
     def recommended(self) -> list[Line]:
         """What to train with; nothing where nothing was learned."""
-        if not self.learned:
+        if not self.raced.learned:
             return []
         c, n = self.clipped, self.unclipped
         share = "" if c.clipped is None else f"; it clips {percent(c.clipped)} of the updates"
@@ -160,7 +159,7 @@ class Summary:
     def no_control(self) -> str:
         """What no minutes help with; nothing where a control is there, or not needed any more."""
         decided = self.raced.size.decides and self.verdict.outcome in (Outcome.HELPS, Outcome.HARMS)
-        if self.raced.early or decided or not self.learned:
+        if self.raced.early or decided or not self.raced.learned:
             return ""
         return (
             "return early_val_loss and early_test_loss, the scores of an earlier checkpoint: no "
@@ -171,7 +170,7 @@ class Summary:
     @cached_property
     def sizes(self) -> list[Surer]:
         """The larger races; none where nothing was learned."""
-        return list(surer(self.raced)) if self.learned else []
+        return list(surer(self.raced)) if self.raced.learned else []
 
     @cached_property
     def chances(self) -> str:
