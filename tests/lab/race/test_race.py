@@ -150,13 +150,14 @@ def test_the_control_is_the_earlier_checkpoint_where_rows_have_one(raced):
 
 def test_that_there_is_no_control_is_said_before_the_runs_and_first_of_what_would_help(raced):
     said = []
-    without = raced(margin=0.3, said=said)
+    without = raced(said=said)
+    summary = Summary(without)
     assert "no early_val_loss and early_test_loss in its rows, so there is no control" in said[0]
     assert "size small" not in said[0]
     assert sum("no control" in line for line in said) == 1
-    surer = Summary(without).text().partition("\nSurer: ")[2]
+    surer = summary.text().partition("\nSurer: ")[2]
     assert surer.lstrip().startswith("return early_val_loss and early_test_loss, the scores")
-    page = write_page(without, Summary(without)).read_text()
+    page = write_page(without, summary).read_text()
     assert "surer</h2>\n<p>Return early_val_loss" in page
 
 
@@ -469,7 +470,7 @@ def test_a_difference_is_told_in_the_direction_that_it_has(effect, told):
 
 
 def test_the_page_tells_what_below_zero_is_for_a_loss_that_is_better_and_one_that_is_worse(raced):
-    found = raced(margin=0.1)
+    found = raced()
     for loss, word in ((0.25, "better"), (-0.25, "worse")):
         levels = replace(found.verdict.loss, effect=loss, low=loss - 1, high=loss + 0.5)
         other = replace(found, verdict=replace(found.verdict, loss=levels))
