@@ -62,22 +62,21 @@ def cost(published: Published) -> str:
 
 
 def computing(published: Published, times: Times) -> str:
-    """How long the published runs took, and the smoke runs of all notebooks, in a sentence each."""
+    """How long the published runs took, and those of the short presets, in a sentence each."""
     spent = [seconds for about in published.about.values() if (seconds := _seconds(about))]
     if not spent:
         return ""
-    smoke = [own["smoke"] for own in times.values() if "smoke" in own]
     said = (
         f"The published runs of {len(spent)} notebooks took {sum(spent) / 3600:.1f} core-hours, "
         f"{_minutes(min(spent))} to {_minutes(max(spent))} core-minutes a notebook "
         "([each one](RESULTS.md#what-it-cost))."
     )
-    if not smoke:
+    timed = {preset: [own[preset] for own in times.values() if preset in own] for preset in TIMED}
+    told = [f"{p} {_minutes(sum(own))} ({len(own)})" for p, own in timed.items() if own]
+    if not told:
         return said
-    return (
-        f"{said} Smoke runs of {len(smoke)} took {_minutes(sum(smoke))} core-minutes, without what "
-        "starts kernels and writes the report."
-    )
+    measured = f"In core-minutes (notebooks): {', '.join(told)}"
+    return f"{said} {measured}; starts of kernels and the report not counted."
 
 
 def read_times(root: Path) -> dict[str, dict[str, float]]:

@@ -53,8 +53,8 @@ def test_the_sentence_has_the_least_and_the_most():
     both = published({"01_toy": took(3000.0), "02_other": took(600.0)})
     told = computing(both, {"01_toy": {"smoke": 30.0}, "02_other": {"quick": 200.0}})
     assert "took 1.0 core-hours, 10.0 to 50.0 core-minutes a notebook" in told
-    assert "Smoke runs of 1 took 0.5 core-minutes" in told
-    assert "Smoke" not in computing(both, {})
+    assert "In core-minutes (notebooks): smoke 0.5 (1)" in told
+    assert "smoke" not in computing(both, {})
 
 
 def test_without_records_nothing_is_said():
