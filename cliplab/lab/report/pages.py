@@ -15,7 +15,8 @@ from cliplab.lab.report.markdown import CODE, FORMULA
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-HIGHLIGHTED = '<div class=" highlight'  # how nbconvert begins the code of a cell
+# Text in what highlighted code is made of, and no more: there is nothing in it to clean.
+HIGHLIGHTED = re.compile(r'(?:[^<]++|</?(?:div|pre|span)(?: class="[^"<>]*+")?>)*+')
 _TOKENS = re.compile(rf"{CODE}|{FORMULA}|(?P<dollar>\\?\$)", re.DOTALL | re.MULTILINE)
 
 
@@ -107,7 +108,7 @@ def _exporter() -> Any:
     from nbconvert.filters.strings import clean_html
 
     def cleaned(text: str) -> str:
-        return text if str(text).startswith(HIGHLIGHTED) else str(clean_html(text))
+        return text if HIGHLIGHTED.fullmatch(str(text)) else str(clean_html(text))
 
     exporter = HTMLExporter(
         template_name="basic",

@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from nbformat.v4 import new_markdown_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_raw_cell
 
 from cliplab.lab.notebook.cells import title_and_question
 from cliplab.lab.report.fragment import finished
@@ -73,3 +73,12 @@ def test_nothing_of_another_machine_is_left_to_load(loads: str, left: str) -> No
 )
 def test_what_loads_nothing_stays(own: str) -> None:
     assert finished(own) == own
+
+
+def test_code_is_not_cleaned_twice_and_what_only_looks_like_it_is_cleaned() -> None:
+    code = new_code_cell("x = '<b onclick=\"f()\">' & 1  # \u00e9")
+    raw = new_raw_cell('<div class=" highlight"><pre><b onclick="f()">x</b></pre></div>')
+    body = notebook_body(new_notebook(cells=[code, raw]))
+    assert 'class="k' in body or 'class="n' in body
+    assert "&lt;b onclick=" in body
+    assert "<b onclick" not in body
