@@ -85,9 +85,6 @@ def run(options: argparse.Namespace) -> int:
         return _show(specs) or _say_bad(bad)
     if options.prepare_only:
         return _prepare(specs) or _say_bad(bad)
-    if not options.notebook:
-        what = f"{len(specs)} runs of all notebooks at preset {_preset(options)}"
-        print(f"{what}; Ctrl-C stops them, what is done is kept", file=sys.stderr)
     before = {number: signal.getsignal(number) for number in STOPS}
     for number, handler in before.items():
         if handler != signal.SIG_IGN:  # as under nohup, or in the background of a script
@@ -99,7 +96,7 @@ def run(options: argparse.Namespace) -> int:
             jobs=options.jobs,
             notebooks=options.notebooks,
             reports=None if options.shard or options.no_report else options.reports,
-            display=Progress(bars=not options.log_output),
+            display=Progress(bars=not options.log_output, what=_what(options)),
             stop_on_failure=options.stop_on_failure,
         )
     except _Stopped as stop:
@@ -125,6 +122,13 @@ def _preset(options: argparse.Namespace) -> str:
     if options.replicate and options.preset != "verdict":
         raise ValueError(f"--replicate: only --preset verdict is registered, not {options.preset}")
     return "replica" if options.replicate else str(options.preset)
+
+
+def _what(options: argparse.Namespace) -> str:
+    """What a batch is of, for whoever named none of the notebooks."""
+    if options.notebook:
+        return ""
+    return f"all notebooks, preset {_preset(options)} (Ctrl-C keeps what is done): "
 
 
 def _prepare(specs: Sequence[RunSpec]) -> int:

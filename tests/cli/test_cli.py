@@ -275,7 +275,7 @@ def test_a_stopped_batch_ends_at_once_and_says_how_to_go_on(number, status, proj
 def test_a_failure_is_named_and_sets_the_status_and_damage_is_set_aside(project, capsys):
     assert status_of("run --preset quick --jobs 2 --kernel stock") == 1
     err = capsys.readouterr().err
-    assert "0 done, 2 to run" in err
+    assert "all notebooks, preset quick (Ctrl-C keeps what is done): 0 done, 2 to run" in err
     head, last = err.splitlines()[-2:]
     assert head.split() == ["failed", "run", "cell", "error", "details"]
     *found, details = last.split(maxsplit=2)[:2], last.split()[-1]

@@ -44,10 +44,11 @@ class Progress(Silent):
     """On stderr: one bar for the batch with the time left, one line for each running notebook.
 
     ``bars`` False: plain lines also on a terminal, where the notebooks' own lines come between.
+    ``what`` stands before the counts.
     """
 
-    def __init__(self, bars: bool = True) -> None:
-        self._bars = bars
+    def __init__(self, bars: bool = True, what: str = "") -> None:
+        self._bars, self._what = bars, what
         self._started: dict[Path, float] = {}
         self._waited_for: set[Path] = set()
         self._total = self._count = 0
@@ -56,7 +57,7 @@ class Progress(Silent):
 
     def begin(self, done: int, missing: int, lines: int) -> None:
         """The missing runs are carried out now, ``lines`` of them at once."""
-        self.say(f"{done} done, {missing} to run")
+        self.say(f"{self._what}{done} done, {missing} to run")
         self._total = missing
         if missing and self._bars and sys.stderr.isatty():
             from tqdm import tqdm

@@ -83,7 +83,9 @@ def test_a_notebook_that_recorded_nothing_is_its_executed_notebook(tmp_path):
     assert tables([record], tmp_path / "r") == {}
     (page,) = (tmp_path / "r" / "pages").iterdir()
     assert "Which rate?" in page.read_text()
-    card = BeautifulSoup((tmp_path / "r" / "index.html").read_text(), "html.parser").find("li")
-    assert card.find("h3").text == "Which rate?"
+    index = BeautifulSoup((tmp_path / "r" / "index.html").read_text(), "html.parser")
+    assert index.find("h1").text == "Which rate?"
+    card = index.find("li")
+    assert card.find("h3").text == "mine/grid"
     assert card.find("a")["href"] == f"pages/{page.name}"
     assert "quick" in card.text
