@@ -19,7 +19,7 @@ PAIRS = [
     pytest.param(
         PATHS[i : i + 2],
         id="-".join(path.stem[:2] for path in PATHS[i : i + 2]),
-        marks=[pytest.mark.nightly] * (i % 6 > 0),  # CI runs the others in test_reproduction.py
+        marks=[pytest.mark.nightly] * (i % 12 > 0),  # CI runs the others in test_reproduction.py
     )
     for i in range(0, len(PATHS), 2)
 ]

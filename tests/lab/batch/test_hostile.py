@@ -67,29 +67,22 @@ CELLS = {
 }
 
 
-@pytest.fixture(scope="module")
-def minutes(patience) -> float:
-    """What a notebook that does not end has to end in."""
-    return patience / 3
+KINDS = ("fork", "stock")
 
 
-@pytest.fixture(scope="module")
-def batch(tmp_path_factory, minutes) -> tuple[Path, BatchResult]:
+def run_all(folder: Path, minutes: float) -> BatchResult:
     """All of them in both kinds of kernel, at once: the two that do not end wait together."""
-    folder, specs = tmp_path_factory.mktemp("hostile"), []
-    for name, kernel in product(CELLS, ("fork", "stock")):
+    specs = []
+    for name, kernel in product(CELLS, KINDS):
         notebook = write_notebook(folder / kernel / f"{name}.ipynb", *CELLS[name])
         budget_s = 60 * minutes if name == "03_forever" else 3600
         how = How(budget_s=budget_s, memory_gb=1.0, kernel=kernel)
         specs += plan([notebook], "quick", folder / "results" / kernel, how=how)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(ROOT))
-        with LocalExecutor(3) as executor:
-            return folder, run_batch(specs, executor)
+    with LocalExecutor(3) as executor:
+        return run_batch(specs, executor)
 
 
-def of(kernel: str, batch: tuple[Path, BatchResult]) -> BatchResult:
-    folder, result = batch
+def of(kernel: str, folder: Path, result: BatchResult) -> BatchResult:
     results = folder / "results" / kernel
     return replace(
         result,
@@ -99,9 +92,20 @@ def of(kernel: str, batch: tuple[Path, BatchResult]) -> BatchResult:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kernel", ["fork", "stock"])
-def test_each_fails_alone_and_leaves_no_process(kernel, batch, tmp_path, minutes):
-    result = of(kernel, batch)
+def test_each_fails_alone_and_leaves_no_process(tmp_path, monkeypatch, patience):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    minutes = patience / 3  # what a notebook that does not end has to end in
+    both = run_all(tmp_path, minutes)
+    for kernel in KINDS:
+        result = of(kernel, tmp_path, both)
+        check_what_became_of_each(kernel, result, minutes)
+        daemons = [int(pid) for pid in (tmp_path / kernel / "pids").read_text().split()]
+        assert len(daemons) >= 2
+        wait_until(lambda gone=daemons: all(map(is_gone, gone)))
+        check_what_is_said(result, tmp_path / kernel, f"{minutes:.3g}")
+
+
+def check_what_became_of_each(kernel: str, result: BatchResult, minutes: float) -> None:
     assert [r.notebook for r in result.records] == ["01_good", "02_daemon", "07_flood", "08_good"]
     kernels = {record.provenance["kernel"] for record in result.records}
     assert kernels == {"forked" if kernel == "fork" and sys.platform == "linux" else "stock"}
@@ -114,10 +118,6 @@ def test_each_fails_alone_and_leaves_no_process(kernel, batch, tmp_path, minutes
     for failure in result.failures:
         names = {path.name for path in failure.spec.directory.iterdir()}
         assert names == {".lock", "error.txt", "notebook.ipynb"}
-    daemons = [int(pid) for pid in (batch[0] / kernel / "pids").read_text().split()]
-    assert len(daemons) >= 2
-    wait_until(lambda: all(map(is_gone, daemons)))
-    check_what_is_said(result, tmp_path, f"{minutes:.3g}")
 
 
 def check_what_is_said(result: BatchResult, folder: Path, minutes: str) -> None:
