@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 FAILED = 1
@@ -16,7 +17,7 @@ def attest(options: argparse.Namespace) -> int:
 
     root = _checkout()
     outcomes = attest_records(
-        _published(options),
+        _published(options.notebook, options),
         options.records,
         root,
         [Acceptance(name, why) for name, why in options.accept],
@@ -35,11 +36,10 @@ def remeasure(options: argparse.Namespace) -> int:
 
     if not (options.notebook or options.draw):
         raise ValueError("which? Name notebooks, or say --draw N")
-    root, chosen = _checkout(), _published(options)
+    root, chosen = _checkout(), _published(options.notebook, options)
     registered: list[str] = []
     if options.draw:
-        everything = argparse.Namespace(**{**vars(options), "notebook": []})
-        registered = [path.stem for path in _published(everything) if find_registration(path)]
+        registered = [path.stem for path in _published([], options) if find_registration(path)]
         ours = drawn(registered, git(root, "rev-parse", "HEAD"), options.draw)
         chosen = [path for path in chosen if path.stem in ours]
     if not chosen:
@@ -61,13 +61,13 @@ def _checkout() -> Path:
     return PACKAGE.parent
 
 
-def _published(options: argparse.Namespace) -> list[Path]:
-    """The notebooks that are meant, all of which must have a published record if named."""
+def _published(names: Sequence[str], options: argparse.Namespace) -> list[Path]:
+    """The notebooks named, all of which must have a published record; unnamed: those with one."""
     from cliplab.lab.notebook.presets import find_notebooks
 
-    found = find_notebooks(options.notebook, options.notebooks)
+    found = find_notebooks(names, options.notebooks)
     published = [path for path in found if (options.records / f"{path.stem}.json").exists()]
-    if options.notebook and published != found:
+    if names and published != found:
         missing = [path.stem for path in found if path not in published]
         raise ValueError(f"no published record in {options.records}: {', '.join(missing)}")
     return published

@@ -164,8 +164,11 @@ def run(
 
 def _say_unregistered(specs: Sequence[RunSpec], notebooks: Path, display: Silent) -> None:
     """Say before a long run that no answer of it will count, not only after it."""
+    bound = dict.fromkeys(spec.notebook for spec in specs if spec.preset in PRESETS)
+    if not bound:
+        return
     ledger = registered(notebooks)
-    for path in dict.fromkeys(spec.notebook for spec in specs if spec.preset in PRESETS):
+    for path in bound:
         for why in as_registered(path, [], ledger)[1]:
             display.say(f"{path.stem} decides nothing, as it is {why}")
 

@@ -83,8 +83,9 @@ def plan(
                 raise
             bad.append(one_line(error))
             continue
+        base = preset_values(subject.signature, subject.presets, preset, name)
         try:
-            for values, varied in _settings(subject, preset, params, grid, seeds, split_seeds):
+            for values, varied in _settings(subject, base, params, grid, seeds, split_seeds):
                 spec = RunSpec(
                     notebook=path,
                     name=name,
@@ -102,8 +103,7 @@ def plan(
                 )
                 specs.append(spec)
         except ValueError as error:
-            said = str(error)
-            raise ValueError(said if name in said else f"{name}: {said}") from None
+            raise ValueError(f"{name}: {error}") from None
     _refuse_shared(specs)
     return specs
 
@@ -122,7 +122,7 @@ def _read(path: Path, how: How) -> _Subject:
 
 def _settings(
     subject: _Subject,
-    preset: str,
+    base: Mapping[str, Any],
     params: Mapping[str, Any] | None,
     grid: Mapping[str, Sequence[Any]] | None,
     seeds: range | None,
@@ -130,8 +130,7 @@ def _settings(
 ) -> Iterator[tuple[dict[str, Any], list[str]]]:
     """The values of every run, and which of them were asked for."""
     signature = subject.signature
-    base = preset_values(signature, subject.presets, preset, subject.path.stem)
-    base |= signature.typed(params or {})
+    base = {**base, **signature.typed(params or {})}
     for point in _grid_points(signature, grid or {}):
         for chunk in _seed_chunks(signature, base | point, seeds, split_seeds):
             yield base | point | chunk, list(dict.fromkeys([*(params or {}), *point, *chunk]))

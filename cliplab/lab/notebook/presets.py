@@ -167,11 +167,14 @@ def preset_params(notebook: Path, preset: str) -> dict[str, Any]:
 
 
 def preset_values(
-    signature: Signature, presets: Mapping[str, Mapping[str, Any]], preset: str, stem: str
+    signature: Signature, presets: Mapping[str, Mapping[str, Any]], preset: str, name: str
 ) -> dict[str, Any]:
-    """The same of what has been read."""
+    """The same of what has been read; a ``ValueError`` has the notebook's ``name``."""
     if preset == "replica" and preset not in presets:
-        raise ValueError(f"{stem} cannot be replicated, as it is not registered")
+        raise ValueError(f"{name} cannot be replicated, as it is not registered")
     if preset not in presets:
-        raise ValueError(f"{stem} has no preset {preset!r}, only {', '.join(presets)}")
-    return signature.defaults | signature.typed(presets[preset])
+        raise ValueError(f"{name} has no preset {preset!r}, only {', '.join(presets)}")
+    try:
+        return signature.defaults | signature.typed(presets[preset])
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None

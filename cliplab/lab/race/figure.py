@@ -86,7 +86,7 @@ def _limits(raced: Raced) -> tuple[float, float]:
     """Of the losses: from the best to the worst, unless that dwarfs what most of them are."""
     ordered = sorted(row["test_loss"] for row in raced.rows if not row["failed"])
     if not ordered:  # around what a run must beat
-        line = raced.chance if raced.asked.lost is None else min(raced.chance, raced.asked.lost)
+        line = raced.beaten_from
         return line - (abs(line) or 1.0), line + (abs(line) or 1.0)
     low, most = ordered[0], ordered[int(0.85 * (len(ordered) - 1))]
     high = min(ordered[-1], low + (most - low) / BEST)

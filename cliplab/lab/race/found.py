@@ -95,14 +95,13 @@ def works(raced: Raced) -> list[bool]:
     That is within two margins of the better way's loss, as for the usable range; none does where
     neither way has a loss.
     """
-    levels = (raced.verdict.levels or {})["loss"]
-    shares = working(raced.ways[NORM], raced.ways[NONE], levels, raced.margin or math.inf)
+    shares = working(raced.ways[NORM], raced.ways[NONE], raced.losses, raced.margin or math.inf)
     return [False] * raced.size.configurations if shares is None else (shares[0] == 1).tolist()
 
 
 def flat(raced: Raced) -> Flat | None:
     """The thresholds that work; None: there is no margin, or neither way has a loss."""
-    if raced.margin is None or set((raced.verdict.levels or {})["loss"]) == {None}:
+    if raced.margin is None or set(raced.losses) == {None}:
         return None
     thresholds = {r["configuration"]: r["threshold"] for r in raced.rows if r["way"] == NORM}
     near = works(raced)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -105,6 +105,16 @@ class Raced:
     def learned(self) -> bool:
         """Whether any run succeeded."""
         return not all(row["failed"] for row in self.rows)
+
+    @property
+    def beaten_from(self) -> float:
+        """The loss from which on a run has failed."""
+        return self.chance if self.asked.lost is None else min(self.chance, self.asked.lost)
+
+    @property
+    def losses(self) -> Sequence[float | None]:
+        """Of the clipped way and of the other; None where one hardly ever succeeds."""
+        return (self.verdict.levels or {})["loss"]
 
     @property
     def minutes_a_run(self) -> float:

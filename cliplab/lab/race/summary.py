@@ -239,12 +239,10 @@ def by(found: Estimate, more: str, less: str, told: Callable[[Estimate], str] = 
 def nothing_learned(raced: Raced) -> str:
     """How every run failed, and where that may come from."""
     diverged = sum(row["diverged"] for row in raced.rows)
-    lost, line = raced.asked.lost, raced.chance
-    beaten = number(line if lost is None else min(line, lost))
-    options = "--chance and --lr" if lost is None else "--chance, --lost and --lr"
+    options = "--chance and --lr" if raced.asked.lost is None else "--chance, --lost and --lr"
     return (
         f"{diverged} of {len(raced.rows)} runs diverged, {len(raced.rows) - diverged} were no "
-        f"better than {beaten}: check the function, {options}"
+        f"better than {number(raced.beaten_from)}: check the function, {options}"
     )
 
 
