@@ -16,12 +16,19 @@ from torch.utils.tensorboard import SummaryWriter  # noqa: E402
 
 
 def write(folder, steps, norm=1.0, **how):
+    """One more event file, named as if it came a second after those that are there.
+
+    Tensorboard reads files in the order of their names: those of a second count 9, 10.
+    """
+    before = set(folder.glob("*"))
     with SummaryWriter(str(folder), **how) as writer:
         for step in steps:
             writer.add_scalar("train/grad_norm", norm, step)
             writer.add_scalar("train/loss", step / 2, step)
         writer.add_scalar("eval/loss", 9.0, steps[-1])
         writer.add_text("config", "lr: 0.1")
+    (file,) = set(folder.glob("*")) - before
+    file.rename(folder / f"events.out.tfevents.{len(before):010d}.host")
 
 
 def test_a_run_is_read_from_its_file_its_folder_or_one_above(tmp_path):
@@ -45,16 +52,16 @@ def test_several_runs_are_named(tmp_path):
 
 
 def test_after_a_resume_the_later_file_counts(tmp_path):
-    write(tmp_path, range(60), filename_suffix=".1")
-    write(tmp_path, range(50, 70), norm=2.0, filename_suffix=".2")
+    write(tmp_path, range(60))
+    write(tmp_path, range(50, 70), norm=2.0)
     log = read_log(tmp_path)
     assert log.history.norm_before.tolist() == [1.0] * 50 + [2.0] * 20
     assert log.notes == ["10 rows of a step that is logged again, as after a resume: left out"]
 
 
 def test_what_a_restarted_run_took_back_is_gone(tmp_path):
-    write(tmp_path, range(60), filename_suffix=".1")
-    write(tmp_path, range(30, 40), norm=2.0, filename_suffix=".2", purge_step=30)
+    write(tmp_path, range(60))
+    write(tmp_path, range(30, 40), norm=2.0, purge_step=30)
     assert read_log(tmp_path).history.norm_before.tolist() == [1.0] * 30 + [2.0] * 10
 
 
